@@ -1,0 +1,18 @@
+"""Fine-grained recognition in JAX: the diversification block and gradient-boosting cross-entropy.
+
+The two are pure functions and need nothing but jax:
+
+    scores = class_scores(diversify(key, maps, p_peak=0.5, p_patch=0.5, patch_size=3, alpha=0.1))
+    loss = gradient_boosting_cross_entropy(scores, labels, k=15).mean()
+"""
+
+from fgr_jax.diversification import class_scores, diversify, suppression_mask
+from fgr_jax.losses import cross_entropy, gradient_boosting_cross_entropy
+
+__all__ = [
+    "class_scores",
+    "cross_entropy",
+    "diversify",
+    "gradient_boosting_cross_entropy",
+    "suppression_mask",
+]

@@ -1,0 +1,113 @@
+"""The diversification block (paper §3.1, equations 1–8), as pure functions of arrays and a key.
+
+Class activation maps are `[B, H, W, C]`: B images, H×W cells, C classes. In training, peaks and
+patches of every map are scaled by α, so that the network has to find other evidence for the class.
+At test time the maps are used as they are: do not call this module then.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+
+def suppression_mask(
+    key: jax.Array, maps: jax.Array, *, p_peak: float, p_patch: float, patch_size: int
+) -> jax.Array:
+    """Draws the cells to suppress, B of equations 1–6.
+
+    Every image and every class has its own draws: one for its peaks, one for each patch.
+
+    Args:
+      key: a `jax.random` key; the same key, shape and probabilities give the same draws.
+      maps: class activation maps, `[B, H, W, C]`.
+      p_peak: probability that a map's peaks are suppressed (eq. 2), in [0, 1].
+      p_patch: probability that a patch is suppressed (eq. 4), in [0, 1].
+      patch_size: G, the patches' height and width in cells. Where G does not divide H or W the last
+        patch of a row or column is cut off at the edge.
+
+    Returns:
+      bool `[B, H, W, C]`, true where the cell is suppressed.
+
+    Raises:
+      ValueError: maps are not 4-dimensional, a probability is outside [0, 1], or patch_size < 1.
+    """
+    _check(maps, p_peak, p_patch, patch_size)
+    return _suppression_mask(key, maps, p_peak, p_patch, patch_size)
+
+
+def diversify(
+    key: jax.Array,
+    maps: jax.Array,
+    *,
+    p_peak: float,
+    p_patch: float,
+    patch_size: int,
+    alpha: float,
+) -> jax.Array:
+    """Scales the suppressed cells by α, M' of equation 7.
+
+    The mask is a constant to the gradient: a suppressed cell passes α times the gradient, every
+    other cell all of it. With α = 1 the maps come back untouched and nothing is drawn.
+
+    Args:
+      key, maps, p_peak, p_patch, patch_size: see `suppression_mask`.
+      alpha: the suppression factor; 0 removes a suppressed cell, 1 turns the block off.
+
+    Returns:
+      The maps in their own shape `[B, H, W, C]` and dtype.
+    """
+    _check(maps, p_peak, p_patch, patch_size)
+    if isinstance(alpha, (int, float)) and alpha == 1:
+        return maps
+    return _diversify(key, maps, p_peak, p_patch, patch_size, alpha)
+
+
+def class_scores(maps: jax.Array) -> jax.Array:
+    """Global average pooling (eq. 8): `[B, H, W, C]` to scores `[B, C]`, in at least float32."""
+    dtype = jnp.promote_types(maps.dtype, jnp.float32)
+    return jnp.mean(maps, axis=(1, 2), dtype=dtype)
+
+
+def _check(maps: jax.Array, p_peak: float, p_patch: float, patch_size: int) -> None:
+    if maps.ndim != 4:
+        raise ValueError(f"maps must be [B, H, W, C], got shape {maps.shape}")
+    for name, probability in (("p_peak", p_peak), ("p_patch", p_patch)):
+        # A traced probability has no value to check.
+        if isinstance(probability, (int, float)) and not 0 <= probability <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {probability}")
+    if patch_size < 1:
+        raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+
+
+@functools.partial(jax.jit, static_argnames="patch_size")
+def _suppression_mask(
+    key: jax.Array, maps: jax.Array, p_peak: float, p_patch: float, patch_size: int
+) -> jax.Array:
+    batch, height, width, classes = maps.shape
+    rows, columns = -(-height // patch_size), -(-width // patch_size)
+    peak_key, patch_key = jax.random.split(key)
+
+    peaks = maps == jnp.max(maps, axis=(1, 2), keepdims=True)  # eq. 1
+    suppress_peaks = jax.random.bernoulli(peak_key, p_peak, (batch, 1, 1, classes))  # eq. 2
+    suppress_patch = jax.random.bernoulli(  # eqs. 3, 4
+        patch_key, p_patch, (batch, rows, columns, classes)
+    )
+    suppress_cell = jnp.broadcast_to(
+        suppress_patch[:, :, None, :, None, :],
+        (batch, rows, patch_size, columns, patch_size, classes),
+    ).reshape(batch, rows * patch_size, columns * patch_size, classes)[:, :height, :width]
+    return jnp.where(peaks, suppress_peaks, suppress_cell)  # eqs. 5, 6
+
+
+@functools.partial(jax.jit, static_argnames="patch_size")
+def _diversify(
+    key: jax.Array,
+    maps: jax.Array,
+    p_peak: float,
+    p_patch: float,
+    patch_size: int,
+    alpha: float,
+) -> jax.Array:
+    mask = _suppression_mask(key, jax.lax.stop_gradient(maps), p_peak, p_patch, patch_size)
+    return jnp.where(mask, jnp.asarray(alpha, maps.dtype) * maps, maps)

@@ -1,0 +1,81 @@
+"""Pictures as NumPy arrays: decoding, resizing, cropping, flipping. Colour is RGB, `[H, W, 3]`."""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[np.uint8]
+
+_JPEG_START = b"\xff\xd8"
+_JPEG_END = b"\xff\xd9"
+_JPEG_START_OF_SCAN = 0xDA
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_PNG_END = b"IEND\xaeB`\x82"
+
+
+class ImageError(Exception):
+    """The bytes are no complete picture; the message says why, in a few words."""
+
+
+def decode(data: bytes) -> Image:
+    """Decodes a picture to uint8 RGB `[H, W, 3]`, upright by its EXIF orientation.
+
+    Raises:
+      ImageError: the bytes are no picture, or the picture is cut off. OpenCV on its own fills a
+        truncated picture up with grey and says nothing.
+    """
+    if not data:
+        raise ImageError("is empty")
+    if _is_cut_off(data):
+        raise ImageError("is truncated")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if image is None:
+        raise ImageError("is not a picture that can be decoded")
+    return image  # type: ignore[return-value]  # uint8 by IMREAD_COLOR_RGB
+
+
+def _is_cut_off(data: bytes) -> bool:
+    """Whether a JPEG or PNG ends before its end marker."""
+    if data.startswith(_PNG_START):
+        return _PNG_END not in data[-1024:]
+    if not data.startswith(_JPEG_START):
+        return False
+    # Skip the header's segments: a thumbnail among them has an end marker of its own.
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == _JPEG_START_OF_SCAN:
+            return data.find(_JPEG_END, position) < 0
+        if marker == 0xFF:  # fill byte
+            position += 1
+        else:
+            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return True
+
+
+def resize(image: Image, size: int) -> Image:
+    """Resizes the whole picture to `[size, size, 3]`, whatever its aspect ratio.
+
+    Shrinking averages over the area of each new pixel, so it does not alias; enlarging is bilinear.
+    """
+    height, width = image.shape[:2]
+    shrinks = height * width > size * size
+    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(image, (size, size), interpolation=interpolation)  # type: ignore[return-value]
+
+
+def crop(image: Image, top: int, left: int, size: int) -> Image:
+    """The square `[size, size, 3]` whose upper left corner is at (top, left), as a view."""
+    return image[top : top + size, left : left + size]
+
+
+def centre_crop(image: Image, size: int) -> Image:
+    """The centre square, with torchvision's rounding where the margin is odd."""
+    height, width = image.shape[:2]
+    return crop(image, round((height - size) / 2), round((width - size) / 2), size)
+
+
+def dihedral(image: Image, element: int) -> Image:
+    """One of the eight symmetries of the square: `element` in 0..7, 0 the identity, 4 left-right."""
+    turned = np.rot90(image, element % 4)
+    return turned[:, ::-1] if element >= 4 else turned

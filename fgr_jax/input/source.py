@@ -1,0 +1,108 @@
+"""Prepared tfds data sets, opened by name."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, SupportsIndex
+
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import read_only_builder
+
+from fgr_jax.config import Data
+from fgr_jax.datasets.elpv import Elpv
+from fgr_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Example:
+    """One record as it was stored."""
+
+    encoded_image: bytes
+    label: int
+    name: str  # the file's own name where the data set keeps one, otherwise split and index
+
+
+class ExampleSource:
+    """Random access to the examples of one split; what Grain reads from."""
+
+    def __init__(self, builder: Any, split: str):
+        try:
+            self._records = builder.as_data_source(
+                split=split, decoders={"image": tfds.decode.SkipDecoding()}
+            )
+        except Exception as error:  # tfds raises several kinds for a split that is not there
+            splits = ", ".join(builder.info.splits)
+            raise UserError(
+                f"data set {builder.info.full_name} has no split {split!r} (it has: {splits}): {error}"
+            ) from error
+        self.split = split
+        self.data_set = builder.info.full_name
+        label = builder.info.features["label"]
+        self.class_names: list[str] = list(label.names)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: SupportsIndex) -> Example:
+        record = self._records[index]
+        name = record.get("file_name", record.get("image/filename"))
+        return Example(
+            encoded_image=record["image"],
+            label=int(record["label"]),
+            name=f"example {int(index)}" if name is None else name.decode(),
+        )
+
+
+def open_splits(data: Data) -> tuple[ExampleSource, ExampleSource]:
+    """Opens (train, test). A data set that an installed package carries is prepared on the way.
+
+    Raises:
+      UserError: the data set is not prepared, or lacks `image`, `label` or a split.
+    """
+    builder = _open(data)
+    missing = {"image", "label"} - set(builder.info.features)
+    if missing:
+        raise UserError(
+            f"data set {builder.info.full_name} lacks the feature "
+            f"{' and '.join(sorted(missing))}: --config.data.name needs one with image and label"
+        )
+    train = ExampleSource(builder, data.train_split)
+    test = ExampleSource(builder, data.test_split)
+    for source, field in ((train, "train_split"), (test, "test_split")):
+        if len(source) == 0:
+            raise UserError(f"--config.data.{field}={source.split!r} holds no example")
+    return train, test
+
+
+def _open(data: Data) -> Any:
+    data_dir = data.data_dir or None
+    try:
+        return read_only_builder.builder_from_files(data.name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError:
+        pass
+    prepare = _preparable(data.name)
+    if prepare is None:
+        folder = data_dir or "tfds's default folder"
+        raise UserError(
+            f"data set {data.name!r} is not prepared in {folder}: prepare it with tfds as "
+            "array_record, or point --config.data.data_dir at the folder where it is"
+        )
+    return prepare(data_dir)
+
+
+def _preparable(name: str) -> Callable[[str | None], Any] | None:
+    """How to prepare `name` from what is installed, or None."""
+    data_set, _, variant = name.partition("/")
+    if data_set != "elpv":
+        return None
+    names = [config.name for config in Elpv.BUILDER_CONFIGS]
+    if variant and variant not in names:
+        raise UserError(
+            f"--config.data.name={name!r}: elpv has the variants " + ", ".join(names)
+        )
+
+    def prepare(data_dir: str | None) -> Any:
+        builder = Elpv(config=variant or names[0], data_dir=data_dir, file_format="array_record")
+        builder.download_and_prepare()
+        return builder
+
+    return prepare

@@ -1,0 +1,216 @@
+"""The training step and the test step: pure functions, compiled once, spread over a mesh.
+
+The batch is sharded over the mesh's one axis and the state is replicated, so the gradient is that of
+the masked mean over the *global* batch and BatchNorm's statistics cover the global batch too. The
+same code runs on one device or on all devices of many processes.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from fgr_jax import random_streams
+from fgr_jax.config import Config
+from fgr_jax.diversification import class_scores, diversify
+from fgr_jax.losses import cross_entropy, gradient_boosting_cross_entropy
+from fgr_jax.models.cam_network import CamNetwork
+
+# ImageNet's channel means and deviations, for pixels in [0, 1], RGB.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+DeviceBatch = Mapping[str, jax.Array]  # `fgr_jax.input.pipeline.Batch`, on the devices
+
+
+class Totals(flax.struct.PyTreeNode):
+    """Sums over examples. They are added up on the devices and divided once, at the end."""
+
+    examples: jax.Array
+    loss: jax.Array
+    top1: jax.Array
+    top5: jax.Array
+
+    @classmethod
+    def zeros(cls) -> "Totals":
+        count = jnp.zeros((), jnp.int32)
+        return cls(examples=count, loss=jnp.zeros((), jnp.float32), top1=count, top5=count)
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return jax.tree.map(jnp.add, self, other)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything that changes from step to step, and everything a checkpoint holds."""
+
+    step: jax.Array  # steps taken
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    epoch_totals: Totals  # since the last line of metrics; here, so that a resumed epoch is whole
+
+
+class Steps(NamedTuple):
+    """The compiled functions of a run."""
+
+    init: Callable[[], TrainState]
+    train: Callable[[TrainState, DeviceBatch], tuple[TrainState, jax.Array]]  # and the batch's loss
+    test: Callable[[TrainState, DeviceBatch, Totals], Totals]
+
+
+def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh of one axis, "batch", over all devices of all processes."""
+    devices = jax.devices() if devices is None else devices
+    return jax.make_mesh((len(devices),), ("batch",), (AxisType.Auto,), devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows of the batch, spread over the devices."""
+    return NamedSharding(mesh, PartitionSpec("batch"))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def build_network(config: Config, num_classes: int) -> CamNetwork:
+    """The network that `config.network` describes."""
+    return CamNetwork(
+        num_classes=num_classes,
+        depth=config.network.depth,
+        width=config.network.width,
+        last_stride=config.network.last_stride,
+        dtype=jnp.dtype(config.network.compute_dtype),
+    )
+
+
+def build_steps(
+    config: Config,
+    network: CamNetwork,
+    optimizer: optax.GradientTransformation,
+    *,
+    gce_start_step: int | None,
+    mesh: Mesh,
+) -> Steps:
+    """Compiles the functions of a run for `mesh`.
+
+    Args:
+      config: the run.
+      network: from `build_network`.
+      optimizer: its updates are applied to the parameters as they are.
+      gce_start_step: the first step with GCE, cross-entropy before; None: cross-entropy throughout.
+      mesh: from `data_mesh`.
+    """
+    everywhere, by_row = replicated(mesh), batch_sharding(mesh)
+
+    @functools.partial(jax.jit, out_shardings=everywhere)
+    def init() -> TrainState:
+        size = config.data.crop
+        variables = network.init(
+            random_streams.stream_key(config.seed, "parameters"),
+            jnp.zeros((1, size, size, 3)),
+            train=False,
+        )
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=variables["params"],
+            batch_stats=variables["batch_stats"],
+            opt_state=optimizer.init(variables["params"]),
+            epoch_totals=Totals.zeros(),
+        )
+
+    def training_loss(scores: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
+        if gce_start_step is None:
+            return cross_entropy(scores, labels)
+        gce = gradient_boosting_cross_entropy(scores, labels, config.loss.k)
+        if gce_start_step == 0:
+            return gce
+        return jnp.where(step < gce_start_step, cross_entropy(scores, labels), gce)
+
+    @functools.partial(
+        jax.jit,
+        in_shardings=(everywhere, by_row),
+        out_shardings=everywhere,
+        donate_argnums=0,
+    )
+    def train(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, jax.Array]:
+        def objective(params: Any) -> tuple[jax.Array, tuple[Any, Totals]]:
+            maps, updates = network.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                normalise(batch["image"]),
+                train=True,
+                mutable=["batch_stats"],
+            )
+            block = config.diversification
+            maps = diversify(
+                random_streams.stream_key(config.seed, "diversification", state.step),
+                maps,
+                p_peak=block.p_peak,
+                p_patch=block.p_patch,
+                patch_size=block.patch_size,
+                alpha=block.alpha,
+            )
+            scores = class_scores(maps)
+            losses = training_loss(scores, batch["label"], state.step)
+            totals = sum_over_examples(scores, losses, batch)
+            mean_loss = totals.loss / jnp.maximum(totals.examples, 1)
+            return mean_loss, (updates["batch_stats"], totals)
+
+        gradients, (batch_stats, totals) = jax.grad(objective, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        new_state = TrainState(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            epoch_totals=state.epoch_totals + totals,
+        )
+        return new_state, totals.loss / jnp.maximum(totals.examples, 1)
+
+    @functools.partial(
+        jax.jit, in_shardings=(everywhere, by_row, everywhere), out_shardings=everywhere
+    )
+    def test(state: TrainState, batch: DeviceBatch, totals: Totals) -> Totals:
+        maps = network.apply(
+            {"params": state.params, "batch_stats": state.batch_stats},
+            normalise(batch["image"]),
+            train=False,
+        )
+        scores = class_scores(maps)
+        losses = cross_entropy(scores, batch["label"])
+        return totals + sum_over_examples(scores, losses, batch)
+
+    return Steps(init=init, train=train, test=test)
+
+
+def normalise(images: jax.Array) -> jax.Array:
+    """uint8 `[B, H, W, 3]` to float32, ImageNet's mean 0 and deviation 1 in each channel."""
+    mean, std = np.float32(IMAGE_MEAN), np.float32(IMAGE_STD)
+    return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+def sum_over_examples(scores: jax.Array, losses: jax.Array, batch: DeviceBatch) -> Totals:
+    """Adds up `losses` `[B]` and the hits of `scores` `[B, C]` where the batch's mask is true.
+
+    An example counts as a top-n hit when fewer than n classes score higher, or equally high at a
+    lower index: the order of a stable descending sort. A NaN score never hits.
+    """
+    labels, mask = batch["label"], batch["mask"]
+    true_score = jnp.take_along_axis(scores, labels[:, None], axis=-1)
+    before = jnp.arange(scores.shape[-1]) < labels[:, None]
+    ahead = (scores > true_score) | ((scores == true_score) & before)
+    rank = jnp.sum(ahead, axis=-1)
+    countable = mask & jnp.isfinite(true_score.squeeze(-1))
+    return Totals(
+        examples=jnp.sum(mask, dtype=jnp.int32),
+        loss=jnp.sum(jnp.where(mask, losses, 0)),
+        top1=jnp.sum(countable & (rank < 1), dtype=jnp.int32),
+        top5=jnp.sum(countable & (rank < 5), dtype=jnp.int32),
+    )
