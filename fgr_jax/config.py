@@ -14,6 +14,8 @@ from fgr_jax import durations
 from fgr_jax.errors import UserError
 from fgr_jax.models.resnet import DEPTHS
 
+NEVER = "never"
+
 # No `from __future__ import annotations` here: the command line reads the fields' types.
 
 
@@ -81,7 +83,6 @@ class Runtime:
 
     decode_threads: int = 16  # in each process that decodes
     decode_workers: int = 0  # processes that decode; 0: threads of the training process
-    log_every: str = "50 steps"  # how often the loss is written to TensorBoard
 
 
 @dataclasses.dataclass(slots=True)
@@ -170,16 +171,15 @@ def validate(config: Config) -> None:
         "loss.gce_start",
         "optimizer.warmup",
         "optimizer.decay_every",
-        "runtime.log_every",
     ):
-        if name == "loss.gce_start" and fields[name] == durations.NEVER:
+        if name == "loss.gce_start" and fields[name] == NEVER:
             continue
         try:
-            durations.check(fields[name])
+            number, _ = durations.parse(fields[name])
         except ValueError as error:
             raise UserError(f"--config.{name}: {error}") from None
-    for name in ("duration", "evaluate_every", "checkpoint_every", "optimizer.decay_every"):
-        require(name, not fields[name].lstrip().startswith("0 "), "longer than nothing")
+        if name not in ("loss.gce_start", "optimizer.warmup"):
+            require(name, number > 0, "longer than nothing")
 
 
 def _check_types(fields: dict[str, Any]) -> None:

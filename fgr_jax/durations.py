@@ -1,4 +1,9 @@
-"""Durations such as "3 epochs" or "500 steps", the form every duration in a config has."""
+"""Durations such as "3 epochs" or "500 steps", the form every duration in a config has.
+
+Batches run on across the end of an epoch, so nothing is dropped and nothing seen twice: an epoch of n
+examples in batches of b is n/b steps, a fraction. What is due "after e epochs" is due at the first
+step that covers them, ⌈e·n/b⌉.
+"""
 
 import math
 import re
@@ -6,33 +11,13 @@ from fractions import Fraction
 
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?)\s*")
 
-NEVER = "never"
 
-
-def steps_in(duration: str, *, examples: int, batch_size: int) -> int:
-    """The first whole number of steps that covers `duration`.
-
-    Batches run on across the end of an epoch, so nothing is dropped and nothing seen twice: e epochs
-    of n examples in batches of b are ⌈e·n/b⌉ steps.
-
-    Args:
-      duration: "N steps" or "N epochs"; an epoch count may have a fraction.
-      examples: n, training examples in an epoch.
-      batch_size: b, examples in a global batch.
+def parse(duration: str) -> tuple[Fraction, str]:
+    """The number and the unit, "step" or "epoch".
 
     Raises:
-      ValueError: `duration` has another form.
+      ValueError: `duration` is neither "N steps" (N whole) nor "N epochs".
     """
-    number, unit = _parse(duration)
-    return math.ceil(number) if unit == "step" else math.ceil(number * examples / batch_size)
-
-
-def check(duration: str) -> None:
-    """Raises ValueError where `duration` is not of the form `steps_in` takes."""
-    _parse(duration)
-
-
-def _parse(duration: str) -> tuple[Fraction, str]:
     match = _PATTERN.fullmatch(duration)
     if match is None:
         raise ValueError(f'{duration!r} is no duration: write "500 steps" or "3 epochs"')
@@ -40,3 +25,19 @@ def _parse(duration: str) -> tuple[Fraction, str]:
     if unit == "step" and number.denominator != 1:
         raise ValueError(f"{duration!r} is no duration: a number of steps is whole")
     return number, unit
+
+
+def in_steps(duration: str, epoch: Fraction) -> Fraction:
+    """`duration` in steps, where `epoch` is the length of an epoch in steps."""
+    number, unit = parse(duration)
+    return number if unit == "step" else number * epoch
+
+
+def whole_steps(duration: str, epoch: Fraction) -> int:
+    """The first step that covers `duration`."""
+    return math.ceil(in_steps(duration, epoch))
+
+
+def is_due(step: int, interval: Fraction) -> bool:
+    """Whether something that happens every `interval` steps happens once `step` steps are taken."""
+    return step // interval > (step - 1) // interval

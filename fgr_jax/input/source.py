@@ -38,6 +38,7 @@ class ExampleSource:
         self.data_set = builder.info.full_name
         label = builder.info.features["label"]
         self.class_names: list[str] = list(label.names)
+        self.licence: str = builder.info.as_proto.redistribution_info.license
 
     def __len__(self) -> int:
         return len(self._records)

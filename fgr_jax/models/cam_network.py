@@ -47,6 +47,10 @@ class CamNetwork(nn.Module):
         )(features)
         return maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
 
+    def map_size(self, pixels: int) -> int:
+        """Rows (or columns) of the maps of a picture with `pixels` rows (or columns)."""
+        return -(-pixels // (16 * self.last_stride))
+
 
 def parameter_count(params: Any) -> int:
     """The number of trainable values in a parameter tree."""

@@ -1,5 +1,7 @@
 """Momentum SGD and its learning-rate schedule, in PyTorch's form."""
 
+from fractions import Fraction
+
 import optax
 
 from fgr_jax import durations
@@ -9,19 +11,17 @@ from fgr_jax.config import Config
 _REFERENCE_BATCH_SIZE = 16
 
 
-def learning_rate_schedule(config: Config, *, examples: int, total_steps: int) -> optax.Schedule:
+def learning_rate_schedule(config: Config, *, epoch: Fraction, total_steps: int) -> optax.Schedule:
     """The learning rate as a function of the step, warm-up included.
 
     "step" multiplies it by `decay_factor` every `decay_every`, as `torch.optim.StepLR` does; "cosine"
-    lets it fall from its peak after the warm-up to 0 at `total_steps`.
+    lets it fall from its peak after the warm-up to 0 at `total_steps`. `epoch` is in steps.
     """
     optimizer = config.optimizer
     peak = optimizer.learning_rate
     if optimizer.scale_with_batch:
         peak *= config.batch_size / _REFERENCE_BATCH_SIZE
-    warmup_steps = durations.steps_in(
-        optimizer.warmup, examples=examples, batch_size=config.batch_size
-    )
+    warmup_steps = durations.whole_steps(optimizer.warmup, epoch)
     if optimizer.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(
             init_value=0.0,
@@ -29,11 +29,11 @@ def learning_rate_schedule(config: Config, *, examples: int, total_steps: int) -
             warmup_steps=warmup_steps,
             decay_steps=max(total_steps, warmup_steps + 1),
         )
-    decay_steps = durations.steps_in(
-        optimizer.decay_every, examples=examples, batch_size=config.batch_size
-    )
     staircase = optax.exponential_decay(
-        peak, decay_steps, optimizer.decay_factor, staircase=True
+        peak,
+        durations.whole_steps(optimizer.decay_every, epoch),
+        optimizer.decay_factor,
+        staircase=True,
     )
     if warmup_steps == 0:
         return staircase

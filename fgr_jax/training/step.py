@@ -39,8 +39,13 @@ class Totals(flax.struct.PyTreeNode):
 
     @classmethod
     def zeros(cls) -> "Totals":
-        count = jnp.zeros((), jnp.int32)
-        return cls(examples=count, loss=jnp.zeros((), jnp.float32), top1=count, top5=count)
+        # Each of its own: a state's arrays are donated, and none may be donated twice.
+        return cls(
+            examples=jnp.zeros((), jnp.int32),
+            loss=jnp.zeros((), jnp.float32),
+            top1=jnp.zeros((), jnp.int32),
+            top5=jnp.zeros((), jnp.int32),
+        )
 
     def __add__(self, other: "Totals") -> "Totals":
         return jax.tree.map(jnp.add, self, other)
@@ -60,6 +65,7 @@ class Steps(NamedTuple):
     """The compiled functions of a run."""
 
     init: Callable[[], TrainState]
+    zeros: Callable[[], Totals]
     train: Callable[[TrainState, DeviceBatch], tuple[TrainState, jax.Array]]  # and the batch's loss
     test: Callable[[TrainState, DeviceBatch, Totals], Totals]
 
@@ -187,7 +193,8 @@ def build_steps(
         losses = cross_entropy(scores, batch["label"])
         return totals + sum_over_examples(scores, losses, batch)
 
-    return Steps(init=init, train=train, test=test)
+    zeros = jax.jit(Totals.zeros, out_shardings=everywhere)
+    return Steps(init=init, zeros=zeros, train=train, test=test)
 
 
 def normalise(images: jax.Array) -> jax.Array:

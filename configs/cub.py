@@ -1,0 +1,12 @@
+"""CUB-200-2011 by the paper's recipe (§4.2); every field has the paper's value by default.
+
+    python -m fgr_jax.main --config=configs/cub.py --workdir=runs/cub
+"""
+
+from fgr_jax.config import Config
+
+
+def get_config() -> Config:
+    config = Config()
+    config.data.name = "cub"
+    return config

@@ -1,0 +1,134 @@
+"""The command line of the entry points: `--config=FILE --config.FIELD=VALUE`, and errors in one line."""
+
+import dataclasses
+import difflib
+import errno
+import os
+import re
+import runpy
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from absl import flags
+from ml_collections import config_flags
+
+from fgr_jax import config as config_lib
+from fgr_jax.config import Config
+from fgr_jax.errors import UserError
+
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Invocation:
+    """A command line that was understood."""
+
+    config: Config
+    config_path: Path
+    flags: flags.FlagValues  # the entry point's own
+
+
+def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
+    """Runs an entry point and exits with its status; a UserError becomes one line and status 1."""
+    try:
+        status = main(sys.argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 1
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(
+            f"error: {os.strerror(error.errno)}{where}: make room and run the same command again",
+            file=sys.stderr,
+        )
+        status = 1
+    except KeyboardInterrupt:
+        print("stopped without saving", file=sys.stderr)
+        status = 130
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Not sys.exit: after an error, threads that decode or save must not hold the process up.
+    os._exit(status)
+
+
+def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invocation:
+    """Reads `--config`, its overrides and the entry point's own flags.
+
+    Args:
+      argv: the command line, the program's name first.
+      usage: what `--help` prints above the config's fields.
+      own_flags: the entry point's flags; `config` is defined here.
+
+    Raises:
+      UserError: an unknown flag or field, a value of the wrong type, a config file that is not there
+        or does not work.
+    """
+    path, argument = _config_path(argv)
+    if "--help" in argv or "-h" in argv:
+        print(usage.rstrip() + "\n")
+        print(f"fields of {path or 'a config'}, each --config.FIELD=VALUE:")
+        shown = _load(path, argument) if path else Config()
+        for name, value in config_lib.flat(shown).items():
+            print(f"  {name} = {value!r}")
+        sys.exit(0)
+    if path is None:
+        raise UserError("no config: name one, as in --config=configs/quickstart.py")
+    _load(path, argument)  # for a clear message: absl would bury the cause
+    _check_overrides(argv)
+    config_flags.DEFINE_config_file(
+        "config", None, "the run", lock_config=False, flag_values=own_flags, sys_argv=list(argv)
+    )
+    try:
+        rest = own_flags(argv)
+    except (flags.Error, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from error
+    if len(rest) > 1:
+        raise UserError(f"{rest[1]!r} is no flag: every argument has the form --name=value")
+    config = own_flags["config"].value
+    config_lib.validate(config)
+    return Invocation(config, path, own_flags)
+
+
+def _config_path(argv: Sequence[str]) -> tuple[Path | None, str | None]:
+    """FILE and ARGUMENT of `--config=FILE:ARGUMENT`; the argument goes to `get_config`."""
+    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
+        name, equals, value = argument.partition("=")
+        if name in ("--config", "-config"):
+            file, colon, rest = (value if equals else following).partition(":")
+            return Path(file), rest if colon else None
+    return None, None
+
+
+def _load(path: Path, argument: str | None) -> Config:
+    """Runs the config file once, to say what is wrong with it."""
+    if not path.is_file():
+        beside = sorted(str(found) for found in path.parent.glob("*.py")) or ["none"]
+        raise UserError(f"--config={path}: no such file; in that folder: {', '.join(beside)}")
+    try:
+        get_config = runpy.run_path(str(path))["get_config"]
+        config = get_config() if argument is None else get_config(argument)
+    except Exception as error:
+        cause = traceback.format_exception_only(error)[-1].strip()
+        raise UserError(f"--config={path} does not work: {cause}") from error
+    if not isinstance(config, Config):
+        raise UserError(
+            f"--config={path}: get_config() must return a fgr_jax.config.Config, "
+            f"not {type(config).__name__}"
+        )
+    return config
+
+
+def _check_overrides(argv: Sequence[str]) -> None:
+    known = list(config_lib.flat(Config()))
+    for argument in argv:
+        match = _OVERRIDE.match(argument)
+        if match and match.group(1) not in known:
+            close = difflib.get_close_matches(match.group(1), known, n=1)
+            hint = f"did you mean --config.{close[0]}?" if close else "--help lists the fields"
+            raise UserError(f"--config.{match.group(1)}: there is no such field; {hint}")

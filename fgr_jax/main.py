@@ -1,0 +1,39 @@
+"""Trains and evaluates a network.
+
+    python -m fgr_jax.main --config=configs/quickstart.py [--workdir=DIR] [--config.FIELD=VALUE ...]
+
+Run the same command again to go on where it stopped. The results are in DIR, by default in
+runs/<name of the config>.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from fgr_jax import command_line
+from fgr_jax.reporting.summary import print_summary
+from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.training.run import train
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit status: 0 where the run is finished, 128 + n where signal n stopped it."""
+    own_flags = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "where the results go", flag_values=own_flags)
+    invocation = command_line.parse(argv, __doc__ or "", own_flags)
+    workdir = Path(invocation.flags.workdir or Path("runs") / invocation.config_path.stem)
+    terminal = Terminal()
+    outcome = train(invocation.config, workdir, terminal)
+    if outcome.interrupted_by is not None and outcome.step < outcome.total_steps:
+        terminal.line(
+            f"stopped after step {outcome.step:,} of {outcome.total_steps:,} and saved; the same "
+            "command goes on from there"
+        )
+        return 128 + outcome.interrupted_by
+    print_summary(workdir, outcome.class_count, outcome.licence, terminal)
+    return 0
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,78 @@
+"""What the person at the terminal sees: a progress bar, a line per epoch, a table at the end.
+
+Lines go to standard output, the bar to standard error. Where standard error is no terminal there is
+no bar, and where standard output is no terminal there are no colours.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Protocol
+
+from rich import progress, table
+from rich.console import Console
+
+
+class Bar(Protocol):
+    """A progress bar under way."""
+
+    def update(self, done: int, note: str = "") -> None:
+        """Sets how much is done and what stands behind the bar."""
+
+
+class Terminal:
+    """Writes lines, bars and tables; `Terminal(quiet=True)` writes nothing."""
+
+    def __init__(self, *, quiet: bool = False):
+        self._out = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self._err = Console(stderr=True, quiet=quiet, highlight=False)
+
+    def line(self, text: str) -> None:
+        """One line of what happened."""
+        self._out.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        """One line that the person should read."""
+        self._out.print(f"warning: {text}", style="yellow", markup=False)
+
+    def table(self, title: str, rows: list[tuple[str, ...]], header: tuple[str, ...]) -> None:
+        """A small table with its first column to the left and the others to the right."""
+        drawn = table.Table(title=title, title_justify="left")
+        for index, name in enumerate(header):
+            drawn.add_column(name, justify="left" if index == 0 else "right")
+        for row in rows:
+            drawn.add_row(*row)
+        self._out.print(drawn)
+
+    @contextlib.contextmanager
+    def bar(self, what: str, total: int, *, start: int = 0, unit: str, per: int) -> Iterator[Bar]:
+        """A progress bar over `total` steps, with its rate in `unit` (`per` of them to a step)."""
+        drawn = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            _RateColumn(unit, per),
+            progress.TextColumn("{task.fields[note]}"),
+            progress.TimeRemainingColumn(elapsed_when_finished=True),
+            console=self._err,
+            transient=True,
+            disable=not self._err.is_terminal,
+        )
+        task = drawn.add_task(what, total=total, completed=start, note="")
+
+        class _Bar:
+            def update(self, done: int, note: str = "") -> None:
+                drawn.update(task, completed=done, note=note)
+
+        with drawn:
+            yield _Bar()
+
+
+class _RateColumn(progress.ProgressColumn):
+    def __init__(self, unit: str, per: int):
+        super().__init__()
+        self._unit, self._per = unit, per
+
+    def render(self, task: progress.Task) -> str:
+        if not task.speed:
+            return f"- {self._unit}/s"
+        return f"{task.speed * self._per:.1f} {self._unit}/s"

@@ -1,0 +1,60 @@
+"""When things happen in a run: every duration of the config, in steps."""
+
+import dataclasses
+import math
+from fractions import Fraction
+
+from fgr_jax import durations
+from fgr_jax.config import NEVER, Config
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Due:
+    """What is to be done once a step is taken."""
+
+    epoch_line: bool
+    evaluation: bool
+    checkpoint: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Calendar:
+    """The config's durations for a training set of a certain size. Steps are counted from 1."""
+
+    epoch: Fraction  # steps in an epoch, n/b
+    total_steps: int
+    gce_start_step: int | None  # steps with cross-entropy before GCE; None: never GCE
+    evaluation_interval: Fraction
+    checkpoint_interval: Fraction
+
+    @classmethod
+    def of(cls, config: Config, examples: int) -> "Calendar":
+        """The calendar of `config` where an epoch has `examples` examples."""
+        epoch = Fraction(examples, config.batch_size)
+        gce_start = config.loss.gce_start
+        return cls(
+            epoch=epoch,
+            total_steps=durations.whole_steps(config.duration, epoch),
+            gce_start_step=(
+                None if gce_start == NEVER else durations.whole_steps(gce_start, epoch)
+            ),
+            evaluation_interval=durations.in_steps(config.evaluate_every, epoch),
+            checkpoint_interval=durations.in_steps(config.checkpoint_every, epoch),
+        )
+
+    def due(self, step: int) -> Due:
+        """What to do after step `step`. After the last step: everything."""
+        last = step == self.total_steps
+        return Due(
+            epoch_line=last or durations.is_due(step, self.epoch),
+            evaluation=last or durations.is_due(step, self.evaluation_interval),
+            checkpoint=last or durations.is_due(step, self.checkpoint_interval),
+        )
+
+    def previous_epoch_line(self, step: int) -> int:
+        """The last step before `step` that ended an epoch, or 0."""
+        return math.ceil((step - 1) // self.epoch * self.epoch)
+
+    def is_all_gce(self, first_step: int) -> bool:
+        """Whether every step after the first `first_step` trains with GCE."""
+        return self.gce_start_step is not None and first_step >= self.gce_start_step

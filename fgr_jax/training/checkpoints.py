@@ -1,0 +1,105 @@
+"""Saving and restoring the training state. All of Orbax is behind this module."""
+
+import errno
+import os
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from fgr_jax.errors import UserError
+from fgr_jax.training.step import TrainState
+
+_LATEST_TO_KEEP = 2
+_METRIC = "top1"
+
+
+class Checkpoints:
+    """The checkpoints of one run: the latest two, and the best on the test split.
+
+    The best one is kept for a look at it. What a run reports is its last step: choosing a step by the
+    test split would be choosing by the answers.
+    """
+
+    def __init__(self, directory: epath.Path):
+        self._directory = directory
+        self._saving: int | None = None
+        self._manager = ocp.CheckpointManager(
+            directory,
+            options=ocp.CheckpointManagerOptions(
+                # `max_to_keep` with `best_fn` would delete the newest step.
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                    [
+                        checkpoint_managers.LatestN(_LATEST_TO_KEEP),
+                        checkpoint_managers.BestN(
+                            get_metric_fn=lambda metrics: metrics[_METRIC],
+                            n=1,
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+                enable_async_checkpointing=True,
+                cleanup_tmp_directories=True,
+            ),
+        )
+
+    def latest_step(self) -> int | None:
+        """The newest step that was saved completely, or None."""
+        return self._manager.latest_step()
+
+    def restore(self, step: int, like: TrainState) -> TrainState:
+        """The state saved at `step`, with the shapes, dtypes and shardings of `like`."""
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+
+    def save(self, step: int, state: TrainState, *, test_top1: float | None) -> None:
+        """Starts saving and returns once the state has been copied off the devices.
+
+        Raises:
+          UserError: this save, or the one before it, met a full or read-only disk.
+        """
+        metrics = None if test_top1 is None else {_METRIC: test_top1}
+        self.wait()
+        self._saving = step
+        try:
+            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+        except Exception as error:
+            self._explain(error)
+            raise
+
+    def wait(self) -> None:
+        """Waits until what was started is safely on the disk.
+
+        Raises:
+          UserError: the disk is full or read-only.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._explain(error)
+            raise
+
+    def close(self) -> None:
+        """Gives up the manager's threads. Call `wait` first to learn of a failed save."""
+        self._manager.close()
+
+    def _explain(self, error: Exception) -> None:
+        """Raises a UserError where the person can do something about `error`."""
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            reason = os.strerror(code)
+            # TensorStore's errors carry the system's words, not its number.
+            if getattr(error, "errno", None) == code or reason in str(error):
+                self._remove_unfinished()
+                latest = self.latest_step()
+                kept = "there is none yet" if latest is None else f"the last is of step {latest}"
+                raise UserError(
+                    f"the checkpoint of step {self._saving} could not be written to "
+                    f"{self._directory}: {reason}. Complete checkpoints are kept ({kept}): make room "
+                    "and run the same command again"
+                ) from error
+
+    def _remove_unfinished(self) -> None:
+        if jax.process_index() == 0:
+            for name in ocp.utils.tmp_checkpoints(self._directory):
+                (self._directory / name).rmtree()

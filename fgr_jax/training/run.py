@@ -1,0 +1,211 @@
+"""The training run, top to bottom."""
+
+import dataclasses
+import math
+import signal
+import time
+from pathlib import Path
+
+import jax
+from etils import epath
+
+from fgr_jax.config import Config
+from fgr_jax.errors import UserError
+from fgr_jax.input.pipeline import Batch, Share, training_batches
+from fgr_jax.input.source import open_splits
+from fgr_jax.models.cam_network import parameter_count
+from fgr_jax.reporting.metrics_log import MetricsLog
+from fgr_jax.reporting.provenance import provenance
+from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.training import workdir as workdir_lib
+from fgr_jax.training.calendar import Calendar
+from fgr_jax.training.checkpoints import Checkpoints
+from fgr_jax.training.evaluation import averages, evaluate
+from fgr_jax.training.interruption import Interruption
+from fgr_jax.training.loss_watch import LossWatch
+from fgr_jax.training.optimizer import learning_rate_schedule, momentum_sgd
+from fgr_jax.training.step import (
+    DeviceBatch,
+    batch_sharding,
+    build_network,
+    build_steps,
+    data_mesh,
+)
+
+# Within this share of its chance level, ln(k + 1), for an epoch, GCE's loss has taught nothing.
+_CHANCE_TOLERANCE = 0.01
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended: at `step` of `total_steps`, by a signal if there was one."""
+
+    step: int
+    total_steps: int
+    class_count: int
+    licence: str
+    interrupted_by: signal.Signals | None = None
+
+
+def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
+    """Trains and evaluates the run `config` in `workdir`, from wherever it stopped.
+
+    Raises:
+      UserError: something the person can put right.
+    """
+    # Devices: all of them, in a mesh of one axis.
+    mesh = data_mesh()
+    if config.batch_size % mesh.size:
+        raise UserError(
+            f"--config.batch_size={config.batch_size}: must be a multiple of the number of devices, "
+            f"which is {mesh.size} here"
+        )
+    share = Share(config.batch_size, jax.process_index(), jax.process_count())
+    sharding = batch_sharding(mesh)
+
+    def to_devices(batch: Batch) -> DeviceBatch:
+        return {
+            name: jax.make_array_from_process_local_data(sharding, rows)
+            for name, rows in batch.items()
+        }
+
+    # Data.
+    train_source, test_source = open_splits(config.data)
+    class_names = train_source.class_names
+    calendar = Calendar.of(config, len(train_source))
+
+    # Network, optimiser and the compiled steps.
+    network = build_network(config, len(class_names))
+    schedule = learning_rate_schedule(
+        config, epoch=calendar.epoch, total_steps=calendar.total_steps
+    )
+    optimizer = momentum_sgd(
+        schedule,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+    )
+    steps = build_steps(
+        config, network, optimizer, gce_start_step=calendar.gce_start_step, mesh=mesh
+    )
+
+    # State: 1. the workdir's own checkpoint; 2. a new network.
+    workdir_lib.claim(workdir, config, class_names)
+    checkpoints = Checkpoints(epath.Path(workdir.absolute()) / "checkpoints")
+    step = checkpoints.latest_step() or 0
+    outcome = Outcome(step, calendar.total_steps, len(class_names), train_source.licence)
+    if step == calendar.total_steps:
+        terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
+        return outcome
+    state = steps.init()
+    if step:
+        state = checkpoints.restore(step, state)
+
+    workdir_lib.write_json(workdir / "provenance.json", provenance())
+    log = MetricsLog(workdir, first_step=step)
+    cells = network.map_size(config.data.crop)
+    terminal.line(
+        f"data      {train_source.data_set}: {len(train_source):,} training and "
+        f"{len(test_source):,} test pictures, {len(class_names)} classes"
+    )
+    terminal.line(
+        f"network   ResNet-{config.network.depth}, {parameter_count(state.params):,} parameters; "
+        f"{config.data.crop}×{config.data.crop} pixels give maps of {cells}×{cells} cells"
+    )
+    terminal.line(
+        f"training  {config.duration}, {calendar.total_steps:,} steps of {config.batch_size} "
+        f"pictures, on {mesh.size} × {jax.devices()[0].device_kind}"
+        + (f"; resuming after step {step:,}" if step else "")
+    )
+
+    # Loop. Every line of metrics is on the disk before the checkpoint of its step.
+    batches = training_batches(
+        train_source, config.data, config.runtime, share, seed=config.seed, first_step=step
+    )
+    stopwatch = _Stopwatch()
+    test_top1: float | None = None
+    warned_of_chance = False
+    with (
+        Interruption(terminal.warn) as interruption,
+        terminal.bar(
+            "training", calendar.total_steps, start=step, unit="images", per=config.batch_size
+        ) as bar,
+    ):
+        losses = LossWatch(bar, f"--config.optimizer.learning_rate={schedule(step)}")
+        while step < calendar.total_steps and interruption.requested is None:
+            state, loss = steps.train(state, to_devices(next(batches)))
+            step += 1
+            losses.taken(step, loss)
+            stopwatch.step_taken()
+
+            due = calendar.due(step)
+            interrupted = interruption.requested is not None
+            if not (due.epoch_line or due.evaluation or due.checkpoint or interrupted):
+                continue
+            losses.catch_up()
+            line = [f"epoch {float(step / calendar.epoch):.4g}", f"step {step:,}"]
+            if due.epoch_line:
+                rate = stopwatch.steps_per_second() * config.batch_size
+                epoch_start = calendar.previous_epoch_line(step)
+                pictures = (step - epoch_start) * config.batch_size
+                results = averages(state.epoch_totals, expected=pictures)
+                state = state.replace(epoch_totals=steps.zeros())
+                log.metrics(step, "train", results)
+                log.timings(step, {"images_per_second": rate})
+                line += [_in_words("training", results), f"{rate:.1f} images/s"]
+                if not warned_of_chance and calendar.is_all_gce(epoch_start):
+                    warned_of_chance = _warn_of_chance(
+                        results["loss"], config.loss.k, len(class_names), terminal
+                    )
+            if due.evaluation:
+                results = evaluate(
+                    config, steps, state, test_source, share, to_devices, terminal
+                )
+                log.metrics(step, "test", results)
+                test_top1 = results["top1"]
+                line.append(_in_words("test", results))
+            if len(line) > 2:
+                terminal.line("  ".join(line))
+            if due.checkpoint or interrupted:
+                checkpoints.save(step, state, test_top1=test_top1 if due.evaluation else None)
+            stopwatch.restart()
+    checkpoints.wait()
+    log.close()
+    return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)
+
+
+def _in_words(split: str, results: dict[str, float | int]) -> str:
+    skipped = f" ({results['skipped']} pictures skipped)" if results["skipped"] else ""
+    return f"{split} loss {results['loss']:.3f}, top-1 {results['top1']:.1%}{skipped}"
+
+
+def _warn_of_chance(loss: float, k: int, classes: int, terminal: Terminal) -> bool:
+    """Says so where an epoch of GCE ended on its chance level (SEMANTICS: "needs features")."""
+    chance = math.log(min(k, classes - 1) + 1)
+    if abs(loss - chance) > _CHANCE_TOLERANCE * chance:
+        return False
+    terminal.warn(
+        f"for an epoch the loss of GCE has been ln(k + 1) = {chance:.3f}, its chance level: the network "
+        'tells nothing apart. Begin with cross-entropy (--config.loss.gce_start="3 epochs"), or start '
+        "from pretrained weights"
+    )
+    return True
+
+
+class _Stopwatch:
+    """Steps per second between two pauses. The first step, which compiles, does not count."""
+
+    def __init__(self) -> None:
+        self._steps = -1
+        self._started = math.nan
+
+    def step_taken(self) -> None:
+        self._steps += 1
+        if self._steps == 0:
+            self._started = time.perf_counter()
+
+    def steps_per_second(self) -> float:
+        return self._steps / max(time.perf_counter() - self._started, 1e-9)
+
+    def restart(self) -> None:
+        self._steps = 0
+        self._started = time.perf_counter()
