@@ -1,6 +1,6 @@
 """CUB-200-2011 by the paper's recipe (§4.2); every field has the paper's value by default.
 
-    python -m fgr_jax.main --config=configs/cub.py --workdir=runs/cub
+python -m fgr_jax.main --config=configs/cub.py --workdir=runs/cub
 """
 
 from fgr_jax.config import Config

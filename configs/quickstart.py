@@ -1,6 +1,6 @@
 """Solar cells with faint cracks (ELPV), in a few minutes on two CPU cores.
 
-    python -m fgr_jax.main --config=configs/quickstart.py
+python -m fgr_jax.main --config=configs/quickstart.py
 """
 
 from fgr_jax.config import Config
@@ -27,7 +27,7 @@ def get_config() -> Config:
     config.optimizer.warmup = "2 epochs"
     config.optimizer.schedule = "cosine"
 
-    # Eight classes: cross-entropy while the network finds its features, then the 3 hardest negatives.
+    # Cross-entropy while the network finds its features, then GCE over 3 of the 7 negatives.
     config.loss.k = 3
     config.loss.gce_start = "5 epochs"
 

@@ -91,6 +91,7 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is no flag: every argument has the form --name=value")
     config = own_flags["config"].value
+    assert isinstance(config, Config)  # `_load` has seen to it
     config_lib.validate(config)
     return Invocation(config, path, own_flags)
 

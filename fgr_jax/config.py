@@ -50,7 +50,7 @@ class Diversification:
     p_peak: float = 0.5  # probability that the peaks of a map are suppressed
     p_patch: float = 0.5  # probability that a patch of a map is suppressed
     patch_size: int = 3  # G, in map cells
-    alpha: float = 0.1  # suppressed cells are multiplied by this; 1 is the network without the block
+    alpha: float = 0.1  # factor on suppressed cells; 1 is the network without the block
 
 
 @dataclasses.dataclass(slots=True)
@@ -186,7 +186,7 @@ def _check_types(fields: dict[str, Any]) -> None:
     """A config file may assign anything; the command line has been checked already."""
     for name, default in flat(Config()).items():
         value = fields[name]
-        accepted: tuple[type, ...] = (int, float) if isinstance(default, float) else (type(default),)
+        accepted = (int, float) if isinstance(default, float) else type(default)
         if not isinstance(value, accepted) or isinstance(value, bool) != isinstance(default, bool):
             raise UserError(
                 f"config.{name}={value!r}: must be of type {type(default).__name__}, "

@@ -13,7 +13,7 @@ import hashlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -39,7 +39,7 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
     """Solar cells that differ by faint cracks and dark areas."""
 
     VERSION = tfds.core.Version("1.0.0")
-    BUILDER_CONFIGS = [
+    BUILDER_CONFIGS: ClassVar = [
         tfds.core.BuilderConfig(name="eight", description="Cell type × defect level, 8 classes."),
         tfds.core.BuilderConfig(name="levels", description="Defect level, 4 classes."),
         tfds.core.BuilderConfig(name="defective", description="Level 0 against the rest."),

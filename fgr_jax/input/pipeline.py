@@ -7,7 +7,7 @@ P gets the p-th contiguous share of the rows.
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Protocol, SupportsIndex, TypedDict
+from typing import Any, Protocol, SupportsIndex, TypedDict
 
 import cv2
 import grain
@@ -30,6 +30,9 @@ class Batch(TypedDict):
     image: npt.NDArray[np.uint8]  # [B, crop, crop, 3], RGB
     label: npt.NDArray[np.int32]  # [B]
     mask: npt.NDArray[np.bool_]  # [B], false for padding and for skipped pictures
+
+
+Row = dict[str, Any]  # one example, which Grain stacks to a `Batch`
 
 
 class Source(Protocol):
@@ -56,11 +59,11 @@ class Share:
 
 
 def training_batches(
-    source: Source, data: Data, runtime: Runtime, share: Share, *, seed: int, first_step: int = 0
+    source: Source, data: Data, runtime: Runtime, share: Share, *, seed: int, steps: range
 ) -> Iterator[Batch]:
-    """Shuffled, augmented batches without end, from the one of `first_step` on.
+    """Shuffled, augmented batches: those of `steps`, the first step of a run being step 0.
 
-    Every epoch has an order of its own and every epoch's example its own augmentation.
+    Every epoch has an order of its own, and an example another augmentation in every epoch.
 
     Raises:
       UserError: (while iterating) a picture is corrupt and `data.corrupt_images` is "stop".
@@ -74,7 +77,7 @@ def training_batches(
             seed=random_streams.stream_seed(seed, "augmentation"),
         )
     )
-    return _read(examples, runtime, share, first_step)
+    return _read(examples, runtime, share, steps)
 
 
 def test_batches(source: Source, data: Data, runtime: Runtime, share: Share) -> Iterator[Batch]:
@@ -83,9 +86,9 @@ def test_batches(source: Source, data: Data, runtime: Runtime, share: Share) -> 
     Raises:
       UserError: (while iterating) a picture is corrupt and `data.corrupt_images` is "stop".
     """
-    padded = test_batch_count(source, share) * share.batch_size
-    examples = grain.MapDataset.range(padded).map(_Padded(source, data))
-    return _read(examples, runtime, share, first_step=0)
+    batches = test_batch_count(source, share)
+    examples = grain.MapDataset.range(batches * share.batch_size).map(_Padded(source, data))
+    return _read(examples, runtime, share, range(batches))
 
 
 def test_batch_count(source: Source, share: Share) -> int:
@@ -94,11 +97,13 @@ def test_batch_count(source: Source, share: Share) -> int:
 
 
 def _read(
-    examples: grain.MapDataset, runtime: Runtime, share: Share, first_step: int
+    examples: grain.MapDataset, runtime: Runtime, share: Share, steps: range
 ) -> Iterator[Batch]:
     # Batch s·P + p of the local size is process p's share of the global batch of step s.
-    first = first_step * share.process_count + share.process_index
-    batches = examples.batch(share.local_batch_size)[first :: share.process_count]
+    first, end = (step * share.process_count for step in (steps.start, steps.stop))
+    batches = examples.batch(share.local_batch_size)[
+        first + share.process_index : end : share.process_count
+    ]
     iterable = batches.to_iter_dataset(
         grain.ReadOptions(
             num_threads=runtime.decode_threads,
@@ -140,7 +145,7 @@ class _Augment:
         self._decode = _Decoder(data, data_set, split)
         self._data = data
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> Batch:
+    def __call__(self, example: Example, rng: np.random.Generator) -> Row:
         image = self._decode(example)
         if image is None:
             return _blank(self._data.crop)
@@ -151,7 +156,7 @@ class _Augment:
             image = images.dihedral(image, int(rng.integers(8)))
         elif rng.integers(2):
             image = image[:, ::-1]
-        return _example(image, example.label)
+        return _row(image, example.label)
 
 
 class _Padded:
@@ -162,23 +167,27 @@ class _Padded:
         self._decode = _Decoder(data, source.data_set, source.split)
         self._crop = data.crop
 
-    def __call__(self, index: int) -> Batch:
+    def __call__(self, index: int) -> Row:
         if index >= len(self._source):
             return _blank(self._crop)
         example = self._source[index]
         image = self._decode(example)
         if image is None:
             return _blank(self._crop)
-        return _example(images.centre_crop(image, self._crop), example.label)
+        return _row(images.centre_crop(image, self._crop), example.label)
 
 
-def _example(image: images.Image, label: int) -> Batch:
-    return Batch(
-        image=np.ascontiguousarray(image), label=np.int32(label), mask=np.bool_(True)
-    )  # type: ignore[typeddict-item]  # scalars here, vectors once Grain has batched them
+def _row(image: images.Image, label: int) -> Row:
+    return {
+        "image": np.ascontiguousarray(image),
+        "label": np.int32(label),
+        "mask": np.bool_(True),
+    }
 
 
-def _blank(size: int) -> Batch:
-    return Batch(
-        image=np.zeros((size, size, 3), np.uint8), label=np.int32(0), mask=np.bool_(False)
-    )  # type: ignore[typeddict-item]
+def _blank(size: int) -> Row:
+    return {
+        "image": np.zeros((size, size, 3), np.uint8),
+        "label": np.int32(0),
+        "mask": np.bool_(False),
+    }

@@ -1,7 +1,8 @@
 """Prepared tfds data sets, opened by name."""
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import io
 from typing import Any, SupportsIndex
 
 import tensorflow_datasets as tfds
@@ -9,7 +10,14 @@ from tensorflow_datasets.core import read_only_builder
 
 from fgr_jax.config import Data
 from fgr_jax.datasets.elpv import Elpv
+from fgr_jax.datasets.synthetic import Synthetic
 from fgr_jax.errors import UserError
+
+# What needs no download: an installed package carries it, or it is generated.
+_PREPARED_ON_DEMAND: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {
+    "elpv": Elpv,
+    "synthetic": Synthetic,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -80,30 +88,23 @@ def _open(data: Data) -> Any:
         return read_only_builder.builder_from_files(data.name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         pass
-    prepare = _preparable(data.name)
-    if prepare is None:
+    name, _, variant = data.name.partition("/")
+    if name not in _PREPARED_ON_DEMAND:
         folder = data_dir or "tfds's default folder"
         raise UserError(
             f"data set {data.name!r} is not prepared in {folder}: prepare it with tfds as "
             "array_record, or point --config.data.data_dir at the folder where it is"
         )
-    return prepare(data_dir)
-
-
-def _preparable(name: str) -> Callable[[str | None], Any] | None:
-    """How to prepare `name` from what is installed, or None."""
-    data_set, _, variant = name.partition("/")
-    if data_set != "elpv":
-        return None
-    names = [config.name for config in Elpv.BUILDER_CONFIGS]
-    if variant and variant not in names:
+    builder_class = _PREPARED_ON_DEMAND[name]
+    variants = [config.name for config in builder_class.BUILDER_CONFIGS]
+    if variant and variant not in variants:
         raise UserError(
-            f"--config.data.name={name!r}: elpv has the variants " + ", ".join(names)
+            f"--config.data.name={data.name!r}: the variants of {name} are " + ", ".join(variants)
         )
-
-    def prepare(data_dir: str | None) -> Any:
-        builder = Elpv(config=variant or names[0], data_dir=data_dir, file_format="array_record")
+    builder = builder_class(
+        config=variant or variants[0], data_dir=data_dir, file_format="array_record"
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # tfds would speak of a download
+        tfds.disable_progress_bar()
         builder.download_and_prepare()
-        return builder
-
-    return prepare
+    return builder

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import jax
 
-from fgr_jax.input.pipeline import Batch, Share, Source, test_batch_count, test_batches
 from fgr_jax.config import Config
+from fgr_jax.input.pipeline import Batch, Share, Source, test_batch_count, test_batches
 from fgr_jax.reporting.terminal import Terminal
 from fgr_jax.training.step import DeviceBatch, Steps, Totals, TrainState
 

@@ -118,8 +118,9 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
     )
 
     # Loop. Every line of metrics is on the disk before the checkpoint of its step.
+    remaining = range(step, calendar.total_steps)
     batches = training_batches(
-        train_source, config.data, config.runtime, share, seed=config.seed, first_step=step
+        train_source, config.data, config.runtime, share, seed=config.seed, steps=remaining
     )
     stopwatch = _Stopwatch()
     test_top1: float | None = None
@@ -157,9 +158,7 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
                         results["loss"], config.loss.k, len(class_names), terminal
                     )
             if due.evaluation:
-                results = evaluate(
-                    config, steps, state, test_source, share, to_devices, terminal
-                )
+                results = evaluate(config, steps, state, test_source, share, to_devices, terminal)
                 log.metrics(step, "test", results)
                 test_top1 = results["top1"]
                 line.append(_in_words("test", results))

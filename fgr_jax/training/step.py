@@ -66,8 +66,8 @@ class Steps(NamedTuple):
 
     init: Callable[[], TrainState]
     zeros: Callable[[], Totals]
-    train: Callable[[TrainState, DeviceBatch], tuple[TrainState, jax.Array]]  # and the batch's loss
-    test: Callable[[TrainState, DeviceBatch, Totals], Totals]
+    train: Any  # jitted (TrainState, DeviceBatch) -> (TrainState, the batch's loss)
+    test: Any  # jitted (TrainState, DeviceBatch, Totals) -> Totals
 
 
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
@@ -184,11 +184,8 @@ def build_steps(
         jax.jit, in_shardings=(everywhere, by_row, everywhere), out_shardings=everywhere
     )
     def test(state: TrainState, batch: DeviceBatch, totals: Totals) -> Totals:
-        maps = network.apply(
-            {"params": state.params, "batch_stats": state.batch_stats},
-            normalise(batch["image"]),
-            train=False,
-        )
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        maps: Any = network.apply(variables, normalise(batch["image"]), train=False)
         scores = class_scores(maps)
         losses = cross_entropy(scores, batch["label"])
         return totals + sum_over_examples(scores, losses, batch)
@@ -199,7 +196,7 @@ def build_steps(
 
 def normalise(images: jax.Array) -> jax.Array:
     """uint8 `[B, H, W, 3]` to float32, ImageNet's mean 0 and deviation 1 in each channel."""
-    mean, std = np.float32(IMAGE_MEAN), np.float32(IMAGE_STD)
+    mean, std = np.asarray(IMAGE_MEAN, np.float32), np.asarray(IMAGE_STD, np.float32)
     return (images.astype(jnp.float32) / 255 - mean) / std
 
 

@@ -20,25 +20,24 @@ def claim(workdir: Path, config: Config, class_names: list[str]) -> None:
     Raises:
       UserError: the folder belongs to another config, or is no folder that can be written to.
     """
-    wanted = {"config": config_lib.flat(config), "classes": class_names}
+    wanted = config_lib.flat(config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={workdir}: cannot be made: {error.strerror}") from error
     if not (workdir / _CONFIG).exists():
-        write_json(workdir / _CLASSES, wanted["classes"])
-        write_json(workdir / _CONFIG, wanted["config"])  # last: it is what claims the folder
+        write_json(workdir / _CLASSES, class_names)
+        write_json(workdir / _CONFIG, wanted)  # last: it is what claims the folder
         return
-    found = {"config": _read(workdir / _CONFIG), "classes": _read(workdir / _CLASSES)}
-    differences = _differences(found["config"], wanted["config"])
-    if found["classes"] != wanted["classes"]:
+    differences = _differences(_read(workdir / _CONFIG), wanted)
+    if _read(workdir / _CLASSES) != class_names:
         differences.append("the class names of the data set")
     if differences:
         raise UserError(
             f"--workdir={workdir} belongs to a run with another config, and was left alone. "
             f"Differing: {'; '.join(differences)}. Use another --workdir, or the same config"
         )
-    write_json(workdir / _CONFIG, wanted["config"])
+    write_json(workdir / _CONFIG, wanted)
 
 
 def write_json(path: Path, value: Any) -> None:
