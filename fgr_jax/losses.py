@@ -19,7 +19,7 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
       `[B]`, −log softmax(s)_l, in at least float32.
     """
     logits = _at_least_float32(logits)
-    return jax.nn.logsumexp(logits, axis=-1) - _true_score(logits, labels)
+    return _loss_over(logits, _true_score(logits, labels))
 
 
 def gradient_boosting_cross_entropy(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
@@ -54,10 +54,14 @@ def gradient_boosting_cross_entropy(logits: jax.Array, labels: jax.Array, k: int
     is_true = labels[:, None] == jnp.arange(classes)
     negatives = jnp.where(is_true, -jnp.inf, logits)
     hardest, _ = jax.lax.top_k(negatives, k)
-    scores = jnp.concatenate([true_score[:, None], hardest], axis=-1)
-    loss = jax.nn.logsumexp(scores, axis=-1) - true_score
+    loss = _loss_over(jnp.concatenate([true_score[:, None], hardest], axis=-1), true_score)
     # Where top_k puts a NaN depends on the backend, so it is looked for, not relied upon.
     return jnp.where(jnp.any(jnp.isnan(logits), axis=-1), jnp.nan, loss)
+
+
+def _loss_over(scores: jax.Array, true_score: jax.Array) -> jax.Array:
+    """logsumexp(scores) − s_l, with the difference taken first: scores of 1e4 then cost no digits."""
+    return jax.nn.logsumexp(scores - true_score[:, None], axis=-1)
 
 
 def _at_least_float32(logits: jax.Array) -> jax.Array:

@@ -1,0 +1,54 @@
+"""What the tests share. Everything runs on the CPU, on eight virtual devices, without a network."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+from fgr_jax.config import Config
+from fgr_jax.datasets.synthetic import Synthetic
+
+# Before anything asks for a device.
+jax.config.update("jax_platforms", "cpu")
+jax.config.update("jax_num_cpu_devices", 8)
+os.environ["JAX_PLATFORMS"] = "cpu"  # for subprocesses
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Lets the tests' subprocesses share their compiled programs with each other."""
+    folder = tmp_path_factory.mktemp("compiled")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tfds folder in which "synthetic/tiny" is prepared."""
+    folder = tmp_path_factory.mktemp("tfds")
+    Synthetic(
+        config="tiny", data_dir=str(folder), file_format="array_record"
+    ).download_and_prepare()
+    return folder
+
+
+@pytest.fixture
+def tiny(data_dir: Path) -> Config:
+    """A run of seconds: 52 pictures of 32 pixels, a narrow ResNet-18, three epochs."""
+    config = Config()
+    config.batch_size = 8
+    config.duration = "3 epochs"
+    config.data.name = "synthetic/tiny"
+    config.data.data_dir = str(data_dir)
+    config.data.resize = 36
+    config.data.crop = 32
+    config.network.depth = 18
+    config.network.width = 0.125
+    config.network.last_stride = 1
+    config.diversification.patch_size = 1
+    config.loss.k = 2
+    config.loss.gce_start = "1 epoch"
+    config.optimizer.learning_rate = 0.05
+    config.runtime.decode_threads = 2
+    return config

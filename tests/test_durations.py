@@ -1,0 +1,58 @@
+"""Durations and the calendar made of them."""
+
+import math
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fgr_jax import durations
+from fgr_jax.config import Config
+from fgr_jax.training.calendar import Calendar
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps"),
+    [("7 steps", 7), ("1 step", 1), ("1 epoch", 13), ("2 epochs", 25), ("0.5 epochs", 7)],
+)
+def test_whole_steps_cover_the_duration(duration: str, steps: int) -> None:
+    assert durations.whole_steps(duration, Fraction(100, 8)) == steps
+
+
+@pytest.mark.parametrize("duration", ["", "3", "epochs", "-1 epochs", "2.5 steps", "3 days"])
+def test_anything_else_is_no_duration(duration: str) -> None:
+    with pytest.raises(ValueError, match="is no duration"):
+        durations.parse(duration)
+
+
+@given(st.integers(1, 500), st.integers(1, 64), st.integers(1, 6))
+def test_epochs_are_due_at_the_first_step_that_covers_them(
+    examples: int, batch_size: int, epochs: int
+) -> None:
+    epoch = Fraction(examples, batch_size)
+    last = math.ceil(epochs * epoch)
+    due = [step for step in range(1, last + 1) if durations.is_due(step, epoch)]
+    # By counting examples, without fractions. (Several epochs may end within one step.)
+    expected = {-(-n * examples // batch_size) for n in range(1, epochs + 1)}
+    assert set(due) == expected
+
+
+@given(st.integers(1, 300), st.integers(1, 64))
+def test_calendar_ends_with_everything_and_epochs_follow_one_another(
+    examples: int, batch_size: int
+) -> None:
+    config = Config(batch_size=batch_size, duration="4 epochs", evaluate_every="3 epochs")
+    config.loss.gce_start = "2 epochs"
+    calendar = Calendar.of(config, examples)
+    last = calendar.due(calendar.total_steps)
+    assert last.epoch_line
+    assert last.evaluation
+    assert last.checkpoint
+    previous = 0
+    for step in range(1, calendar.total_steps + 1):
+        if calendar.due(step).epoch_line:
+            assert calendar.previous_epoch_line(step) == previous
+            previous = step
+    assert calendar.is_all_gce(math.ceil(2 * calendar.epoch))
+    assert not calendar.is_all_gce(math.ceil(2 * calendar.epoch) - 1)

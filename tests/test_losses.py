@@ -1,0 +1,176 @@
+"""Cross-entropy and GCE against the paper's equations 9 to 16."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from fgr_jax import cross_entropy, gradient_boosting_cross_entropy
+
+
+@st.composite
+def score_batches(
+    draw: st.DrawFn, *, ties: bool | None = None, spreads: tuple[float, ...] = (0.1, 1.0, 5.0)
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores `[B, C]` in float32, with many equal ones half of the time, and labels `[B]`."""
+    # A handful of sizes, because each is compiled anew.
+    batch, classes = draw(st.sampled_from([(4, 2), (3, 5), (5, 17), (1, 40)]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    if draw(st.booleans()) if ties is None else ties:
+        scores = rng.integers(-2, 3, (batch, classes)).astype(np.float32)
+    else:
+        spread = draw(st.sampled_from(spreads))
+        scores = rng.normal(0, spread, (batch, classes)).astype(np.float32)
+    # + 0.0: lax.top_k ranks -0.0 below 0.0, the reference does not.
+    return scores + np.float32(0.0), rng.integers(0, classes, batch)
+
+
+K = st.sampled_from([1, 2, 3, 4, 15, 16, 38, 39, 45])
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def gce(scores: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+    return gradient_boosting_cross_entropy(scores, labels, k)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def gce_gradient(scores: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+    """Of each example's own loss, `[B, C]`."""
+    return jax.grad(lambda s: gradient_boosting_cross_entropy(s, labels, k).sum())(scores)
+
+
+@jax.jit
+def ce_gradient(scores: jax.Array, labels: jax.Array) -> jax.Array:
+    """Of each example's own loss, `[B, C]`."""
+    return jax.grad(lambda s: cross_entropy(s, labels).sum())(scores)
+
+
+@settings(max_examples=150, deadline=None)
+@given(score_batches())
+def test_cross_entropy_values_and_gradients(batch: tuple) -> None:
+    scores, labels = batch
+    exact = scores.astype(np.float64)
+    np.testing.assert_allclose(
+        cross_entropy(scores, labels),
+        reference.cross_entropy(exact, labels),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        ce_gradient(scores, labels),
+        reference.cross_entropy_gradient(exact, labels),
+        atol=1e-6,
+    )
+
+
+@settings(max_examples=300, deadline=None)
+@given(score_batches(), K)
+def test_gce_values_and_gradients(batch: tuple, k: int) -> None:
+    scores, labels = batch
+    exact = scores.astype(np.float64)
+    np.testing.assert_allclose(
+        gce(scores, labels, k),
+        reference.gradient_boosting_cross_entropy(exact, labels, k),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        gce_gradient(scores, labels, k),
+        reference.gradient_boosting_cross_entropy_gradient(exact, labels, k),
+        atol=1e-6,
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(score_batches(), st.integers(0, 5))
+def test_k_from_classes_minus_1_is_cross_entropy_to_the_bit(batch: tuple, beyond: int) -> None:
+    scores, labels = batch
+    k = scores.shape[1] - 1 + beyond
+    ce = jax.jit(cross_entropy)(scores, labels)
+    assert np.asarray(gce(scores, labels, k)).tobytes() == np.asarray(ce).tobytes()
+    gradients = np.asarray(gce_gradient(scores, labels, k))
+    assert gradients.tobytes() == np.asarray(ce_gradient(scores, labels)).tobytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(score_batches(spreads=(0.1, 1.0)), K)  # no class so unlikely that float64 loses it
+def test_gradient_boosting_equation_16(batch: tuple, k: int) -> None:
+    """Eq. 16: GCE's gradient is the larger one, for the truth and every chosen negative.
+
+    The inequality is one of signed values. In magnitude a chosen negative's gradient grows, while
+    the truth's, which is minus their sum, shrinks: its negatives that were not chosen are missing.
+    """
+    scores, labels = batch
+    assume(k < scores.shape[1] - 1)
+    with jax.enable_x64(True):
+        scores = scores.astype(np.float64)
+        ce = np.asarray(ce_gradient(scores, labels))
+        boosted = np.asarray(gce_gradient(scores, labels, k))
+    chosen = reference.hardest_negatives(scores, labels, k)
+    truth = np.arange(scores.shape[1]) == labels[:, None]
+    assert (boosted[truth | chosen] > ce[truth | chosen]).all()
+    assert (np.abs(boosted[chosen]) > np.abs(ce[chosen])).all()
+    assert (np.abs(boosted[truth]) < np.abs(ce[truth])).all()
+    assert (boosted[~(truth | chosen)] == 0).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(score_batches(ties=True), K)
+def test_exactly_k_negatives_count_and_never_the_truth(batch: tuple, k: int) -> None:
+    scores, labels = batch
+    assume(k < scores.shape[1] - 1)
+    gradients = np.asarray(gce_gradient(scores, labels, k))
+    assert ((gradients > 0).sum(-1) == k).all()
+    assert (np.take_along_axis(gradients, labels[:, None], -1) < 0).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("k", [1, 3, 7, 15])
+@pytest.mark.parametrize("label", [0, 4, 7])
+def test_scores_of_ten_thousand_stay_finite(dtype: jnp.dtype, k: int, label: int) -> None:
+    scores = jnp.asarray([[1e4, -1e4, 1e4, 0, -1e4, 1e4, -1e4, -1e4]], dtype)
+    labels = jnp.asarray([label])
+    loss, gradients = jax.value_and_grad(
+        lambda s: gradient_boosting_cross_entropy(s, labels, k).sum()
+    )(scores)
+    assert loss.dtype == jnp.float32
+    assert bool(jnp.isfinite(loss))
+    assert bool(jnp.isfinite(gradients).all())
+    exact = np.asarray(scores, np.float64)
+    np.testing.assert_allclose(
+        loss,
+        reference.gradient_boosting_cross_entropy(exact, np.asarray(labels), k)[0],
+        rtol=1e-6,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("position", range(6))
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_a_nan_score_makes_the_loss_nan(sign: float, position: int, k: int) -> None:
+    # lax.top_k ranks a NaN by its sign bit: a negative one is never among the hardest.
+    scores = np.asarray([[5, 4, 3, 2, 1, 0], [0, 1, 2, 3, 4, 5]], np.float32)
+    scores[0, position] = np.copysign(np.nan, sign)
+    loss = gradient_boosting_cross_entropy(jnp.asarray(scores), jnp.asarray([0, 0]), k)
+    assert np.isnan(loss[0])
+    assert np.isfinite(loss[1])
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_a_label_that_names_no_class_makes_the_loss_nan(k: int) -> None:
+    scores, labels = jnp.zeros((2, 4)), jnp.asarray([1, 4])
+    loss = gradient_boosting_cross_entropy(scores, labels, k)
+    assert np.isfinite(loss[0])
+    assert np.isnan(loss[1])
+
+
+@pytest.mark.parametrize("k", [0, -3])
+def test_k_below_1_is_an_error_that_names_it(k: int) -> None:
+    with pytest.raises(ValueError, match=f"k must be at least 1, got k={k}"):
+        gradient_boosting_cross_entropy(jnp.zeros((2, 4)), jnp.asarray([0, 1]), k)
