@@ -84,6 +84,7 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
     config_flags.DEFINE_config_file(
         "config", None, "the run", lock_config=False, flag_values=own_flags, sys_argv=list(argv)
     )
+    flags.FLAGS(argv[:1])  # Grain's worker processes want absl's own flags parsed, though unused
     try:
         rest = own_flags(argv)
     except (flags.Error, ValueError) as error:

@@ -9,18 +9,18 @@ import pytest
 from fgr_jax.config import Config
 from fgr_jax.datasets.synthetic import Synthetic
 
-# Before anything asks for a device.
+# Before anything asks for a device; the environment is for the tests' subprocesses.
 jax.config.update("jax_platforms", "cpu")
+os.environ["JAX_PLATFORMS"] = "cpu"
 jax.config.update("jax_num_cpu_devices", 8)
-os.environ["JAX_PLATFORMS"] = "cpu"  # for subprocesses
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Lets the tests' subprocesses share their compiled programs with each other."""
-    folder = tmp_path_factory.mktemp("compiled")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    """Compiles what several tests, and their subprocesses, run only once."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    jax.config.update("jax_compilation_cache_dir", folder)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
 
 
 @pytest.fixture(scope="session")

@@ -80,18 +80,20 @@ def training_batches(
     return _read(examples, runtime, share, steps)
 
 
-def test_batches(source: Source, data: Data, runtime: Runtime, share: Share) -> Iterator[Batch]:
+def evaluation_batches(
+    source: Source, data: Data, runtime: Runtime, share: Share
+) -> Iterator[Batch]:
     """Every example once, in order, centre crop; the last batch is padded and masked.
 
     Raises:
       UserError: (while iterating) a picture is corrupt and `data.corrupt_images` is "stop".
     """
-    batches = test_batch_count(source, share)
+    batches = evaluation_batch_count(source, share)
     examples = grain.MapDataset.range(batches * share.batch_size).map(_Padded(source, data))
     return _read(examples, runtime, share, range(batches))
 
 
-def test_batch_count(source: Source, share: Share) -> int:
+def evaluation_batch_count(source: Source, share: Share) -> int:
     """Global batches that cover `source`."""
     return -(-len(source) // share.batch_size)
 

@@ -37,7 +37,7 @@ class ExampleSource:
             self._records = builder.as_data_source(
                 split=split, decoders={"image": tfds.decode.SkipDecoding()}
             )
-        except Exception as error:  # tfds raises several kinds for a split that is not there
+        except (ValueError, TypeError) as error:
             splits = ", ".join(builder.info.splits)
             raise UserError(
                 f"data set {builder.info.full_name} has no split {split!r} (it has: {splits}): {error}"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 
 from fgr_jax.config import Config
-from fgr_jax.input.pipeline import Batch, Share, Source, test_batch_count, test_batches
+from fgr_jax.input.pipeline import Batch, Share, Source, evaluation_batch_count, evaluation_batches
 from fgr_jax.reporting.terminal import Terminal
 from fgr_jax.training.step import DeviceBatch, Steps, Totals, TrainState
 
@@ -21,8 +21,8 @@ def evaluate(
 ) -> dict[str, float | int]:
     """Loss, top-1 and top-5 of `state` on all examples of `source`."""
     totals = steps.zeros()
-    batches = test_batches(source, config.data, config.runtime, share)
-    count = test_batch_count(source, share)
+    batches = evaluation_batches(source, config.data, config.runtime, share)
+    count = evaluation_batch_count(source, share)
     with terminal.bar("evaluating", count, unit="images", per=share.batch_size) as bar:
         for done, batch in enumerate(batches, start=1):
             totals = steps.test(state, to_devices(batch), totals)

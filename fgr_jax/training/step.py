@@ -132,6 +132,13 @@ def build_steps(
             epoch_totals=Totals.zeros(),
         )
 
+    # Each device sorts its own rows: left to itself, XLA gathers all scores everywhere for top_k.
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(PartitionSpec("batch"), PartitionSpec("batch"), PartitionSpec()),
+        out_specs=PartitionSpec("batch"),
+    )
     def training_loss(scores: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
         if gce_start_step is None:
             return cross_entropy(scores, labels)

@@ -1,0 +1,118 @@
+"""Decoding, resizing, cropping and flipping of real encoded pictures."""
+
+import cv2
+import numpy as np
+import pytest
+
+from fgr_jax.input import images
+
+
+@pytest.fixture
+def picture() -> images.Image:
+    """A smooth picture, 60×80, so that JPEG changes little."""
+    rows, columns = np.mgrid[0:60, 0:80]
+    channels = [rows * 4, columns * 3, 255 - rows - columns]
+    return np.stack(channels, -1).astype(np.uint8)
+
+
+def encode(picture: images.Image, suffix: str) -> bytes:
+    quality = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix == ".jpg" else []
+    return cv2.imencode(suffix, picture[:, :, ::-1], quality)[1].tobytes()
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
+def test_decode_gives_rgb(picture: images.Image, suffix: str) -> None:
+    decoded = images.decode(encode(picture, suffix))
+    assert decoded.shape == picture.shape
+    assert decoded.dtype == np.uint8
+    assert np.abs(decoded.astype(int) - picture).mean() < 3
+
+
+def test_grey_and_16_bit_pictures_become_rgb_of_8_bits() -> None:
+    grey = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
+    decoded = images.decode(cv2.imencode(".png", grey)[1].tobytes())
+    np.testing.assert_array_equal(decoded, np.repeat((grey // 257)[..., None], 3, -1))
+
+
+def exif_orientation(value: int) -> bytes:
+    """A JPEG's APP1 segment that holds nothing but the orientation."""
+    tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + bytes([value, 0, 0, 0]) + b"\0" * 4
+    body = b"Exif\0\0" + tiff
+    return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
+
+
+def test_exif_orientation_is_honoured(picture: images.Image) -> None:
+    data = encode(picture, ".jpg")
+    turned = images.decode(data[:2] + exif_orientation(6) + data[2:])
+    assert turned.shape == (80, 60, 3)
+    np.testing.assert_array_equal(turned, np.rot90(images.decode(data), -1))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.995])
+def test_a_truncated_picture_is_an_error(suffix: str, kept: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    data = encode(noise, suffix)
+    with pytest.raises(images.ImageError, match="is truncated"):
+        images.decode(data[: int(len(data) * kept)])
+
+
+def test_a_truncated_jpeg_with_a_whole_thumbnail_is_an_error(picture: images.Image) -> None:
+    thumbnail = encode(picture[:8, :8], ".jpg")
+    segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
+    data = encode(picture, ".jpg")
+    whole = data[:2] + segment + data[2:]
+    assert images.decode(whole).shape == picture.shape
+    with pytest.raises(images.ImageError, match="is truncated"):
+        images.decode(whole[:-20])
+
+
+def test_bytes_after_the_end_of_a_picture_do_no_harm(picture: images.Image) -> None:
+    for suffix in (".jpg", ".png"):
+        data = encode(picture, suffix)
+        np.testing.assert_array_equal(images.decode(data + b"\0" * 40), images.decode(data))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"), [(b"", "is empty"), (b"no picture at all", "is not a picture")]
+)
+def test_what_is_no_picture_is_an_error(data: bytes, message: str) -> None:
+    with pytest.raises(images.ImageError, match=message):
+        images.decode(data)
+
+
+def test_shrinking_does_not_alias() -> None:
+    """Stripes of one pixel become even grey, not other stripes."""
+    stripes = np.zeros((512, 512, 3), np.uint8)
+    stripes[:, ::2] = 255
+    for size in (100, 224, 256, 448):
+        shrunk = images.resize(stripes, size).astype(float)
+        assert abs(shrunk.mean() - 127.5) < 2
+        if size <= 256:
+            assert shrunk.std() < 30
+
+
+def test_resize_fills_the_square_and_keeps_the_corners(picture: images.Image) -> None:
+    for size in (20, 60, 200):
+        resized = images.resize(picture, size)
+        assert resized.shape == (size, size, 3)
+        corners = resized[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
+        expected = picture[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
+        assert np.abs(corners - expected).max() < 12
+
+
+@pytest.mark.parametrize(("size", "top", "left"), [(448, 32, 32), (447, 32, 32), (512, 0, 0)])
+def test_centre_crop(size: int, top: int, left: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
+    expected = image[top : top + size, left : left + size]
+    np.testing.assert_array_equal(images.centre_crop(image, size), expected)
+
+
+def test_dihedral_elements_are_the_eight_symmetries() -> None:
+    image = np.arange(9 * 3, dtype=np.uint8).reshape(3, 3, 3)
+    views = {images.dihedral(image, element).tobytes() for element in range(8)}
+    assert len(views) == 8
+    np.testing.assert_array_equal(images.dihedral(image, 0), image)
+    np.testing.assert_array_equal(images.dihedral(image, 4), image[:, ::-1])
+    # Closed: turning a symmetry is a symmetry again.
+    assert all(np.rot90(images.dihedral(image, element)).tobytes() in views for element in range(8))
