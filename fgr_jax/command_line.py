@@ -79,20 +79,20 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
         sys.exit(0)
     if path is None:
         raise UserError("no config: name one, as in --config=configs/quickstart.py")
-    _load(path, argument)  # for a clear message: absl would bury the cause
+    loaded = _load(path, argument)
     _check_overrides(argv)
-    config_flags.DEFINE_config_file(
-        "config", None, "the run", lock_config=False, flag_values=own_flags, sys_argv=list(argv)
+    rest = _without_config(argv)
+    holder = config_flags.DEFINE_config_dataclass(
+        "config", loaded, "the run", flag_values=own_flags, sys_argv=rest
     )
     flags.FLAGS(argv[:1])  # Grain's worker processes want absl's own flags parsed, though unused
     try:
-        rest = own_flags(argv)
+        rest = own_flags(rest)
     except (flags.Error, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is no flag: every argument has the form --name=value")
-    config = own_flags["config"].value
-    assert isinstance(config, Config)  # `_load` has seen to it
+    config = holder.value
     config_lib.validate(config)
     return Invocation(config, path, own_flags)
 
@@ -105,6 +105,19 @@ def _config_path(argv: Sequence[str]) -> tuple[Path | None, str | None]:
             file, colon, rest = (value if equals else following).partition(":")
             return Path(file), rest if colon else None
     return None, None
+
+
+def _without_config(argv: Sequence[str]) -> list[str]:
+    """The command line without `--config=FILE`, which `_load` has dealt with."""
+    rest = list(argv)
+    for index, argument in enumerate(argv):
+        if argument in ("--config", "-config"):
+            del rest[index : index + 2]
+            break
+        if argument.startswith(("--config=", "-config=")):
+            del rest[index]
+            break
+    return rest
 
 
 def _load(path: Path, argument: str | None) -> Config:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fgr_jax import class_scores, diversify, suppression_mask
 
-BLOCK = {"p_peak": 0.5, "p_patch": 0.5, "patch_size": 3}
+BLOCK: Any = {"p_peak": 0.5, "p_patch": 0.5, "patch_size": 3}
 
 
 @st.composite

@@ -1,5 +1,7 @@
 """The network: parameter count, shapes, named stages, precision."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,8 +84,8 @@ def test_padding_is_symmetric() -> None:
         return leaf[:, ::-1] if path[-1].key == "kernel" else leaf
 
     mirrored = jax.tree_util.tree_map_with_path(mirror_kernels, variables)
-    maps = network.apply(variables, image, train=False)
-    again = network.apply(mirrored, image[:, :, ::-1], train=False)
+    maps: Any = network.apply(variables, image, train=False)
+    again: Any = network.apply(mirrored, image[:, :, ::-1], train=False)
     np.testing.assert_allclose(again[:, :, ::-1], maps, rtol=1e-4, atol=1e-5)
 
 

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import cv2
 import numpy as np
@@ -53,7 +53,7 @@ def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
         for name in ("image", "label", "mask"):
-            np.testing.assert_array_equal(one[name], other[name])  # type: ignore[literal-required]
+            np.testing.assert_array_equal(one[name], other[name])
 
 
 @pytest.fixture(scope="session")
@@ -175,7 +175,7 @@ def test_a_corrupt_picture_is_skipped_and_masked_when_asked() -> None:
 
 
 def test_open_splits_names_what_is_wrong(data_dir: object) -> None:
-    here = {"data_dir": str(data_dir)}
+    here: Any = {"data_dir": str(data_dir)}
     with pytest.raises(UserError, match=r"data set 'cub' is not prepared in .*: prepare it"):
         open_splits(Data(name="cub", **here))
     with pytest.raises(UserError, match=r"has no split 'val' \(it has: train, test\)"):

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-import tensorflow_datasets as tfds
 
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
@@ -59,15 +59,9 @@ def saved_state(workdir: Path, step: int) -> dict[str, Any]:
     with ocp.StandardCheckpointer() as checkpointer:
         tree = checkpointer.restore(workdir.absolute() / "checkpoints" / str(step) / "default")
     return {
-        "/".join(str(key) for key in path): np.asarray(leaf)
-        for path, leaf in _leaves_with_path(tree)
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
-
-
-def _leaves_with_path(tree: Any) -> list:
-    import jax
-
-    return jax.tree_util.tree_flatten_with_path(tree)[0]
 
 
 def assert_same_run(ours: Path, theirs: Path) -> None:
@@ -158,9 +152,9 @@ def test_another_seed_is_another_run(
     config.seed = 1
     finish(config, tmp_path / "run")
     one, other = (saved_state(path, TOTAL_STEPS) for path in (tmp_path / "run", finished[0]))
-    kernel = "params/backbone/conv1/kernel"
-    name = next(name for name in one if name.replace("'", "").replace("].", "/"))
-    assert any(one[name].tobytes() != other[name].tobytes() for name in one), kernel
+    kernels = [name for name in one if "params" in name and "kernel" in name]
+    assert len(kernels) > 20
+    assert all((one[name] != other[name]).any() for name in kernels)
 
 
 def start_and_signal(
@@ -298,7 +292,6 @@ def truncated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Truncated(
         config="tiny", data_dir=str(folder), file_format="array_record"
     ).download_and_prepare()
-    assert tfds.core.DatasetInfo
     return folder
 
 
@@ -356,7 +349,7 @@ def test_a_full_disk_loses_nothing(
     disk = tmp_path / "disk"
     disk.mkdir()
     script = FULL_DISK.format(
-        size=int(one * 1.6 / 1024),
+        size=int(one * 1.6 / 1024) + 1000,
         disk=disk,
         kept=tmp_path / "kept",
         command=" ".join(f"'{word}'" for word in command(config, disk / "run")),

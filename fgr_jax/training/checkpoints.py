@@ -1,7 +1,9 @@
 """Saving and restoring the training state. All of Orbax is behind this module."""
 
 import errno
+import logging
 import os
+import shutil
 
 import jax
 import orbax.checkpoint as ocp
@@ -13,6 +15,7 @@ from fgr_jax.training.step import TrainState
 
 _LATEST_TO_KEEP = 2
 _METRIC = "top1"
+_OVERHEAD_BYTES = 1_000_000  # of metadata beside the arrays
 
 
 class Checkpoints:
@@ -24,6 +27,7 @@ class Checkpoints:
 
     def __init__(self, directory: epath.Path):
         self._directory = directory
+        logging.getLogger("absl").addFilter(_RaisedAnyway())
         self._saving: int | None = None
         self._manager = ocp.CheckpointManager(
             directory,
@@ -62,6 +66,10 @@ class Checkpoints:
         metrics = None if test_top1 is None else {_METRIC: test_top1}
         self.wait()
         self._saving = step
+        # Asked beforehand, so that a disk that is too small is not filled to the brim first.
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD_BYTES
+        if shutil.disk_usage(self._directory).free < needed:
+            self._explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         try:
             self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
         except Exception as error:
@@ -101,5 +109,13 @@ class Checkpoints:
 
     def _remove_unfinished(self) -> None:
         if jax.process_index() == 0:
-            for name in ocp.utils.tmp_checkpoints(self._directory):
-                (self._directory / name).rmtree()
+            for path in self._directory.iterdir():
+                if ocp.utils.TMP_DIR_SUFFIX in path.name:
+                    path.rmtree()
+
+
+class _RaisedAnyway(logging.Filter):
+    """Keeps Orbax's threads from logging, with a traceback, the error that `wait` will raise."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and "orbax" in record.pathname)

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Installs what the tests need into .venv and runs them all: linter, formatter, types, tests.
+# Arguments go to pytest: ./launch/test.sh tests/test_losses.py
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+source launch/virtual_environment.sh
+install -r requirements.txt --editable '.[test]'
+
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+exec .venv/bin/python -m pytest "$@"
