@@ -160,7 +160,7 @@ def test_another_seed_is_another_run(
 def start_and_signal(
     config: Config, workdir: Path, number: signal.Signals, after_line: str
 ) -> tuple[int, str]:
-    """Starts a run and sends it a signal once it has printed a line that starts so."""
+    """Starts a run and sends a signal to its processes once it has printed such a line."""
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command(config, workdir),
@@ -169,22 +169,42 @@ def start_and_signal(
         stderr=subprocess.STDOUT,
         text=True,
         env=environment,
+        start_new_session=True,  # as a terminal does: a signal goes to the workers too
     ) as process:
         assert process.stdout is not None
         seen = ""
         for line in process.stdout:
             seen += line
             if line.startswith(after_line):
-                process.send_signal(number)
+                os.killpg(process.pid, number)
                 break
         seen += process.stdout.read()
+    deadline = time.monotonic() + 20
+    while _is_alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not _is_alive(process.pid), "worker processes are left behind"
     return process.returncode, seen
 
 
+def _is_alive(group: int) -> bool:
+    """Whether any process of a process group still runs."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_interrupted_and_resumed_equals_uninterrupted(
-    config: Config, finished: tuple[Path, str], tmp_path: Path, number: signal.Signals
+    config: Config,
+    finished: tuple[Path, str],
+    tmp_path: Path,
+    number: signal.Signals,
+    workers: int,
 ) -> None:
+    config.runtime.decode_workers = workers
     workdir = tmp_path / "run"
     status, output = start_and_signal(config, workdir, number, "epoch 1")
     assert status == 128 + number, output

@@ -6,6 +6,7 @@ P gets the p-th contiguous share of the rows.
 """
 
 import dataclasses
+import signal
 from collections.abc import Iterator
 from typing import Any, Protocol, SupportsIndex, TypedDict
 
@@ -114,9 +115,16 @@ def _read(
     )
     if runtime.decode_workers:
         iterable = iterable.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=runtime.decode_workers)
+            grain.MultiprocessingOptions(num_workers=runtime.decode_workers),
+            worker_init_fn=_leave_ctrl_c_to_the_parent,
         )
     return iter(iterable)
+
+
+def _leave_ctrl_c_to_the_parent(worker: int, workers: int) -> None:
+    """A terminal sends Ctrl-C to every process; the training process decides what becomes of it."""
+    del worker, workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Decoder:

@@ -1,5 +1,6 @@
 """Saving and restoring the training state. All of Orbax is behind this module."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -88,9 +89,16 @@ class Checkpoints:
             self._explain(error)
             raise
 
-    def close(self) -> None:
-        """Gives up the manager's threads. Call `wait` first to learn of a failed save."""
-        self._manager.close()
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Lets a save under way end, also where the run ends with an error."""
+        if kind is None:
+            self.wait()
+        elif issubclass(kind, Exception):
+            with contextlib.suppress(Exception):  # the run's own error is the one to tell
+                self.wait()
 
     def _explain(self, error: Exception) -> None:
         """Raises a UserError where the person can do something about `error`."""

@@ -126,6 +126,7 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
     test_top1: float | None = None
     warned_of_chance = False
     with (
+        checkpoints,
         Interruption(terminal.warn) as interruption,
         terminal.bar(
             "training", calendar.total_steps, start=step, unit="images", per=config.batch_size
@@ -167,7 +168,6 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
             if due.checkpoint or interrupted:
                 checkpoints.save(step, state, test_top1=test_top1 if due.evaluation else None)
             stopwatch.restart()
-    checkpoints.wait()
     log.close()
     return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)
 
