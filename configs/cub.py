@@ -1,4 +1,4 @@
-"""CUB-200-2011 by the paper's recipe (§4.2); every field has the paper's value by default.
+"""CUB-200-2011 by the paper's recipe (§4.2); what is not set here has the paper's value by default.
 
 python -m fgr_jax.main --config=configs/cub.py --workdir=runs/cub
 """
@@ -9,4 +9,5 @@ from fgr_jax.config import Config
 def get_config() -> Config:
     config = Config()
     config.data.name = "cub"
+    config.pretrained = "timm/resnet50.tv_in1k"  # torchvision's IMAGENET1K_V1
     return config

@@ -70,7 +70,7 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
         or does not work.
     """
     path, argument = _config_path(argv)
-    if "--help" in argv or "-h" in argv:
+    if _asks_for_help(argv):
         print(usage.rstrip() + "\n")
         print(f"fields of {path or 'a config'}, each --config.FIELD=VALUE:")
         shown = _load(path, argument) if path else Config()
@@ -85,16 +85,31 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
     holder = config_flags.DEFINE_config_dataclass(
         "config", loaded, "the run", flag_values=own_flags, sys_argv=rest
     )
+    parse_flags(rest, usage, own_flags)
+    config_lib.validate(holder.value)
+    return Invocation(holder.value, path, own_flags)
+
+
+def parse_flags(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> None:
+    """Reads the flags of an entry point that takes no config, or of one whose config is read.
+
+    Raises:
+      UserError: an unknown flag, a missing one, or a value of the wrong type.
+    """
+    if _asks_for_help(argv):
+        print(usage.rstrip())
+        sys.exit(0)
     flags.FLAGS(argv[:1])  # Grain's worker processes want absl's own flags parsed, though unused
     try:
-        rest = own_flags(rest)
+        rest = own_flags(argv)
     except (flags.Error, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from error
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is no flag: every argument has the form --name=value")
-    config = holder.value
-    config_lib.validate(config)
-    return Invocation(config, path, own_flags)
+
+
+def _asks_for_help(argv: Sequence[str]) -> bool:
+    return "--help" in argv or "-h" in argv
 
 
 def _config_path(argv: Sequence[str]) -> tuple[Path | None, str | None]:

@@ -94,6 +94,9 @@ class Config:
     duration: str = "100 epochs"
     evaluate_every: str = "1 epoch"
     checkpoint_every: str = "1 epoch"
+    # What the network starts from: a hub name ("timm/resnet50.tv_in1k"), a .safetensors or .pth file
+    # with torchvision's names, the workdir of another run, or empty: random weights.
+    pretrained: str = ""
     data: Data = dataclasses.field(default_factory=Data)
     network: Network = dataclasses.field(default_factory=Network)
     diversification: Diversification = dataclasses.field(default_factory=Diversification)

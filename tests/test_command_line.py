@@ -29,6 +29,7 @@ def test_the_paper_recipe_stands_in_the_cub_config() -> None:
     fields = config_lib.flat(parse())
     for name, value in {
         "data.name": "cub",
+        "pretrained": "timm/resnet50.tv_in1k",
         "data.resize": 512,
         "data.crop": 448,
         "data.augmentation": "flip",

@@ -11,13 +11,14 @@ PACKAGE = Path(__file__).parent.parent / "fgr_jax"
 LAYERS = [
     ["errors", "diversification", "losses", "random_streams", "durations"],
     ["models"],
-    ["config"],
+    ["config", "checkpoints"],
     ["datasets"],
     ["input"],
+    ["weights"],
     ["reporting"],
     ["training"],
     ["command_line"],
-    ["main", "benchmark"],
+    ["main", "benchmark", "export_weights"],
 ]
 
 

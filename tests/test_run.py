@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -25,7 +26,7 @@ TOTAL_STEPS = 20  # 52 pictures in batches of 8, three epochs: ⌈19.5⌉
 
 def command(config: Config, workdir: Path, *more: str) -> list[str]:
     """The command line that a person would type for `config`."""
-    base = config_lib.flat(Config(data=config_lib.Data(name="cub")))
+    base = config_lib.flat(runpy.run_path(str(ROOT / "configs" / "cub.py"))["get_config"]())
     overrides = [
         f"--config.{name}={value}"
         for name, value in config_lib.flat(config).items()
@@ -213,7 +214,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     stopped_at = saved_steps(workdir)[-1]
     assert 7 <= stopped_at < TOTAL_STEPS
     done = finish(config, workdir)
-    assert f"resuming after step {stopped_at}" in done.stdout
+    assert f"step {stopped_at} of this workdir" in done.stdout
     assert_same_run(workdir, finished[0])
 
 

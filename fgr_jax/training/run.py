@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 from etils import epath
 
+from fgr_jax.checkpoints import Checkpoints
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.input.pipeline import Batch, Share, training_batches
@@ -19,7 +20,6 @@ from fgr_jax.reporting.provenance import provenance
 from fgr_jax.reporting.terminal import Terminal
 from fgr_jax.training import workdir as workdir_lib
 from fgr_jax.training.calendar import Calendar
-from fgr_jax.training.checkpoints import Checkpoints
 from fgr_jax.training.evaluation import averages, evaluate
 from fgr_jax.training.interruption import Interruption
 from fgr_jax.training.loss_watch import LossWatch
@@ -30,7 +30,9 @@ from fgr_jax.training.step import (
     build_network,
     build_steps,
     data_mesh,
+    replicated,
 )
+from fgr_jax.weights.pretrained import start_from
 
 # Within this share of its chance level, ln(k + 1), for an epoch, GCE's loss has taught nothing.
 _CHANCE_TOLERANCE = 0.01
@@ -88,7 +90,7 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
         config, network, optimizer, gce_start_step=calendar.gce_start_step, mesh=mesh
     )
 
-    # State: 1. the workdir's own checkpoint; 2. a new network.
+    # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
     workdir_lib.claim(workdir, config, class_names)
     checkpoints = Checkpoints(epath.Path(workdir.absolute()) / "checkpoints")
     step = checkpoints.latest_step() or 0
@@ -97,8 +99,14 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
         terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
         return outcome
     state = steps.init()
+    start = "random weights"
     if step:
         state = checkpoints.restore(step, state)
+        start = f"step {step:,} of this workdir"
+    elif config.pretrained:
+        variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+        variables, start = start_from(config.pretrained, variables)
+        state = state.replace(**jax.device_put(variables, replicated(mesh)))
 
     workdir_lib.write_json(workdir / "provenance.json", provenance())
     log = MetricsLog(workdir, first_step=step)
@@ -111,10 +119,10 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
         f"network   ResNet-{config.network.depth}, {parameter_count(state.params):,} parameters; "
         f"{config.data.crop}×{config.data.crop} pixels give maps of {cells}×{cells} cells"
     )
+    terminal.line(f"start     {start}")
     terminal.line(
         f"training  {config.duration}, {calendar.total_steps:,} steps of {config.batch_size} "
         f"pictures, on {mesh.size} × {jax.devices()[0].device_kind}"
-        + (f"; resuming after step {step:,}" if step else "")
     )
 
     # Loop. Every line of metrics is on the disk before the checkpoint of its step.
@@ -185,7 +193,7 @@ def _warn_of_chance(loss: float, k: int, classes: int, terminal: Terminal) -> bo
     terminal.warn(
         f"for an epoch the loss of GCE has been ln(k + 1) = {chance:.3f}, its chance level: the network "
         'tells nothing apart. Begin with cross-entropy (--config.loss.gce_start="3 epochs"), or start '
-        "from pretrained weights"
+        "from weights that were trained on something (--config.pretrained)"
     )
     return True
 

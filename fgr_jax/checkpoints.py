@@ -1,18 +1,19 @@
-"""Saving and restoring the training state. All of Orbax is behind this module."""
+"""Saving and restoring the state of a run, any tree of arrays. All of Orbax is behind this module."""
 
 import contextlib
 import errno
 import logging
 import os
 import shutil
+from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
 from fgr_jax.errors import UserError
-from fgr_jax.training.step import TrainState
 
 _LATEST_TO_KEEP = 2
 _METRIC = "top1"
@@ -53,12 +54,12 @@ class Checkpoints:
         """The newest step that was saved completely, or None."""
         return self._manager.latest_step()
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
+    def restore(self, step: int, like: Any) -> Any:
         """The state saved at `step`, with the shapes, dtypes and shardings of `like`."""
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
 
-    def save(self, step: int, state: TrainState, *, test_top1: float | None) -> None:
+    def save(self, step: int, state: Any, *, test_top1: float | None) -> None:
         """Starts saving and returns once the state has been copied off the devices.
 
         Raises:
@@ -120,6 +121,22 @@ class Checkpoints:
             for path in self._directory.iterdir():
                 if ocp.utils.TMP_DIR_SUFFIX in path.name:
                     path.rmtree()
+
+
+def read_latest(directory: epath.Path) -> dict[str, Any]:
+    """The newest checkpoint in `directory` as nested dicts of NumPy arrays.
+
+    Raises:
+      UserError: there is none.
+    """
+    steps = ocp.utils.checkpoint_steps(directory) if directory.exists() else []
+    if not steps:
+        raise UserError(
+            f"{directory} holds no checkpoint: train there first, or name another folder"
+        )
+    with ocp.StandardCheckpointer() as checkpointer:
+        tree = checkpointer.restore(directory / str(max(steps)) / "default")
+    return jax.tree.map(np.asarray, tree)
 
 
 class _RaisedAnyway(logging.Filter):

@@ -1,0 +1,40 @@
+"""Writes the weights of a run as safetensors with torchvision's names, for PyTorch.
+
+python -m fgr_jax.export_weights --workdir=runs/cub --output=cub.safetensors
+
+Then, in PyTorch: model = torchvision.models.resnet50(num_classes=200)
+                  model.load_state_dict(safetensors.torch.load_file("cub.safetensors"))
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors.numpy
+from absl import flags
+from etils import epath
+
+from fgr_jax import checkpoints, command_line
+from fgr_jax.errors import UserError
+from fgr_jax.weights.torchvision_layout import to_torchvision
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit status."""
+    own = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "the run", required=True, flag_values=own)
+    flags.DEFINE_string("output", None, "the file to write", required=True, flag_values=own)
+    command_line.parse_flags(argv, __doc__ or "", own)
+    output = Path(own.output)
+    if not output.parent.is_dir():
+        raise UserError(f"--output={output}: the folder {output.parent} does not exist")
+    state = checkpoints.read_latest(epath.Path(Path(own.workdir).absolute()) / "checkpoints")
+    tensors = to_torchvision({name: state[name] for name in ("params", "batch_stats")})
+    unfinished = output.with_name(output.name + ".unfinished")
+    safetensors.numpy.save_file(tensors, unfinished)
+    unfinished.replace(output)
+    print(f"wrote {len(tensors)} tensors of step {int(state['step']):,} to {output}")
+    return 0
+
+
+if __name__ == "__main__":
+    command_line.run(main)
