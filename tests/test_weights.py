@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from etils import epath
 
 from fgr_jax import checkpoints
 from fgr_jax.errors import UserError
@@ -147,7 +148,7 @@ def test_a_pth_needs_pytorch_and_says_so(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_another_runs_workdir_is_a_start(tmp_path: Path) -> None:
     variables = random_variables()
-    with checkpoints.Checkpoints(checkpoints.epath.Path(tmp_path) / "checkpoints") as saved:
+    with checkpoints.Checkpoints(epath.Path(tmp_path) / "checkpoints") as saved:
         saved.save(3, {**variables, "step": jnp.int32(3)}, test_top1=None)
     started, line = start_from(str(tmp_path), random_variables(seed=1))
     assert_equal(started, variables)
@@ -158,7 +159,7 @@ def test_another_runs_workdir_is_a_start(tmp_path: Path) -> None:
 
 def test_export_writes_a_file_that_is_a_start(tmp_path: Path) -> None:
     variables = random_variables()
-    with checkpoints.Checkpoints(checkpoints.epath.Path(tmp_path) / "checkpoints") as saved:
+    with checkpoints.Checkpoints(epath.Path(tmp_path) / "checkpoints") as saved:
         saved.save(3, {**variables, "step": jnp.int32(3)}, test_top1=None)
     export = [sys.executable, "-m", "fgr_jax.export_weights", f"--workdir={tmp_path}"]
     root = Path(__file__).parent.parent

@@ -2,6 +2,8 @@
 
 from fractions import Fraction
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from fgr_jax import durations
@@ -29,12 +31,12 @@ def learning_rate_schedule(config: Config, *, epoch: Fraction, total_steps: int)
             warmup_steps=warmup_steps,
             decay_steps=max(total_steps, warmup_steps + 1),
         )
-    staircase = optax.exponential_decay(
-        peak,
-        durations.whole_steps(optimizer.decay_every, epoch),
-        optimizer.decay_factor,
-        staircase=True,
-    )
+    decay_steps = durations.whole_steps(optimizer.decay_every, epoch)
+
+    def staircase(step: jax.Array) -> jax.Array:
+        # Not `optax.exponential_decay`, which computes in float32 under x64 as well.
+        return peak * jnp.power(optimizer.decay_factor, step // decay_steps)
+
     if warmup_steps == 0:
         return staircase
     ramp = optax.linear_schedule(0.0, 1.0, warmup_steps)

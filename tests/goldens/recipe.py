@@ -1,0 +1,86 @@
+"""What both sides of a comparison make from a seed, in NumPy alone: weights, pictures, masks, sketches.
+
+PyTorch's side runs once, by hand (`make_goldens.py`), and leaves sketches; the tests are our side.
+Tensors bear torchvision's names and layouts.
+"""
+
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+_SKETCH_SIZE = 16
+
+
+def rng_for(name: str, seed: int) -> np.random.Generator:
+    """A generator of its own for everything that has a name."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+def weights(shapes: dict[str, list[int]], seed: int = 0) -> dict[str, Array]:
+    """float64 tensors with no BatchNorm value at its initial one, scaled so that signals neither
+    die nor grow over a hundred layers.
+    """
+    return {
+        name: _tensor(name, shape, rng_for(name, seed))
+        for name, shape in shapes.items()
+        if not name.endswith("num_batches_tracked")
+    }
+
+
+def _tensor(name: str, shape: list[int], rng: np.random.Generator) -> Array:
+    if len(shape) == 4:
+        return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
+    if name == "fc.weight":
+        return rng.normal(0, np.sqrt(1 / shape[1]), shape)
+    if name.endswith("running_mean"):
+        return rng.normal(0, 0.2, shape)
+    if name.endswith("running_var"):
+        return rng.uniform(0.5, 2.0, shape)
+    if name.endswith("bias"):
+        return rng.normal(0, 0.1, shape)
+    # BatchNorm's scale, small where a residual branch ends: otherwise a deep random network turns
+    # float32's rounding of 1e-7 into gradients that differ by 5%, in PyTorch as well as here.
+    low, high = (0.05, 0.15) if name.endswith(("bn3.weight", "bn2.weight")) else (0.3, 0.8)
+    return rng.uniform(low, high, shape)
+
+
+def images(batch: int, height: int, width: int, seed: int = 0) -> Array:
+    """Normalised pictures, float64 `[B, H, W, 3]`."""
+    return rng_for("images", seed).normal(size=(batch, height, width, 3))
+
+
+def labels(batch: int, classes: int, seed: int = 0) -> Array:
+    """int64 `[B]`."""
+    return rng_for("labels", seed).integers(0, classes, batch)
+
+
+def mask(shape: tuple[int, ...], seed: int) -> Array:
+    """A suppression mask, bool `[B, H, W, C]`, handed to both sides."""
+    return rng_for("mask", seed).random(shape) < 0.4
+
+
+def sketch(array: Array) -> Array:
+    """The sums of `array` under 16 random signings, and its norm: float64 `[17]`.
+
+    Two arrays of one shape differ by about the root mean square of their sketches' differences, in
+    the Euclidean norm, so a few numbers stand for millions.
+    """
+    flat = np.asarray(array, np.float64).ravel()
+    rng = rng_for("signs", flat.size)
+    sums = []
+    for _ in range(_SKETCH_SIZE):
+        bits = np.unpackbits(
+            np.frombuffer(rng.bytes(-(-flat.size // 8)), np.uint8), count=flat.size
+        )
+        sums.append(flat.sum() - 2 * flat[bits == 1].sum())
+    return np.asarray([*sums, np.linalg.norm(flat)])
+
+
+def relative_difference(array: Array, golden: Array) -> float:
+    """‖array − theirs‖ / ‖theirs‖, estimated from `golden`, the sketch of theirs."""
+    difference = sketch(array)[:-1] - golden[:-1]
+    return float(np.sqrt(np.mean(difference**2)) / golden[-1])
