@@ -56,12 +56,17 @@ def _is_cut_off(data: bytes) -> bool:
 def resize(image: Image, size: int) -> Image:
     """Resizes the whole picture to `[size, size, 3]`, whatever its aspect ratio.
 
-    Shrinking averages over the area of each new pixel, so it does not alias; enlarging is bilinear.
+    A side that shrinks is averaged over the area of each new pixel, so it does not alias; a side that
+    grows is interpolated linearly. Of OpenCV's choices this is the nearest to torchvision's
+    antialiased bilinear one.
     """
     height, width = image.shape[:2]
-    shrinks = height * width > size * size
-    interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return cv2.resize(image, (size, size), interpolation=interpolation)  # type: ignore[return-value]
+    smaller = (min(width, size), min(height, size))
+    if smaller != (width, height):
+        image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
+    if smaller != (size, size):
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    return image
 
 
 def crop(image: Image, top: int, left: int, size: int) -> Image:

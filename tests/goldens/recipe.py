@@ -84,3 +84,8 @@ def relative_difference(array: Array, golden: Array) -> float:
     """‖array − theirs‖ / ‖theirs‖, estimated from `golden`, the sketch of theirs."""
     difference = sketch(array)[:-1] - golden[:-1]
     return float(np.sqrt(np.mean(difference**2)) / golden[-1])
+
+
+def places(pixels: int) -> Array:
+    """A few thousand places among `pixels`, int `[4096]`."""
+    return rng_for("places", pixels).integers(0, pixels, 4096)
