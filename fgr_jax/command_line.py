@@ -40,11 +40,12 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         status = 1
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if error.errno is None or not (error.errno in _DISK_FULL or error.filename):
             raise
-        where = f" ({error.filename})" if error.filename else ""
+        where = f": {error.filename}" if error.filename else ""
+        way_out = "make room" if error.errno in _DISK_FULL else "put that right"
         print(
-            f"error: {os.strerror(error.errno)}{where}: make room and run the same command again",
+            f"error: {os.strerror(error.errno)}{where}; {way_out} and run the same command again",
             file=sys.stderr,
         )
         status = 1

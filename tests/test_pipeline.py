@@ -2,14 +2,17 @@
 
 import collections
 import dataclasses
+from collections.abc import Iterator
 from typing import Any, SupportsIndex
 
 import cv2
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from absl import flags
 
 from fgr_jax.config import Config, Data, Runtime
+from fgr_jax.datasets.synthetic import Synthetic
 from fgr_jax.errors import UserError
 from fgr_jax.input.pipeline import Batch, Share, evaluation_batches, training_batches
 from fgr_jax.input.source import Example, ExampleSource, open_splits
@@ -198,3 +201,24 @@ def test_a_part_of_a_split_can_be_held_out(data_dir: object) -> None:
     assert len(train) == 39
     assert len(set(names)) == len(names) == 52
     assert Config(data=data).data.crop == 448
+
+
+def test_a_label_that_is_no_class_is_named(tmp_path: object) -> None:
+    class Ages(Synthetic):
+        """Pictures with a number that is no class."""
+
+        name = "ages"
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            features = {"image": tfds.features.Image(), "label": tfds.features.Scalar(np.int64)}
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _generate_examples(self, split: str, count: int) -> Iterator:
+            for key, example in super()._generate_examples(split, count):
+                yield key, {"image": example["image"], "label": example["label"]}
+
+    Ages(config="tiny", data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    with pytest.raises(UserError, match=r"data set ages/tiny/1.0.0: its label is .*ClassLabel"):
+        open_splits(Data(name="ages/tiny", data_dir=str(tmp_path)))

@@ -249,3 +249,43 @@ def test_the_block_and_the_loss_add_no_parameters() -> None:
     assert len(ours) == len(theirs)
     count = sum(int(np.prod(s)) for n, s in theirs.items() if not n.startswith("fc"))
     assert sum(leaf.size for leaf in ours.values()) == count + 200 * 2048 + 200
+
+
+def test_bfloat16_against_float32() -> None:
+    """ResNet-50 at 224: scores, loss and gradients; what is kept stays float32."""
+    images = jnp.asarray(recipe.images(4, 224, 224), jnp.float32)
+    labels = jnp.asarray(recipe.labels(4, CLASSES))
+    results = {}
+    for dtype in (jnp.float32, jnp.bfloat16):
+        network = CamNetwork(num_classes=CLASSES, depth=50, dtype=dtype)
+        variables = variables_of(network)
+
+        def objective(params: Any, network: Any = network, variables: Any = variables) -> Any:
+            maps, updates = network.apply(
+                {"params": params, "batch_stats": variables["batch_stats"]},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+            )
+            scores = class_scores(maps)
+            return cross_entropy(scores, labels).mean(), (scores, updates["batch_stats"])
+
+        results[dtype] = jax.jit(jax.value_and_grad(objective, has_aux=True))(variables["params"])
+    (loss, (scores, statistics)), gradients = results[jnp.bfloat16]
+    (exact_loss, (exact_scores, _)), exact_gradients = results[jnp.float32]
+    for tree in (loss, scores, statistics, gradients):
+        assert {leaf.dtype for leaf in jax.tree.leaves(tree)} == {jnp.dtype(jnp.float32)}
+    flat = [
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+        for tree in (gradients, exact_gradients)
+    ]
+    score_difference = float(np.linalg.norm(scores - exact_scores) / np.linalg.norm(exact_scores))
+    gradient_difference = np.linalg.norm(flat[0] - flat[1]) / np.linalg.norm(flat[1])
+    cosine = flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
+    print(
+        f"bfloat16: scores {score_difference:.1e}, loss {float(loss - exact_loss):.1e}, "
+        f"gradients {gradient_difference:.1e}, cosine {cosine:.4f}"
+    )
+    assert 0 < score_difference < 0.02
+    assert gradient_difference < 0.15
+    assert cosine > 0.99

@@ -44,8 +44,7 @@ class ExampleSource:
             ) from error
         self.split = split
         self.data_set = builder.info.full_name
-        label = builder.info.features["label"]
-        self.class_names: list[str] = list(label.names)
+        self.class_names: list[str] = list(builder.info.features["label"].names)
         self.licence: str = builder.info.as_proto.redistribution_info.license
 
     def __len__(self) -> int:
@@ -73,6 +72,11 @@ def open_splits(data: Data) -> tuple[ExampleSource, ExampleSource]:
         raise UserError(
             f"data set {builder.info.full_name} lacks the feature "
             f"{' and '.join(sorted(missing))}: --config.data.name needs one with image and label"
+        )
+    if not isinstance(builder.info.features["label"], tfds.features.ClassLabel):
+        raise UserError(
+            f"data set {builder.info.full_name}: its label is {builder.info.features['label']}, and "
+            "--config.data.name needs one whose label is a ClassLabel"
         )
     train = ExampleSource(builder, data.train_split)
     test = ExampleSource(builder, data.test_split)
