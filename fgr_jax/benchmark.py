@@ -143,7 +143,7 @@ def time_input(config: Config, *, rounds: int) -> None:
                 image = images.resize(np.asarray(image, np.uint8), config.data.resize)
                 images.crop(image, margin, margin, config.data.crop)
 
-        steps = range(max(1, 512 // config.batch_size))
+        steps = range(max(1, 2048 // config.batch_size))
         pictures = len(steps) * config.batch_size
 
         def pipeline() -> None:

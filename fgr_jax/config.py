@@ -81,7 +81,7 @@ class Optimizer:
 class Runtime:
     """How the machine does it. Nothing here changes a result; it may differ on every restart."""
 
-    decode_threads: int = 16  # in each process that decodes
+    decode_threads: int = 4  # in each process that decodes; about one for each of its cores
     decode_workers: int = 0  # processes that decode; 0: threads of the training process
 
 

@@ -101,11 +101,9 @@ def test_resize_fills_the_square_and_keeps_the_corners(picture: images.Image) ->
         assert np.abs(corners - expected).max() < 12
 
 
-@pytest.mark.parametrize(("size", "top", "left"), [(448, 32, 32), (447, 32, 32), (512, 0, 0)])
-def test_centre_crop(size: int, top: int, left: int) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (512, 512, 3), np.uint8)
-    expected = image[top : top + size, left : left + size]
-    np.testing.assert_array_equal(images.centre_crop(image, size), expected)
+@pytest.mark.parametrize(("size", "offset"), [(448, 32), (447, 32), (445, 34), (512, 0)])
+def test_centre_offset_rounds_as_torchvision_does(size: int, offset: int) -> None:
+    assert images.centre_offset(512, size) == offset
 
 
 def test_dihedral_elements_are_the_eight_symmetries() -> None:
@@ -114,5 +112,9 @@ def test_dihedral_elements_are_the_eight_symmetries() -> None:
     assert len(views) == 8
     np.testing.assert_array_equal(images.dihedral(image, 0), image)
     np.testing.assert_array_equal(images.dihedral(image, 4), image[:, ::-1])
+    for element in range(8):
+        turned = np.rot90(image, element % 4)
+        expected = turned[:, ::-1] if element >= 4 else turned
+        np.testing.assert_array_equal(images.dihedral(image, element), expected)
     # Closed: turning a symmetry is a symmetry again.
     assert all(np.rot90(images.dihedral(image, element)).tobytes() in views for element in range(8))

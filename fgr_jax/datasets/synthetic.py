@@ -21,7 +21,8 @@ class SyntheticConfig(tfds.core.BuilderConfig):
     height: int = 375  # pixels
     width: int = 500
     classes: int = 10
-    train_examples: int = 256
+    train_examples: int = 2048
+    distinct: int = 128  # pictures in a split; then they begin again, with other names
     test_examples: int = 64
     texture: float = 5.5  # deviation of the finest texture, in grey levels; sets the file size
 
@@ -69,16 +70,17 @@ class Synthetic(tfds.core.GeneratorBasedBuilder):
         }
 
     def _generate_examples(self, split: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 90]
+        encoded: list[bytes] = []
         for index in range(count):
             file_name = f"{split}/{index:05}.jpg"
-            label = index % self.builder_config.classes
-            rng = np.random.default_rng([len(split), index])
-            picture = _picture(rng, label, self.builder_config)
-            encoded = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
-            yield (
-                file_name,
-                {"image": encoded.tobytes(), "label": label, "file_name": file_name},
-            )
+            label = index % self.builder_config.distinct % self.builder_config.classes
+            if index < self.builder_config.distinct:
+                rng = np.random.default_rng([len(split), index])
+                picture = _picture(rng, label, self.builder_config)
+                encoded.append(cv2.imencode(".jpg", picture, quality)[1].tobytes())
+            data = encoded[index % self.builder_config.distinct]
+            yield file_name, {"image": data, "label": label, "file_name": file_name}
 
 
 def _picture(

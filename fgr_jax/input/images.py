@@ -13,6 +13,16 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
 
 
+MIRROR = 4  # the element of `dihedral` that exchanges left and right
+
+# Counter-clockwise, as `np.rot90` counts them.
+_QUARTER_TURNS = {
+    1: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    2: cv2.ROTATE_180,
+    3: cv2.ROTATE_90_CLOCKWISE,
+}
+
+
 class ImageError(Exception):
     """The bytes are no complete picture; the message says why, in a few words."""
 
@@ -28,7 +38,10 @@ def decode(data: bytes) -> Image:
         raise ImageError("is empty")
     if _is_cut_off(data):
         raise ImageError("is truncated")
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:  # more pixels than OpenCV takes
+        raise ImageError(f"cannot be decoded ({error.err})") from error
     if image is None:
         raise ImageError("is not a picture that can be decoded")
     return image  # type: ignore[return-value]  # uint8 by IMREAD_COLOR_RGB
@@ -45,7 +58,7 @@ def _is_cut_off(data: bytes) -> bool:
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
         if marker == _JPEG_START_OF_SCAN:
-            return data.find(_JPEG_END, position) < 0
+            return data.rfind(_JPEG_END) < position
         if marker == 0xFF:  # fill byte
             position += 1
         else:
@@ -74,13 +87,18 @@ def crop(image: Image, top: int, left: int, size: int) -> Image:
     return image[top : top + size, left : left + size]
 
 
-def centre_crop(image: Image, size: int) -> Image:
-    """The centre square, with torchvision's rounding where the margin is odd."""
-    height, width = image.shape[:2]
-    return crop(image, round((height - size) / 2), round((width - size) / 2), size)
+def centre_offset(size: int, crop_size: int) -> int:
+    """Where a centre crop begins, with torchvision's rounding where the margin is odd."""
+    return round((size - crop_size) / 2)
 
 
 def dihedral(image: Image, element: int) -> Image:
-    """One of the eight symmetries of the square: `element` in 0..7, 0 the identity, 4 left-right."""
-    turned = np.rot90(image, element % 4)
-    return turned[:, ::-1] if element >= 4 else turned
+    """One of the eight symmetries of the square.
+
+    `element` is in 0..7: 0 is the identity, and 4 exchanges left and right.
+    """
+    if element % MIRROR:
+        image = cv2.rotate(image, _QUARTER_TURNS[element % MIRROR])  # type: ignore[assignment]
+    if element >= MIRROR:  # cv2.flip, since a NumPy view would take a millisecond to copy later
+        image = cv2.flip(image, 1)  # type: ignore[assignment]
+    return image
