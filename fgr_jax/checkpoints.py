@@ -45,6 +45,7 @@ class Checkpoints:
                         ),
                     ]
                 ),
+                best_fn=lambda metrics: metrics[_METRIC],  # else a reopened folder has no metrics
                 enable_async_checkpointing=True,
                 cleanup_tmp_directories=True,
             ),

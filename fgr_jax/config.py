@@ -7,6 +7,7 @@ Two runs with equal configs, but for the section `runtime`, are the same run.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,7 +31,9 @@ class Data:
     resize: int = 512  # the whole picture is resized to this square, in pixels
     crop: int = 448  # training: a random crop; test: the centre
     augmentation: str = "flip"  # "flip": left-right; "dihedral": all eight flips and rotations
-    corrupt_images: str = "stop"  # or "skip": leave them out and count them
+    # "skip": a corrupt picture is counted and left out of the loss (a black one takes its place in the
+    # batch, and in BatchNorm's statistics).
+    corrupt_images: str = "stop"
 
 
 @dataclasses.dataclass(slots=True)
@@ -154,7 +157,8 @@ def validate(config: Config) -> None:
         require(name, 0 <= fields[name] <= 1, "between 0 and 1")
     require("seed", 0 <= config.seed < 2**32, "between 0 and 2**32 - 1")
     require("optimizer.momentum", 0 <= config.optimizer.momentum < 1, "at least 0 and less than 1")
-    require("network.width", config.network.width > 0, "greater than 0")
+    require("network.width", 1 / 64 <= config.network.width <= 16, "between 1/64 and 16")
+    require("optimizer.learning_rate", math.isfinite(fields["optimizer.learning_rate"]), "finite")
     require("data.name", bool(config.data.name), "the name of a tfds data set")
     require(
         "data.crop",

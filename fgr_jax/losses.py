@@ -70,6 +70,7 @@ def _at_least_float32(logits: jax.Array) -> jax.Array:
 
 def _true_score(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """s_l as `[B]`. A label that names no class gives NaN instead of another class's score."""
-    return jnp.take_along_axis(
+    score = jnp.take_along_axis(
         logits, labels[:, None], axis=-1, mode="fill", fill_value=jnp.nan
     ).squeeze(-1)
+    return jnp.where(labels < 0, jnp.nan, score)  # "fill" counts negative indices from the end

@@ -163,8 +163,9 @@ def test_a_nan_score_makes_the_loss_nan(sign: float, position: int, k: int) -> N
 
 
 @pytest.mark.parametrize("k", [1, 5])
-def test_a_label_that_names_no_class_makes_the_loss_nan(k: int) -> None:
-    scores, labels = jnp.zeros((2, 4)), jnp.asarray([1, 4])
+@pytest.mark.parametrize("label", [-1, -4, 4])
+def test_a_label_that_names_no_class_makes_the_loss_nan(k: int, label: int) -> None:
+    scores, labels = jnp.zeros((2, 4)), jnp.asarray([1, label])
     loss = gradient_boosting_cross_entropy(scores, labels, k)
     assert np.isfinite(loss[0])
     assert np.isnan(loss[1])

@@ -37,6 +37,11 @@ class ExampleSource:
             self._records = builder.as_data_source(
                 split=split, decoders={"image": tfds.decode.SkipDecoding()}
             )
+        except NotImplementedError as error:
+            raise UserError(
+                f"data set {builder.info.full_name} is prepared as {builder.info.file_format.name}, which "
+                "has no random access: prepare it with tfds's file_format='array_record'"
+            ) from error
         except (ValueError, TypeError) as error:
             splits = ", ".join(builder.info.splits)
             raise UserError(
@@ -52,6 +57,12 @@ class ExampleSource:
 
     def __getitem__(self, index: SupportsIndex) -> Example:
         record = self._records[index]
+        if not 0 <= int(record["label"]) < len(self.class_names):
+            raise UserError(
+                f"data set {self.data_set}, split {self.split}, example {int(index)} has the label "
+                f"{int(record['label'])}, which is none of its {len(self.class_names)} classes: "
+                "choose a split that is labelled"
+            )
         name = record.get("file_name", record.get("image/filename"))
         return Example(
             encoded_image=record["image"],
@@ -92,6 +103,8 @@ def _open(data: Data) -> Any:
         return read_only_builder.builder_from_files(data.name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
         pass
+    except ValueError as error:  # a name that tfds cannot take apart
+        raise UserError(f"--config.data.name={data.name!r}: {error}") from error
     name, _, variant = data.name.partition("/")
     if name not in _PREPARED_ON_DEMAND:
         folder = data_dir or "tfds's default folder"

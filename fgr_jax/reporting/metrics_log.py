@@ -24,7 +24,7 @@ class MetricsLog:
         for path in (self._metrics_path, self._timings_path):
             _cut_off_after(path, first_step)
         self._tensorboard = SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=first_step, flush_secs=10
+            str(workdir / "tensorboard"), purge_step=first_step + 1, flush_secs=10
         )
 
     def metrics(self, step: int, split: str, values: dict[str, float | int]) -> None:
@@ -36,10 +36,6 @@ class MetricsLog:
         """What the clock said."""
         _append(self._timings_path, {"step": step, **values})
         self._scalars(step, {f"timing/{name}": value for name, value in values.items()})
-
-    def curve(self, step: int, values: dict[str, float]) -> None:
-        """Points of a curve, for TensorBoard alone."""
-        self._scalars(step, values)
 
     def close(self) -> None:
         """Writes out what TensorBoard has not written yet."""

@@ -140,7 +140,9 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
             "training", calendar.total_steps, start=step, unit="images", per=config.batch_size
         ) as bar,
     ):
-        losses = LossWatch(bar, f"--config.optimizer.learning_rate={schedule(step)}")
+        losses = LossWatch(
+            bar, f"--config.optimizer.learning_rate={config.optimizer.learning_rate}"
+        )
         while step < calendar.total_steps and interruption.requested is None:
             state, loss = steps.train(state, to_devices(next(batches)))
             step += 1

@@ -2,7 +2,7 @@
 
 The batch is sharded over the mesh's one axis and the state is replicated, so the gradient is that of
 the masked mean over the *global* batch and BatchNorm's statistics cover the global batch too. The
-same code runs on one device or on all devices of many processes.
+same code runs on one device or on many.
 """
 
 import functools
