@@ -51,14 +51,21 @@ class Checkpoints:
             ),
         )
 
-    def latest_step(self) -> int | None:
-        """The newest step that was saved completely, or None."""
-        return self._manager.latest_step()
-
     def restore(self, step: int, like: Any) -> Any:
-        """The state saved at `step`, with the shapes, dtypes and shardings of `like`."""
+        """The state saved at `step`, with the shapes, dtypes and shardings of `like`.
+
+        Raises:
+          UserError: it is damaged.
+        """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            folder = self._directory / str(step)
+            raise UserError(
+                f"the checkpoint {folder} cannot be read ({type(error).__name__}): delete that folder, "
+                "and the run goes on from the one before"
+            ) from error
 
     def save(self, step: int, state: Any, *, test_top1: float | None) -> None:
         """Starts saving and returns once the state has been copied off the devices.
@@ -109,7 +116,7 @@ class Checkpoints:
             # TensorStore's errors carry the system's words, not its number.
             if getattr(error, "errno", None) == code or reason in str(error):
                 self._remove_unfinished()
-                latest = self.latest_step()
+                latest = self._manager.latest_step()
                 kept = "there is none yet" if latest is None else f"the last is of step {latest}"
                 raise UserError(
                     f"the checkpoint of step {self._saving} could not be written to "
@@ -124,19 +131,25 @@ class Checkpoints:
                     path.rmtree()
 
 
+def latest_step(directory: epath.Path) -> int | None:
+    """The newest step that was saved completely in `directory`, or None."""
+    steps = ocp.utils.checkpoint_steps(directory) if directory.exists() else []
+    return max(steps, default=None)
+
+
 def read_latest(directory: epath.Path) -> dict[str, Any]:
     """The newest checkpoint in `directory` as nested dicts of NumPy arrays.
 
     Raises:
       UserError: there is none.
     """
-    steps = ocp.utils.checkpoint_steps(directory) if directory.exists() else []
-    if not steps:
+    step = latest_step(directory)
+    if step is None:
         raise UserError(
             f"{directory} holds no checkpoint: train there first, or name another folder"
         )
     with ocp.StandardCheckpointer() as checkpointer:
-        tree = checkpointer.restore(directory / str(max(steps)) / "default")
+        tree = checkpointer.restore(directory / str(step) / "default")
     return jax.tree.map(np.asarray, tree)
 
 

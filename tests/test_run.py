@@ -113,7 +113,7 @@ def test_a_run_leaves_what_it_promises(finished: tuple[Path, str]) -> None:
     workdir, output = finished
     assert {path.name for path in workdir.iterdir()} == {
         *("checkpoints", "classes.json", "config.json", "metrics.jsonl"),
-        *("provenance.json", "tensorboard", "timings.jsonl"),
+        *("provenance.jsonl", "data.json", "lock", "tensorboard", "timings.jsonl"),
     }
     metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
     assert [(m["step"], m["split"]) for m in metrics] == [
@@ -124,7 +124,7 @@ def test_a_run_leaves_what_it_promises(finished: tuple[Path, str]) -> None:
     assert [m["examples"] for m in metrics if m["split"] == "test"] == [27, 27, 27]
     assert metrics[-1]["step"] in saved_steps(workdir)
     assert json.loads((workdir / "classes.json").read_text())[3] == "place 3"
-    provenance = json.loads((workdir / "provenance.json").read_text())
+    provenance = json.loads((workdir / "provenance.jsonl").read_text().splitlines()[0])
     assert provenance["packages"]["jax"]
     assert provenance["devices"] == ["cpu:0 cpu"]
     assert f"{metrics[-1]['top1']:.1%}" in output

@@ -39,8 +39,8 @@ class ExampleSource:
             )
         except NotImplementedError as error:
             raise UserError(
-                f"data set {builder.info.full_name} is prepared as {builder.info.file_format.name}, which "
-                "has no random access: prepare it with tfds's file_format='array_record'"
+                f"data set {builder.info.full_name} is prepared as {builder.info.file_format.name}, "
+                "without random access: prepare it with tfds's file_format='array_record'"
             ) from error
         except (ValueError, TypeError) as error:
             splits = ", ".join(builder.info.splits)
@@ -48,6 +48,7 @@ class ExampleSource:
                 f"data set {builder.info.full_name} has no split {split!r} (it has: {splits}): {error}"
             ) from error
         self.split = split
+        self.identity = f"{builder.info.full_name} {split}: {len(self._records)} examples"
         self.data_set = builder.info.full_name
         self.class_names: list[str] = list(builder.info.features["label"].names)
         self.licence: str = builder.info.as_proto.redistribution_info.license

@@ -37,7 +37,10 @@ class MetricsLog:
         _append(self._timings_path, {"step": step, **values})
         self._scalars(step, {f"timing/{name}": value for name, value in values.items()})
 
-    def close(self) -> None:
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Writes out what TensorBoard has not written yet."""
         self._tensorboard.close()
 

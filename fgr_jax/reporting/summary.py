@@ -33,6 +33,9 @@ def print_summary(workdir: Path, class_count: int, licence: str, terminal: Termi
         header=("split", "step", "top-1", "top-5", "loss", "pictures"),
     )
     terminal.line(
+        "The loss on test is cross-entropy; in training it is that of the config, GCE for one."
+    )
+    terminal.line(
         f"The network was shown {last['examples']:,} test pictures that it had not been trained on. "
         f"For {last['top1']:.1%} of them its first guess among {class_count} classes is right"
         + (f", for {last['top5']:.1%} one of its first five." if class_count > 5 else ".")
@@ -47,6 +50,6 @@ def print_summary(workdir: Path, class_count: int, licence: str, terminal: Termi
         ("tensorboard/", f"curves: tensorboard --logdir={workdir}"),
         ("config.json", "every field of the config"),
         ("classes.json", "the names of the classes"),
-        ("provenance.json", "versions, devices and code"),
+        ("provenance.jsonl", "versions, devices and code, a line for each start"),
     ):
-        terminal.line(f"  {name:<16} {what}")
+        terminal.line(f"  {name:<17} {what}")

@@ -24,15 +24,16 @@ class Terminal:
 
     def __init__(self, *, quiet: bool = False):
         self._out = Console(quiet=quiet, highlight=False, soft_wrap=True)
-        self._err = Console(stderr=True, quiet=quiet, highlight=False)
+        self._err = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._bars = 0
 
     def line(self, text: str) -> None:
         """One line of what happened."""
-        self._out.print(text, markup=False)
+        self._console().print(text, markup=False)
 
     def warn(self, text: str) -> None:
         """One line that the person should read."""
-        self._out.print(f"warning: {text}", style="yellow", markup=False)
+        self._console().print(f"warning: {text}", style="yellow", markup=False)
 
     def table(self, title: str, rows: list[tuple[str, ...]], header: tuple[str, ...]) -> None:
         """A small table with its first column to the left and the others to the right."""
@@ -42,6 +43,11 @@ class Terminal:
         for row in rows:
             drawn.add_row(*row)
         self._out.print(drawn)
+
+    def _console(self) -> Console:
+        """Standard output; but the bar's own console where a bar would overwrite the line."""
+        overwritten = self._bars and self._out.is_terminal and self._err.is_terminal
+        return self._err if overwritten else self._out
 
     @contextlib.contextmanager
     def bar(self, what: str, total: int, *, start: int = 0, unit: str, per: int) -> Iterator[Bar]:
@@ -63,8 +69,12 @@ class Terminal:
             def update(self, done: int, note: str = "") -> None:
                 drawn.update(task, completed=done, note=note)
 
-        with drawn:
-            yield _Bar()
+        self._bars += 1
+        try:
+            with drawn:
+                yield _Bar()
+        finally:
+            self._bars -= 1
 
 
 class _RateColumn(progress.ProgressColumn):

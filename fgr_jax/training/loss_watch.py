@@ -40,9 +40,20 @@ class LossWatch:
         self._pending = None
         value = float(jax.device_get(loss))
         if not math.isfinite(value):
-            raise UserError(
-                f"the loss became {value} at step {step}; the checkpoints from before are kept. "
-                f"Lower the learning rate ({self._learning_rate_field}) or lengthen "
-                "--config.optimizer.warmup, in another --workdir"
-            )
+            raise self._diverged(f"the loss became {value}", step)
         self._bar.update(step, f"loss {value:.3f}")
+
+    def require_finite_weights(self, is_finite: jax.Array, step: int) -> None:
+        """To be called before saving: a finite loss is that of the weights before the update.
+
+        Raises:
+          UserError: the update of `step` left a weight or statistic that is no number.
+        """
+        if not jax.device_get(is_finite):
+            raise self._diverged("the weights became infinite or NaN", step)
+
+    def _diverged(self, what: str, step: int) -> UserError:
+        return UserError(
+            f"{what} at step {step}; the checkpoints from before are kept. Lower the learning rate "
+            f"({self._learning_rate_field}) or lengthen --config.optimizer.warmup, in another --workdir"
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 from etils import epath
 
-from fgr_jax.checkpoints import Checkpoints
+from fgr_jax.checkpoints import Checkpoints, latest_step
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.input.pipeline import Batch, Share, training_batches
@@ -91,9 +91,8 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
     )
 
     # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
-    workdir_lib.claim(workdir, config, class_names)
-    checkpoints = Checkpoints(epath.Path(workdir.absolute()) / "checkpoints")
-    step = checkpoints.latest_step() or 0
+    workdir_lib.check(workdir, config, train_source.identity, class_names)
+    step = latest_step(epath.Path(workdir) / "checkpoints") or 0
     outcome = Outcome(step, calendar.total_steps, len(class_names), train_source.licence)
     if step == calendar.total_steps:
         terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
@@ -101,15 +100,17 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
     state = steps.init()
     start = "random weights"
     if step:
-        state = checkpoints.restore(step, state)
         start = f"step {step:,} of this workdir"
     elif config.pretrained:
         variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
         variables, start = start_from(config.pretrained, variables)
         state = state.replace(**jax.device_put(variables, replicated(mesh)))
 
-    workdir_lib.write_json(workdir / "provenance.json", provenance())
-    log = MetricsLog(workdir, first_step=step)
+    workdir_lib.claim(workdir, config, train_source.identity, class_names)
+    checkpoints = Checkpoints(epath.Path(workdir.absolute()) / "checkpoints")
+    if step:
+        state = checkpoints.restore(step, state)
+    workdir_lib.append_json_line(workdir / "provenance.jsonl", {"step": step, **provenance()})
     cells = network.map_size(config.data.crop)
     terminal.line(
         f"data      {train_source.data_set}: {len(train_source):,} training and "
@@ -131,10 +132,11 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
         train_source, config.data, config.runtime, share, seed=config.seed, steps=remaining
     )
     stopwatch = _Stopwatch()
-    test_top1: float | None = None
+    saved_step = step
     warned_of_chance = False
     with (
         checkpoints,
+        MetricsLog(workdir, first_step=step) as log,
         Interruption(terminal.warn) as interruption,
         terminal.bar(
             "training", calendar.total_steps, start=step, unit="images", per=config.batch_size
@@ -150,8 +152,7 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
             stopwatch.step_taken()
 
             due = calendar.due(step)
-            interrupted = interruption.requested is not None
-            if not (due.epoch_line or due.evaluation or due.checkpoint or interrupted):
+            if not (due.epoch_line or due.evaluation or due.checkpoint):
                 continue
             losses.catch_up()
             line = [f"epoch {float(step / calendar.epoch):.4g}", f"step {step:,}"]
@@ -168,6 +169,7 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
                     warned_of_chance = _warn_of_chance(
                         results["loss"], config.loss.k, len(class_names), terminal
                     )
+            test_top1 = None
             if due.evaluation:
                 results = evaluate(config, steps, state, test_source, share, to_devices, terminal)
                 log.metrics(step, "test", results)
@@ -175,10 +177,15 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
                 line.append(_in_words("test", results))
             if len(line) > 2:
                 terminal.line("  ".join(line))
-            if due.checkpoint or interrupted:
-                checkpoints.save(step, state, test_top1=test_top1 if due.evaluation else None)
+            if due.checkpoint:
+                losses.require_finite_weights(steps.is_finite(state), step)
+                checkpoints.save(step, state, test_top1=test_top1)
+                saved_step = step
             stopwatch.restart()
-    log.close()
+        if saved_step < step:  # interrupted, wherever that was
+            losses.catch_up()
+            losses.require_finite_weights(steps.is_finite(state), step)
+            checkpoints.save(step, state, test_top1=None)
     return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)
 
 

@@ -66,6 +66,7 @@ class Steps(NamedTuple):
 
     init: Callable[[], TrainState]
     zeros: Callable[[], Totals]
+    is_finite: Callable[[TrainState], jax.Array]  # whether all weights and statistics are numbers
     train: Any  # jitted (TrainState, DeviceBatch) -> (TrainState, the batch's loss)
     test: Any  # jitted (TrainState, DeviceBatch, Totals) -> Totals
 
@@ -198,7 +199,13 @@ def build_steps(
         return totals + sum_over_examples(scores, losses, batch)
 
     zeros = jax.jit(Totals.zeros, out_shardings=everywhere)
-    return Steps(init=init, zeros=zeros, train=train, test=test)
+    return Steps(init=init, zeros=zeros, is_finite=_is_finite, train=train, test=test)
+
+
+@jax.jit
+def _is_finite(state: TrainState) -> jax.Array:
+    leaves = jax.tree.leaves((state.params, state.batch_stats))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
 
 
 def normalise(images: jax.Array) -> jax.Array:

@@ -1,6 +1,8 @@
 """The folder of one run: whose it is, and what describes it."""
 
+import fcntl
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +12,72 @@ from fgr_jax.errors import UserError
 
 _CONFIG = "config.json"
 _CLASSES = "classes.json"
+_DATA = "data.json"
+_LOCK = "lock"
+
+# Where things are and how the machine does it change no result.
+_MAY_DIFFER = ("runtime.", "data.data_dir")
 
 
-def claim(workdir: Path, config: Config, class_names: list[str]) -> None:
-    """Makes `workdir` the folder of the run `config`, or checks that it is.
+def check(workdir: Path, config: Config, data: str, class_names: list[str]) -> None:
+    """Checks that `workdir` is free for the run, and writes nothing.
 
-    Fields of `runtime` may differ from the last time: nothing there changes a result.
+    It is free where no run has saved anything, and where the run that has is the same one.
+
+    Args:
+      workdir: the folder.
+      config: the run.
+      data: which data set and how many examples.
+      class_names: of the data set.
 
     Raises:
-      UserError: the folder belongs to another config, or is no folder that can be written to.
+      UserError: the folder belongs to another run, or is none.
     """
-    wanted = config_lib.flat(config)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir={workdir}: cannot be made: {error.strerror}") from error
-    if not (workdir / _CONFIG).exists():
-        write_json(workdir / _CLASSES, class_names)
-        write_json(workdir / _CONFIG, wanted)  # last: it is what claims the folder
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir}: is a file; name a folder")
+    if not (workdir / _CONFIG).exists() or not any((workdir / "checkpoints").glob("[0-9]*")):
         return
-    differences = _differences(_read(workdir / _CONFIG), wanted)
-    if _read(workdir / _CLASSES) != class_names:
-        differences.append("the class names of the data set")
+    differences = _differences(_read(workdir / _CONFIG), config_lib.flat(config))
+    for file, value in ((_DATA, data), (_CLASSES, class_names)):
+        found = _read(workdir / file)
+        if found != value:
+            differences.append(
+                "the class names" if file == _CLASSES else f"data set (there {found}, now {value})"
+            )
     if differences:
         raise UserError(
             f"--workdir={workdir} belongs to a run with another config, and was left alone. "
             f"Differing: {'; '.join(differences)}. Use another --workdir, or the same config"
         )
-    write_json(workdir / _CONFIG, wanted)
+
+
+def claim(workdir: Path, config: Config, data: str, class_names: list[str]) -> None:
+    """Makes `workdir` the folder of the run, after `check`; this process holds it until it ends.
+
+    Raises:
+      UserError: it cannot be made, or another process is training there.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise UserError(f"--workdir={workdir}: cannot be made: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system when we end
+    except OSError as error:
+        raise UserError(
+            f"--workdir={workdir}: another process is training there; wait for it, or use another "
+            "--workdir"
+        ) from error
+    write_json(workdir / _CLASSES, class_names)
+    write_json(workdir / _DATA, data)
+    write_json(workdir / _CONFIG, config_lib.flat(config))
+
+
+def append_json_line(path: Path, value: Any) -> None:
+    """Adds `value` as a line."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -49,7 +89,10 @@ def write_json(path: Path, value: Any) -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if not value:
+            raise ValueError("it is empty")
+        return value
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read ({error}): it describes a run; use another --workdir"
@@ -60,5 +103,5 @@ def _differences(found: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     return [
         f"{name} (there {found.get(name)!r}, now {wanted.get(name)!r})"
         for name in sorted(found.keys() | wanted.keys())
-        if not name.startswith("runtime.") and found.get(name) != wanted.get(name)
+        if not name.startswith(_MAY_DIFFER) and found.get(name) != wanted.get(name)
     ]
