@@ -1,7 +1,10 @@
 """Whole runs, as processes: repeated, interrupted, resumed, and put in trouble."""
 
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import runpy
 import shutil
 import signal
@@ -14,11 +17,15 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pyte
 import pytest
 
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
 from fgr_jax.datasets.synthetic import Synthetic, SyntheticConfig
+from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.training import evaluation
+from fgr_jax.training import run as run_lib
 
 ROOT = Path(__file__).parent.parent
 TOTAL_STEPS = 20  # 52 pictures in batches of 8, three epochs: ⌈19.5⌉
@@ -269,7 +276,10 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
     done = run(config, tmp_path / "run")
     assert_one_line_error(done, "the loss became ", " at step ", "learning_rate")
     step = int(done.stderr.split(" at step ")[1].split(";")[0])
-    assert saved_steps(tmp_path / "run")[-1] < step
+    last = saved_steps(tmp_path / "run")[-1]
+    assert last < step
+    state = saved_state(tmp_path / "run", last)
+    assert all(np.isfinite(array).all() for array in state.values())
 
 
 def test_a_data_set_that_is_not_prepared_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -397,6 +407,68 @@ def test_a_full_disk_loses_nothing(
     assert not any("tmp" in name for name in listed[:2])
     assert done.returncode == 0, done.stderr
     assert_same_run(tmp_path / "kept", finished[0])
+
+
+def test_a_signal_during_evaluation_saves_too(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.checkpoint_every = "3 epochs"
+
+    def interrupted(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return evaluation.evaluate(*arguments)
+
+    monkeypatch.setattr(run_lib, "evaluate", interrupted)
+    outcome = run_lib.train(config, tmp_path / "run", Terminal(quiet=True))
+    assert outcome.interrupted_by == signal.SIGINT
+    assert outcome.step == 7
+    assert saved_steps(tmp_path / "run") == [7]
+
+
+def test_one_process_to_a_workdir(config: Config, tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    with (workdir / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = run(config, workdir)
+    assert_one_line_error(done, f"--workdir={workdir}: another process is training there")
+    assert [path.name for path in workdir.iterdir()] == ["lock"]
+
+
+def test_the_advice_of_an_error_can_be_followed_in_the_same_workdir(
+    config: Config, truncated: Path, tmp_path: Path
+) -> None:
+    config.data.name, config.data.data_dir = "truncated/tiny", str(truncated)
+    config.duration = "10 steps"
+    assert_one_line_error(run(config, tmp_path / "run"), "--config.data.corrupt_images=skip")
+    config.data.corrupt_images = "skip"
+    finish(config, tmp_path / "run")
+
+
+def test_on_a_terminal_the_epoch_lines_stay(config: Config, tmp_path: Path) -> None:
+    """What is on the screen at the end, through a terminal emulator."""
+    primary, secondary = pty.openpty()
+    with subprocess.Popen(
+        command(config, tmp_path / "run"),
+        cwd=ROOT,
+        stdin=secondary,
+        stdout=secondary,
+        stderr=secondary,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "150", "LINES": "60"},
+    ) as process:
+        os.close(secondary)
+        screen = pyte.Screen(150, 60)
+        stream = pyte.ByteStream(screen)
+        with contextlib.suppress(OSError):  # the other end is closed
+            while data := os.read(primary, 65536):
+                stream.feed(data)
+    os.close(primary)
+    assert process.returncode == 0
+    lines = [line.rstrip() for line in screen.display]
+    epochs = [line for line in lines if line.startswith("epoch ")]
+    assert [line.split()[1] for line in epochs] == ["1.077", "2", "3.077"]
+    assert all("test loss" in line for line in epochs)
+    assert not [line for line in lines if line.startswith(("training ━", "evaluating"))]
 
 
 def test_a_second_ctrl_c_stops_at_once(config: Config, tmp_path: Path) -> None:
