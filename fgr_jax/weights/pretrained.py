@@ -102,4 +102,9 @@ def _read_pth(path: Path) -> Tensors:
             f"{path} is damaged, or holds more than tensors ({type(error).__name__}): bring the "
             "weights as .safetensors"
         ) from error
+    if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise UserError(
+            f"{path} is not a state_dict, tensors by name, but holds {', '.join(map(str, state))}: "
+            "save model.state_dict() alone, best as .safetensors"
+        )
     return {name: tensor.numpy() for name, tensor in state.items()}
