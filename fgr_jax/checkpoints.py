@@ -47,9 +47,9 @@ class Checkpoints:
                 ),
                 best_fn=lambda metrics: metrics[_METRIC],  # else a reopened folder has no metrics
                 enable_async_checkpointing=True,
-                cleanup_tmp_directories=True,
             ),
         )
+        self._remove_unfinished()  # Orbax's own clean-up runs on in the background
 
     def restore(self, step: int, like: Any) -> Any:
         """The state saved at `step`, with the shapes, dtypes and shardings of `like`.
