@@ -8,6 +8,7 @@ there are. This part needs jax, flax, optax, ml_collections and numpy alone. Var
 step each, and the ratios are medians over the rounds, so they hold on a machine with other work.
 """
 
+import dataclasses
 import statistics
 import tempfile
 import time
@@ -69,23 +70,22 @@ def time_step(config: Config, *, classes: int, rounds: int) -> None:
         },
         batch_sharding(mesh),
     )
-    alpha = config.diversification.alpha
     variants: dict[str, Callable[[], None]] = {}
     flops_per_device: dict[str, float] = {}
     for name, gce_start_step, variant_alpha in (
         ("cross-entropy", None, 1.0),
         ("GCE", 0, 1.0),
-        ("block + GCE", 0, alpha),
+        ("block + GCE", 0, config.diversification.alpha),
     ):
-        config.diversification.alpha = variant_alpha
-        steps = build_steps(config, network, optimizer, gce_start_step=gce_start_step, mesh=mesh)
+        block = dataclasses.replace(config.diversification, alpha=variant_alpha)
+        variant = dataclasses.replace(config, diversification=block)
+        steps = build_steps(variant, network, optimizer, gce_start_step=gce_start_step, mesh=mesh)
         state = steps.init()
         train = steps.train.lower(state, batch).compile()
         cost = train.cost_analysis()
         flops_per_device[name] = (cost or {}).get("flops", float("nan"))
 
         variants[name] = _stepper(train, state, batch)
-    config.diversification.alpha = alpha
 
     times = _interleaved(variants, rounds)
     base = times["cross-entropy"]

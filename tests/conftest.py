@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from tiny_run import tiny_config
 
 from fgr_jax.config import Config
 from fgr_jax.datasets.synthetic import Synthetic
@@ -35,20 +36,5 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(data_dir: Path) -> Config:
-    """A run of seconds: 52 pictures of 32 pixels, a narrow ResNet-18, three epochs."""
-    config = Config()
-    config.batch_size = 8
-    config.duration = "3 epochs"
-    config.data.name = "synthetic/tiny"
-    config.data.data_dir = str(data_dir)
-    config.data.resize = 36
-    config.data.crop = 32
-    config.network.depth = 18
-    config.network.width = 0.125
-    config.network.last_stride = 1
-    config.diversification.patch_size = 1
-    config.loss.k = 2
-    config.loss.gce_start = "1 epoch"
-    config.optimizer.learning_rate = 0.05
-    config.runtime.decode_threads = 2
-    return config
+    """A run of seconds."""
+    return tiny_config(data_dir)

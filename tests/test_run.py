@@ -19,6 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pyte
 import pytest
+from tiny_run import tiny_config
 
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
@@ -97,18 +98,6 @@ def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     workdir = tmp_path_factory.mktemp("finished") / "run"
     done = finish(tiny_config(data_dir), workdir)
     return workdir, done.stdout + done.stderr
-
-
-def tiny_config(data_dir: Path) -> Config:
-    config = Config(batch_size=8, duration="3 epochs")
-    config.data.name, config.data.data_dir = "synthetic/tiny", str(data_dir)
-    config.data.resize, config.data.crop = 36, 32
-    config.network.depth, config.network.width, config.network.last_stride = 18, 0.125, 1
-    config.diversification.patch_size = 1
-    config.loss.k, config.loss.gce_start = 2, "1 epoch"
-    config.optimizer.learning_rate = 0.05
-    config.runtime.decode_threads = 2
-    return config
 
 
 @pytest.fixture

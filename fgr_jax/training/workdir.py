@@ -38,12 +38,11 @@ def check(workdir: Path, config: Config, data: str, class_names: list[str]) -> N
     if not (workdir / _CONFIG).exists() or not any((workdir / "checkpoints").glob("[0-9]*")):
         return
     differences = _differences(_read(workdir / _CONFIG), config_lib.flat(config))
-    for file, value in ((_DATA, data), (_CLASSES, class_names)):
-        found = _read(workdir / file)
-        if found != value:
-            differences.append(
-                "the class names" if file == _CLASSES else f"data set (there {found}, now {value})"
-            )
+    found_data = _read(workdir / _DATA)
+    if found_data != data:
+        differences.append(f"data set (there {found_data}, now {data})")
+    if _read(workdir / _CLASSES) != class_names:
+        differences.append("the class names")
     if differences:
         raise UserError(
             f"--workdir={workdir} belongs to a run with another config, and was left alone. "
