@@ -132,7 +132,9 @@ def time_input(config: Config, *, rounds: int) -> None:
         config.data.train_split, config.data.test_split = "train", "test"
         source, _ = open_splits(config.data)
         share = Share(config.batch_size)
-        encoded = [source[index].encoded_image for index in range(len(source))]
+        steps = range(max(1, 4096 // config.batch_size))
+        pictures = len(steps) * config.batch_size
+        encoded = [source[index].encoded_image for index in range(min(pictures, len(source)))]
         kilobytes = sum(map(len, encoded)) / len(encoded) / 1e3
 
         def bare() -> None:
@@ -142,9 +144,6 @@ def time_input(config: Config, *, rounds: int) -> None:
                 image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
                 image = images.resize(np.asarray(image, np.uint8), config.data.resize)
                 images.crop(image, margin, margin, config.data.crop)
-
-        steps = range(max(1, 2048 // config.batch_size))
-        pictures = len(steps) * config.batch_size
 
         def pipeline() -> None:
             # From its start to its end: nothing is decoded ahead in the other variant's time.

@@ -21,7 +21,7 @@ class SyntheticConfig(tfds.core.BuilderConfig):
     height: int = 375  # pixels
     width: int = 500
     classes: int = 10
-    train_examples: int = 2048
+    train_examples: int = 5994  # as many as CUB
     distinct: int = 128  # pictures in a split; then they begin again, with other names
     test_examples: int = 64
     texture: float = 5.5  # deviation of the finest texture, in grey levels; sets the file size

@@ -51,7 +51,7 @@ def _is_cut_off(data: bytes) -> bool:
     """Whether a JPEG or PNG ends before its end marker."""
     if data.startswith(_PNG_START):
         return _PNG_END not in data[-1024:]
-    if not data.startswith(_JPEG_START):
+    if not data.startswith(_JPEG_START) or data.endswith(_JPEG_END):
         return False
     # Skip the header's segments: a thumbnail among them has an end marker of its own.
     position = 2

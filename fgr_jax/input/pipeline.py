@@ -67,7 +67,7 @@ def training_batches(
       UserError: (while iterating) a picture is corrupt and `data.corrupt_images` is "stop".
     """
     views = (
-        grain.MapDataset.source(source)
+        grain.MapDataset.range(len(source))
         .shuffle(seed=random_streams.stream_seed(seed, "order"))
         .repeat()
         .random_map(_RandomView(data), seed=random_streams.stream_seed(seed, "augmentation"))
@@ -84,7 +84,7 @@ def evaluation_batches(
       UserError: (while iterating) a picture is corrupt and `data.corrupt_images` is "stop".
     """
     batches = evaluation_batch_count(source, share)
-    views = grain.MapDataset.range(batches * share.batch_size).map(_CentreView(source, data))
+    views = grain.MapDataset.range(batches * share.batch_size).map(_CentreView(len(source), data))
     return _read(views, source, data, runtime, share, range(batches))
 
 
@@ -127,9 +127,9 @@ def _leave_ctrl_c_to_the_parent(worker: int, workers: int) -> None:
 
 
 class _View(NamedTuple):
-    """What is to be shown of an example, before anything is decoded."""
+    """What is to be shown of an example, before anything is read."""
 
-    example: Example | None  # None: padding
+    example: int | None  # of the example in the source; None: padding
     top: int = 0  # of the crop in the resized picture, in pixels
     left: int = 0
     symmetry: int = 0  # an element of `images.dihedral`
@@ -142,53 +142,54 @@ class _RandomView:
         self._margin = data.resize - data.crop
         self._dihedral = data.augmentation == "dihedral"
 
-    def __call__(self, example: Example, rng: np.random.Generator) -> _View:
-        top, left = rng.integers(self._margin, endpoint=True, size=2)
+    def __call__(self, index: int, rng: np.random.Generator) -> _View:
+        top = int(rng.integers(self._margin, endpoint=True))
+        left = int(rng.integers(self._margin, endpoint=True))
         symmetry = rng.integers(8) if self._dihedral else images.MIRROR * rng.integers(2)
-        return _View(example, int(top), int(left), int(symmetry))
+        return _View(index, top, left, int(symmetry))
 
 
 class _CentreView:
     """Test: the centre of example i, or padding where i is past the end."""
 
-    def __init__(self, source: Source, data: Data):
-        self._source = source
+    def __init__(self, examples: int, data: Data):
+        self._examples = examples
         self._offset = images.centre_offset(data.resize, data.crop)
 
     def __call__(self, index: int) -> _View:
-        if index >= len(self._source):
-            return _View(None)
-        return _View(self._source[index], self._offset, self._offset)
+        return _View(index if index < self._examples else None, self._offset, self._offset)
 
 
 class _Renderer:
-    """Decodes the views of a batch, each straight into its row.
+    """Reads and decodes the views of a batch, each straight into its row.
 
     Stacking decoded pictures afterwards would go through memory twice more and cost a third of the
     speed.
     """
 
     def __init__(self, source: Source, data: Data):
+        self._source = source
         self._where = f"data set {source.data_set}, split {source.split}"
         self._data = data
 
     def __call__(self, views: Sequence[_View]) -> Batch:
         cv2.setNumThreads(1)  # a batch is decoded by one thread, and there are several of those
+        # All are read before the first is decoded: decoding drives the interpreter's code out of the
+        # processor's caches, and reading would take twice the time after it.
+        examples = [None if view.example is None else self._source[view.example] for view in views]
         size = self._data.crop
         batch = Batch(
             image=np.empty((len(views), size, size, 3), np.uint8),
-            label=np.zeros(len(views), np.int32),
-            mask=np.zeros(len(views), np.bool_),
+            label=np.array([example.label if example else 0 for example in examples], np.int32),
+            mask=np.array([example is not None for example in examples], np.bool_),
         )
-        for row, view in enumerate(views):
-            resized = None if view.example is None else self._resized(view.example)
-            if view.example is None or resized is None:
-                batch["image"][row] = 0
-                continue
-            window = images.crop(resized, view.top, view.left, size)
-            batch["image"][row] = images.dihedral(window, view.symmetry)
-            batch["label"][row] = view.example.label
-            batch["mask"][row] = True
+        for row, (view, example) in enumerate(zip(views, examples, strict=True)):
+            resized = self._resized(example) if example else None
+            if resized is None:
+                batch["image"][row], batch["label"][row], batch["mask"][row] = 0, 0, False
+            else:
+                window = images.crop(resized, view.top, view.left, size)
+                batch["image"][row] = images.dihedral(window, view.symmetry)
         return batch
 
     def _resized(self, example: Example) -> images.Image | None:

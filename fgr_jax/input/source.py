@@ -7,6 +7,7 @@ from typing import Any, SupportsIndex
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
+from tensorflow_datasets.proto import tf_example_pb2
 
 from fgr_jax.config import Data
 from fgr_jax.datasets.elpv import Elpv
@@ -35,7 +36,7 @@ class ExampleSource:
     def __init__(self, builder: Any, split: str):
         try:
             self._records = builder.as_data_source(
-                split=split, decoders={"image": tfds.decode.SkipDecoding()}
+                split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
             )
         except NotImplementedError as error:
             raise UserError(
@@ -57,19 +58,28 @@ class ExampleSource:
         return len(self._records)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        record = self._records[index]
-        if not 0 <= int(record["label"]) < len(self.class_names):
+        # Only what is needed: tfds would turn every feature into an array, for more time than reading.
+        record = tf_example_pb2.Example.FromString(self._records[index]).features.feature
+        label = record["label"].int64_list.value[0]
+        if not 0 <= label < len(self.class_names):
             raise UserError(
                 f"data set {self.data_set}, split {self.split}, example {int(index)} has the label "
-                f"{int(record['label'])}, which is none of its {len(self.class_names)} classes: "
+                f"{label}, which is none of its {len(self.class_names)} classes: "
                 "choose a split that is labelled"
             )
-        name = record.get("file_name", record.get("image/filename"))
         return Example(
-            encoded_image=record["image"],
-            label=int(record["label"]),
-            name=f"example {int(index)}" if name is None else name.decode(),
+            encoded_image=record["image"].bytes_list.value[0],
+            label=label,
+            name=_file_name(record) or f"example {int(index)}",
         )
+
+
+def _file_name(record: Any) -> str:
+    """What the data set calls the picture; empty where it keeps no name."""
+    for feature in ("file_name", "image/filename"):
+        if feature in record:
+            return record[feature].bytes_list.value[0].decode()
+    return ""
 
 
 def open_splits(data: Data) -> tuple[ExampleSource, ExampleSource]:
