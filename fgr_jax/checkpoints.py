@@ -140,6 +140,8 @@ def latest_step(directory: epath.Path) -> int | None:
 def read_latest(directory: epath.Path) -> dict[str, Any]:
     """The newest checkpoint in `directory` as nested dicts of NumPy arrays.
 
+    Any process may read on its own: the others are not waited for.
+
     Raises:
       UserError: there is none.
     """
@@ -148,7 +150,10 @@ def read_latest(directory: epath.Path) -> dict[str, Any]:
         raise UserError(
             f"{directory} holds no checkpoint: train there first, or name another folder"
         )
-    with ocp.StandardCheckpointer() as checkpointer:
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
+    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
         tree = checkpointer.restore(directory / str(step) / "default")
     return jax.tree.map(np.asarray, tree)
 

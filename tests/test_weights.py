@@ -1,5 +1,6 @@
 """Weights in and out: torchvision's layout, files, other runs, and what can be wrong with them."""
 
+import hashlib
 import json
 import os
 import re
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from etils import epath
+from several_processes import run_in_processes
 
 from fgr_jax import checkpoints
 from fgr_jax.errors import UserError
@@ -182,3 +184,41 @@ def test_export_writes_a_file_that_is_a_start(tmp_path: Path) -> None:
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def start_where_only_process_0_finds_it(pretrained: str) -> None:
+    """Runs in each of several processes. Prints a digest of the variables, or the error."""
+    mine = pretrained if jax.process_index() == 0 else "elsewhere" + pretrained
+    try:
+        started, line = start_from(mine, random_variables(seed=1))
+    except UserError as error:
+        print(f"error: {error}")
+        return
+    print(digest(started), line.rpartition(", ")[2])
+
+
+def digest(variables: Any) -> str:
+    flat = flax.traverse_util.flatten_dict(variables, sep="/")
+    return hashlib.sha256(
+        b"".join(np.asarray(flat[path]).tobytes() for path in sorted(flat))
+    ).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["file", "workdir", "damaged"])
+def test_one_process_reads_for_all(tmp_path: Path, kind: str) -> None:
+    theirs = random_variables()
+    file = tmp_path / "w.safetensors"
+    safetensors.numpy.save_file(to_torchvision(theirs), file)
+    if kind == "workdir":
+        with checkpoints.Checkpoints(epath.Path(tmp_path / "checkpoints")) as saving:
+            saving.save(3, jax.tree.map(jnp.asarray, theirs), test_top1=None)
+    elif kind == "damaged":
+        file.write_bytes(file.read_bytes()[:-10])
+    path = tmp_path if kind == "workdir" else file
+    first, second = run_in_processes("test_weights.start_where_only_process_0_finds_it", str(path))
+    if kind == "damaged":
+        assert "w.safetensors is damaged or cut off" in first
+        assert "error: process 0 could not read" in second
+    else:
+        assert first.splitlines()[-1] == f"{digest(theirs)} classifier taken"
+        assert second.splitlines()[-1] == first.splitlines()[-1]

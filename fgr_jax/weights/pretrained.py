@@ -37,14 +37,23 @@ def start_from(pretrained: str, variables: Variables) -> tuple[Variables, str]:
       UserError: there is no such file, it is damaged, or it does not fit.
     """
     # One process reads (and fetches), all get the same: the hub is asked once.
+    started, taken, error = variables, False, None
     if jax.process_index() == 0:
-        tensors = _read(pretrained)
-        started = from_torchvision(tensors, variables, pretrained)
-        taken = has_classifier(tensors, variables)
-    else:
-        started, taken = variables, False
+        try:
+            tensors = _read(pretrained)
+            started = from_torchvision(tensors, variables, pretrained)
+            taken = has_classifier(tensors, variables)
+        except UserError as raised:
+            error = raised
     if jax.process_count() > 1:
+        failed = np.asarray(error is not None)
+        if multihost_utils.broadcast_one_to_all(failed) and error is None:
+            error = UserError(
+                f"process 0 could not read --config.pretrained={pretrained}; it says why"
+            )
         started, taken = multihost_utils.broadcast_one_to_all((started, np.asarray(taken)))
+    if error is not None:
+        raise error
     classes = variables["params"]["classifier"]["bias"].shape[0]
     classifier = "taken" if taken else f"initialised, for {classes} classes"
     return started, f"backbone from {pretrained}, classifier {classifier}"

@@ -1,0 +1,61 @@
+"""Runs a function in several processes that form one `jax.distributed` job on this machine."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+_START = """
+import sys
+import jax
+sys.path.insert(0, {tests!r})
+jax.config.update("jax_num_cpu_devices", {devices})
+jax.distributed.initialize("localhost:{port}", {processes}, {index}, initialization_timeout=60)
+import {module}
+{module}.{function}(*{arguments!r})
+"""
+
+
+def run_in_processes(
+    function: str, *arguments: object, processes: int = 2, devices: int = 1
+) -> list[str]:
+    """Calls `module.function(*arguments)` in every process; returns what each printed.
+
+    Args:
+      function: "module.function", of a module in `tests/`.
+      arguments: passed on; their `repr` must give them back.
+      processes: how many.
+      devices: in each process.
+    """
+    module, _, name = function.rpartition(".")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    started = [
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                _START.format(
+                    tests=str(Path(__file__).parent),
+                    port=port,
+                    processes=processes,
+                    devices=devices,
+                    index=index,
+                    module=module,
+                    function=name,
+                    arguments=arguments,
+                ),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        )
+        for index in range(processes)
+    ]
+    printed = [process.communicate(timeout=240)[0] for process in started]
+    for process, text in zip(started, printed, strict=True):
+        assert process.returncode == 0, text
+    return printed
