@@ -123,14 +123,15 @@ def time_input(config: Config, *, rounds: int) -> None:
     # Here, not above: a GPU machine without tfds and Grain can time the step.
     import cv2
 
-    from fgr_jax.input import images
+    from fgr_jax import images
     from fgr_jax.input.pipeline import Share, training_batches
     from fgr_jax.input.source import open_splits
+    from fgr_jax.reporting.terminal import Terminal
 
     with tempfile.TemporaryDirectory() as folder:
         config.data.name, config.data.data_dir = "synthetic/photographs", folder
         config.data.train_split, config.data.test_split = "train", "test"
-        source, _ = open_splits(config.data)
+        source, _ = open_splits(config.data, Terminal())
         share = Share(config.batch_size)
         steps = range(max(1, 4096 // config.batch_size))
         pictures = len(steps) * config.batch_size

@@ -109,6 +109,13 @@ def parse_flags(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) ->
         raise UserError(f"{rest[1]!r} is no flag: every argument has the form --name=value")
 
 
+def config_arguments(argv: Sequence[str]) -> list[str]:
+    """The arguments that make the config, and no others: for another command with the same one."""
+    rest = _without_config(argv)
+    overrides = [argument for argument in rest[1:] if _OVERRIDE.match(argument)]
+    return [argument for argument in argv[1:] if argument not in rest or argument in overrides]
+
+
 def _asks_for_help(argv: Sequence[str]) -> bool:
     return "--help" in argv or "-h" in argv
 

@@ -25,9 +25,11 @@ class Data:
     """Which pictures, and what becomes of them before the network."""
 
     name: str = ""  # a tfds data set with `image` and `label`: "cub", "elpv/eight"
+    folder: str = ""  # with the name "folder": your own pictures, a folder for each class
     data_dir: str = ""  # where data sets are prepared; empty: tfds's own default folder
     train_split: str = "train"  # in tfds's notation: "train[:80%]" leaves a fifth for validation
     test_split: str = "test"
+    cut_bottom: int = 0  # rows of pixels taken off the bottom first: 20 for FGVC-Aircraft's banner
     resize: int = 512  # the whole picture is resized to this square, in pixels
     crop: int = 448  # training: a random crop; test: the centre
     augmentation: str = "flip"  # "flip": left-right; "dihedral": all eight flips and rotations
@@ -147,6 +149,7 @@ def validate(config: Config) -> None:
     ):
         require(name, fields[name] >= 1, "at least 1")
     for name in (
+        "data.cut_bottom",
         "optimizer.learning_rate",
         "optimizer.weight_decay",
         "optimizer.decay_factor",
@@ -160,6 +163,11 @@ def validate(config: Config) -> None:
     require("network.width", 1 / 64 <= config.network.width <= 16, "between 1/64 and 16")
     require("optimizer.learning_rate", math.isfinite(fields["optimizer.learning_rate"]), "finite")
     require("data.name", bool(config.data.name), "the name of a tfds data set")
+    require(
+        "data.folder",
+        bool(config.data.folder) == (config.data.name == "folder"),
+        'a folder of pictures where data.name is "folder", and empty otherwise',
+    )
     require(
         "data.crop",
         config.data.crop <= config.data.resize,

@@ -6,12 +6,15 @@ Run the same command again to go on where it stopped. The results are in DIR, by
 runs/<name of the config>.
 """
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from fgr_jax import command_line
+from fgr_jax.errors import UserError
+from fgr_jax.input.source import NotPreparedError
 from fgr_jax.reporting.summary import print_summary
 from fgr_jax.reporting.terminal import Terminal
 from fgr_jax.training.run import train
@@ -24,7 +27,13 @@ def main(argv: Sequence[str]) -> int:
     invocation = command_line.parse(argv, __doc__ or "", own_flags)
     workdir = Path(invocation.flags.workdir or Path("runs") / invocation.config_path.stem)
     terminal = Terminal()
-    outcome = train(invocation.config, workdir, terminal)
+    try:
+        outcome = train(invocation.config, workdir, terminal)
+    except NotPreparedError as error:
+        prepare = shlex.join(
+            ["python", "-m", "fgr_jax.prepare", *command_line.config_arguments(argv)]
+        )
+        raise UserError(f"{error}: run {prepare}") from error
     if outcome.interrupted_by is not None and outcome.step < outcome.total_steps:
         terminal.line(
             f"stopped after step {outcome.step:,} of {outcome.total_steps:,} and saved; the same "

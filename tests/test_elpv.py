@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tiny_run import QUIET
 
 from fgr_jax.config import Data
 from fgr_jax.datasets import elpv
@@ -42,7 +43,7 @@ def prepare(source: Path, data_dir: Path, variant: str) -> None:
 
 def test_eight_classes_split_three_to_one_within_each(source: Path, tmp_path: Path) -> None:
     prepare(source, tmp_path, "eight")
-    train, test = open_splits(Data(name="elpv/eight", data_dir=str(tmp_path)))
+    train, test = open_splits(Data(name="elpv/eight", data_dir=str(tmp_path)), QUIET)
     assert train.class_names[:2] == ["mono, functional", "mono, level 1/3"]
     assert train.class_names[7] == "poly, defective"
     assert train.licence == "CC BY-NC-SA 4.0"
@@ -56,7 +57,7 @@ def test_eight_classes_split_three_to_one_within_each(source: Path, tmp_path: Pa
 def test_bytes_labels_and_names_are_those_of_the_files(source: Path, tmp_path: Path) -> None:
     prepare(source, tmp_path, "eight")
     expected = {cell.file_name: cell for cell in elpv.read_labels(source / "labels.csv")}
-    for split in open_splits(Data(name="elpv/eight", data_dir=str(tmp_path))):
+    for split in open_splits(Data(name="elpv/eight", data_dir=str(tmp_path)), QUIET):
         for i in range(len(split)):
             example = split[i]
             cell = expected.pop(example.name)
@@ -69,7 +70,7 @@ def test_all_labellings_have_the_same_split(source: Path, tmp_path: Path) -> Non
     names = {}
     for variant in ("eight", "levels", "defective"):
         prepare(source, tmp_path, variant)
-        _, test = open_splits(Data(name=f"elpv/{variant}", data_dir=str(tmp_path)))
+        _, test = open_splits(Data(name=f"elpv/{variant}", data_dir=str(tmp_path)), QUIET)
         names[variant] = {test[i].name: test[i].label for i in range(len(test))}
     assert names["eight"].keys() == names["levels"].keys() == names["defective"].keys()
     for name, label in names["eight"].items():
@@ -98,5 +99,5 @@ def test_without_the_package_the_message_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"pip install elpv-dataset.*CC BY-NC-SA 4.0"):
-        open_splits(Data(name="elpv/eight", data_dir=str(tmp_path)))
+        open_splits(Data(name="elpv/eight", data_dir=str(tmp_path)), QUIET)
     assert not list(tmp_path.rglob("*.array_record*"))

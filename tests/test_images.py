@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fgr_jax.input import images
+from fgr_jax import images
 
 
 @pytest.fixture

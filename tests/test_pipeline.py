@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from absl import flags
+from tiny_run import QUIET
 
 from fgr_jax.config import Config, Data, Runtime
 from fgr_jax.datasets.synthetic import Synthetic
@@ -61,7 +62,7 @@ def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
 
 @pytest.fixture(scope="session")
 def photographs(data_dir: object) -> ExampleSource:
-    return open_splits(Data(name="synthetic/tiny", data_dir=str(data_dir)))[0]
+    return open_splits(Data(name="synthetic/tiny", data_dir=str(data_dir)), QUIET)[0]
 
 
 CROPPED = Data(name="synthetic/tiny", resize=36, crop=32, augmentation="dihedral")
@@ -180,13 +181,13 @@ def test_a_corrupt_picture_is_skipped_and_masked_when_asked() -> None:
 def test_open_splits_names_what_is_wrong(data_dir: object) -> None:
     here: Any = {"data_dir": str(data_dir)}
     with pytest.raises(UserError, match=r"data set 'cub' is not prepared in .*: prepare it"):
-        open_splits(Data(name="cub", **here))
+        open_splits(Data(name="cub", **here), QUIET)
     with pytest.raises(UserError, match=r"has no split 'val' \(it has: train, test\)"):
-        open_splits(Data(name="synthetic/tiny", test_split="val", **here))
+        open_splits(Data(name="synthetic/tiny", test_split="val", **here), QUIET)
     with pytest.raises(UserError, match=r"has no split 'test\[:0\]'"):
-        open_splits(Data(name="synthetic/tiny", test_split="test[:0]", **here))
+        open_splits(Data(name="synthetic/tiny", test_split="test[:0]", **here), QUIET)
     with pytest.raises(UserError, match=r"variants of synthetic are photographs, tiny"):
-        open_splits(Data(name="synthetic/huge", **here))
+        open_splits(Data(name="synthetic/huge", **here), QUIET)
 
 
 def test_a_part_of_a_split_can_be_held_out(data_dir: object) -> None:
@@ -196,7 +197,7 @@ def test_a_part_of_a_split_can_be_held_out(data_dir: object) -> None:
         train_split="train[:75%]",
         test_split="train[75%:]",
     )
-    train, held_out = open_splits(data)
+    train, held_out = open_splits(data, QUIET)
     names = [source[i].name for source in (train, held_out) for i in range(len(source))]
     assert len(train) == 39
     assert len(set(names)) == len(names) == 52
@@ -221,4 +222,4 @@ def test_a_label_that_is_no_class_is_named(tmp_path: object) -> None:
 
     Ages(config="tiny", data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
     with pytest.raises(UserError, match=r"data set ages/tiny/1.0.0: its label is .*ClassLabel"):
-        open_splits(Data(name="ages/tiny", data_dir=str(tmp_path)))
+        open_splits(Data(name="ages/tiny", data_dir=str(tmp_path)), QUIET)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from goldens import recipe
 
-from fgr_jax.input import images
+from fgr_jax import images
 
 SIZE = 512
 

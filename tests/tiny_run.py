@@ -3,6 +3,9 @@
 from pathlib import Path
 
 from fgr_jax.config import Config
+from fgr_jax.reporting.terminal import Terminal
+
+QUIET = Terminal(quiet=True)
 
 
 def tiny_config(data_dir: Path) -> Config:

@@ -15,10 +15,9 @@ import grain
 import numpy as np
 import numpy.typing as npt
 
-from fgr_jax import random_streams
+from fgr_jax import images, random_streams
 from fgr_jax.config import Data, Runtime
 from fgr_jax.errors import UserError
-from fgr_jax.input import images
 from fgr_jax.input.source import Example
 
 # Batches that are ready beside those that the threads are decoding.
@@ -195,7 +194,8 @@ class _Renderer:
     def _resized(self, example: Example) -> images.Image | None:
         """uint8 `[resize, resize, 3]`, or None for a corrupt picture that is to be skipped."""
         try:
-            return images.resize(images.decode(example.encoded_image), self._data.resize)
+            image = images.cut_bottom(images.decode(example.encoded_image), self._data.cut_bottom)
+            return images.resize(image, self._data.resize)
         except images.ImageError as error:
             if self._data.corrupt_images == "skip":
                 return None

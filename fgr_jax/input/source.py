@@ -1,8 +1,7 @@
 """Prepared tfds data sets, opened by name."""
 
-import contextlib
 import dataclasses
-import io
+from pathlib import Path
 from typing import Any, SupportsIndex
 
 import tensorflow_datasets as tfds
@@ -11,6 +10,8 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from fgr_jax.config import Data
 from fgr_jax.datasets.elpv import Elpv
+from fgr_jax.datasets.folder import Folder
+from fgr_jax.datasets.preparation import Audience, default_data_dir, prepare_folder, quiet_tfds
 from fgr_jax.datasets.synthetic import Synthetic
 from fgr_jax.errors import UserError
 
@@ -82,13 +83,18 @@ def _file_name(record: Any) -> str:
     return ""
 
 
-def open_splits(data: Data) -> tuple[ExampleSource, ExampleSource]:
-    """Opens (train, test). A data set that an installed package carries is prepared on the way.
+class NotPreparedError(UserError):
+    """The data set that a config names is not on this machine."""
+
+
+def open_splits(data: Data, audience: Audience) -> tuple[ExampleSource, ExampleSource]:
+    """Opens (train, test). What needs no download is prepared on the way.
 
     Raises:
-      UserError: the data set is not prepared, or lacks `image`, `label` or a split.
+      NotPreparedError: the data set is not prepared.
+      UserError: the data set lacks `image`, `label` or a split.
     """
-    builder = _open(data)
+    builder = _open(data, audience)
     missing = {"image", "label"} - set(builder.info.features)
     if missing:
         raise UserError(
@@ -108,21 +114,20 @@ def open_splits(data: Data) -> tuple[ExampleSource, ExampleSource]:
     return train, test
 
 
-def _open(data: Data) -> Any:
-    data_dir = data.data_dir or None
+def _open(data: Data, audience: Audience) -> Any:
+    data_dir = Path(data.data_dir).expanduser() if data.data_dir else default_data_dir()
+    name = data.name
+    if name == Folder.name:
+        name = prepare_folder(Path(data.folder), data_dir, audience)
     try:
-        return read_only_builder.builder_from_files(data.name, data_dir=data_dir)
+        return read_only_builder.builder_from_files(name, data_dir=str(data_dir))
     except tfds.core.DatasetNotFoundError:
         pass
     except ValueError as error:  # a name that tfds cannot take apart
         raise UserError(f"--config.data.name={data.name!r}: {error}") from error
     name, _, variant = data.name.partition("/")
     if name not in _PREPARED_ON_DEMAND:
-        folder = data_dir or "tfds's default folder"
-        raise UserError(
-            f"data set {data.name!r} is not prepared in {folder}: prepare it with tfds as "
-            "array_record, or point --config.data.data_dir at the folder where it is"
-        )
+        raise NotPreparedError(f"data set {data.name!r} is not prepared in {data_dir}")
     builder_class = _PREPARED_ON_DEMAND[name]
     variants = [config.name for config in builder_class.BUILDER_CONFIGS]
     if variant and variant not in variants:
@@ -130,9 +135,8 @@ def _open(data: Data) -> Any:
             f"--config.data.name={data.name!r}: the variants of {name} are " + ", ".join(variants)
         )
     builder = builder_class(
-        config=variant or variants[0], data_dir=data_dir, file_format="array_record"
+        config=variant or variants[0], data_dir=str(data_dir), file_format="array_record"
     )
-    with contextlib.redirect_stdout(io.StringIO()):  # tfds would speak of a download
-        tfds.disable_progress_bar()
+    with quiet_tfds():
         builder.download_and_prepare()
     return builder

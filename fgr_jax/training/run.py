@@ -72,7 +72,7 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
         }
 
     # Data.
-    train_source, test_source = open_splits(config.data)
+    train_source, test_source = open_splits(config.data, terminal)
     class_names = train_source.class_names
     calendar = Calendar.of(config, len(train_source))
 

@@ -11,6 +11,11 @@ _JPEG_END = b"\xff\xd9"
 _JPEG_START_OF_SCAN = 0xDA
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_END = b"IEND\xaeB`\x82"
+_GIF_STARTS = (b"GIF87a", b"GIF89a")
+_GIF_END = b"\x3b"
+_BMP_START = b"BM"
+_TIFF_STARTS = (b"II*\x00", b"MM\x00*")
+_STARTS = (_JPEG_START, _PNG_START, *_GIF_STARTS, _BMP_START, *_TIFF_STARTS)
 
 
 MIRROR = 4  # the element of `dihedral` that exchanges left and right
@@ -27,17 +32,30 @@ class ImageError(Exception):
     """The bytes are no complete picture; the message says why, in a few words."""
 
 
+def check(data: bytes) -> None:
+    """Looks at both ends of a picture, and decodes nothing.
+
+    Raises:
+      ImageError: the bytes do not begin like a JPEG, PNG, WebP, BMP, GIF or TIFF, or are cut off.
+    """
+    if not data:
+        raise ImageError("is empty")
+    if not data.startswith(_STARTS) and not _is_webp(data):
+        raise ImageError("is not a picture (JPEG, PNG, WebP, BMP, GIF or TIFF)")
+    if _is_cut_off(data):
+        raise ImageError("is truncated")
+
+
 def decode(data: bytes) -> Image:
     """Decodes a picture to uint8 RGB `[H, W, 3]`, upright by its EXIF orientation.
+
+    Grey becomes RGB, 16 bits become 8, transparency is dropped, and of a GIF the first frame is taken.
 
     Raises:
       ImageError: the bytes are no picture, or the picture is cut off. OpenCV on its own fills a
         truncated picture up with grey and says nothing.
     """
-    if not data:
-        raise ImageError("is empty")
-    if _is_cut_off(data):
-        raise ImageError("is truncated")
+    check(data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     except cv2.error as error:  # more pixels than OpenCV takes
@@ -47,12 +65,27 @@ def decode(data: bytes) -> Image:
     return image  # type: ignore[return-value]  # uint8 by IMREAD_COLOR_RGB
 
 
+def _is_webp(data: bytes) -> bool:
+    return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
+
+
 def _is_cut_off(data: bytes) -> bool:
-    """Whether a JPEG or PNG ends before its end marker."""
+    """Whether a picture ends before its format's end marker, or before the length it states."""
+    if data.startswith(_JPEG_START):
+        return not data.endswith(_JPEG_END) and _is_cut_off_jpeg(data)
     if data.startswith(_PNG_START):
         return _PNG_END not in data[-1024:]
-    if not data.startswith(_JPEG_START) or data.endswith(_JPEG_END):
-        return False
+    if _is_webp(data):
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    if data.startswith(_GIF_STARTS):
+        return _GIF_END not in data[-1024:]
+    if data.startswith(_BMP_START):
+        return len(data) < int.from_bytes(data[2:6], "little")
+    return False
+
+
+def _is_cut_off_jpeg(data: bytes) -> bool:
+    """Whether no end marker follows the header."""
     # Skip the header's segments: a thumbnail among them has an end marker of its own.
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
@@ -64,6 +97,17 @@ def _is_cut_off(data: bytes) -> bool:
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return True
+
+
+def cut_bottom(image: Image, rows: int) -> Image:
+    """`image` without its last `rows` rows, as a view.
+
+    Raises:
+      ImageError: no row is left.
+    """
+    if rows >= len(image):
+        raise ImageError(f"is {len(image)} pixels high, of which {rows} are to be cut off")
+    return image[: len(image) - rows]
 
 
 def resize(image: Image, size: int) -> Image:

@@ -1,0 +1,15 @@
+"""FGVC-Aircraft by the paper's recipe (§4.2); what is not set here has the paper's value by default.
+
+python -m fgr_jax.prepare --config=configs/aircraft.py
+python -m fgr_jax.main --config=configs/aircraft.py --workdir=runs/aircraft
+"""
+
+from fgr_jax.config import Config
+
+
+def get_config() -> Config:
+    config = Config()
+    config.data.name = "aircraft"
+    config.data.cut_bottom = 20  # the banner with the photographer's name
+    config.pretrained = "timm/resnet50.tv_in1k"  # torchvision's IMAGENET1K_V1
+    return config

@@ -1,0 +1,14 @@
+"""Stanford Dogs by the paper's recipe (§4.2); what is not set here has the paper's value by default.
+
+python -m fgr_jax.prepare --config=configs/dogs.py
+python -m fgr_jax.main --config=configs/dogs.py --workdir=runs/dogs
+"""
+
+from fgr_jax.config import Config
+
+
+def get_config() -> Config:
+    config = Config()
+    config.data.name = "dogs"
+    config.pretrained = "timm/resnet50.tv_in1k"  # torchvision's IMAGENET1K_V1
+    return config

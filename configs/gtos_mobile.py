@@ -1,0 +1,14 @@
+"""GTOS-mobile by the paper's recipe (§4.2); what is not set here has the paper's value by default.
+
+python -m fgr_jax.prepare --config=configs/gtos_mobile.py
+python -m fgr_jax.main --config=configs/gtos_mobile.py --workdir=runs/gtos_mobile
+"""
+
+from fgr_jax.config import Config
+
+
+def get_config() -> Config:
+    config = Config()
+    config.data.name = "gtos_mobile"
+    config.pretrained = "timm/resnet50.tv_in1k"  # torchvision's IMAGENET1K_V1
+    return config
