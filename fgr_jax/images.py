@@ -78,7 +78,7 @@ def _is_cut_off(data: bytes) -> bool:
     if _is_webp(data):
         return len(data) < 8 + int.from_bytes(data[4:8], "little")
     if data.startswith(_GIF_STARTS):
-        return _GIF_END not in data[-1024:]
+        return not data.rstrip(b"\0\r\n").endswith(_GIF_END)
     if data.startswith(_BMP_START):
         return len(data) < int.from_bytes(data[2:6], "little")
     return False

@@ -1,8 +1,12 @@
 """Decoding, resizing, cropping and flipping of real encoded pictures."""
 
+import io
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from fgr_jax import images
 
@@ -32,6 +36,71 @@ def test_grey_and_16_bit_pictures_become_rgb_of_8_bits() -> None:
     grey = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
     decoded = images.decode(cv2.imencode(".png", grey)[1].tobytes())
     np.testing.assert_array_equal(decoded, np.repeat((grey // 257)[..., None], 3, -1))
+
+
+def in_all_formats(picture: images.Image) -> dict[str, bytes]:
+    """What people bring, written by Pillow."""
+    image = Image.fromarray(picture)
+    other = Image.fromarray(255 - picture)
+    transparent = image.copy()
+    transparent.putalpha(128)
+    several = {"save_all": True, "append_images": [other]}
+
+    def written(kind: Image.Image, format: str, **options: Any) -> bytes:  # noqa: A002
+        buffer = io.BytesIO()
+        kind.save(buffer, format, **options)
+        return buffer.getvalue()
+
+    formats = {
+        "jpeg": written(image, "JPEG"),
+        "progressive jpeg": written(image, "JPEG", progressive=True),
+        "grey jpeg": written(image.convert("L"), "JPEG"),
+        "cmyk jpeg": written(image.convert("CMYK"), "JPEG"),
+        "png": written(image, "PNG"),
+        "grey png": written(image.convert("L"), "PNG"),
+        "black and white png": written(image.convert("1"), "PNG"),
+        "palette png": written(image.quantize(64), "PNG"),
+        "transparent png": written(transparent, "PNG"),
+        "transparent grey png": written(image.convert("LA"), "PNG"),
+        "animated png": written(image, "PNG", **several),
+        "webp": written(image, "WEBP"),
+        "lossless webp": written(image, "WEBP", lossless=True),
+        "transparent webp": written(transparent, "WEBP", lossless=True),
+        "animated webp": written(image, "WEBP", lossless=True, **several),
+        "bmp": written(image, "BMP"),
+        "gif": written(image, "GIF"),
+        "animated gif": written(image, "GIF", **several),
+    }
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[0x112] = orientation
+        for format in ("JPEG", "PNG", "WEBP"):  # noqa: A001
+            formats[f"{format} of orientation {orientation}"] = written(image, format, exif=exif)
+    return formats
+
+
+def test_every_format_is_decoded_as_pillow_does_it(picture: images.Image) -> None:
+    for name, data in in_all_formats(picture).items():
+        images.check(data)
+        decoded = images.decode(data).astype(int)
+        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        expected = np.asarray(upright.convert("RGB"))
+        assert decoded.shape == expected.shape, name
+        assert np.abs(decoded - expected).max() <= (2 if "cmyk" in name else 0), name
+
+
+def test_every_format_cut_off_is_found_without_decoding(picture: images.Image) -> None:
+    for data in in_all_formats(picture).values():
+        for kept in (10, len(data) // 3, len(data) * 9 // 10, len(data) - 1):
+            with pytest.raises(images.ImageError, match="is "):
+                images.check(data[:kept])
+
+
+def test_rows_are_cut_off_the_bottom(picture: images.Image) -> None:
+    np.testing.assert_array_equal(images.cut_bottom(picture, 20), picture[:-20])
+    np.testing.assert_array_equal(images.cut_bottom(picture, 0), picture)
+    with pytest.raises(images.ImageError, match="is 60 pixels high, of which 60 are to be cut"):
+        images.cut_bottom(picture, 60)
 
 
 def exif_orientation(value: int) -> bytes:

@@ -1,8 +1,10 @@
 """Unpacking archives that somebody else has made."""
 
+import lzma
 import re
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
@@ -13,6 +15,15 @@ from fgr_jax.errors import UserError
 _MOST_GROWTH = 20
 _HARMLESS_BYTES = 100 << 20
 _CHUNK = 1 << 20
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    ValueError,
+    NotADirectoryError,
+)
 _SUFFIXES = re.compile(r"\.(tar|tgz|tar\.gz|tar\.bz2|tar\.xz|zip)$")
 
 
@@ -49,22 +60,19 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], None]) -> None
                     file.write(chunk)
                     written += len(chunk)
                     progress(written)
-    except (
-        tarfile.TarError,
-        zipfile.BadZipFile,
-        EOFError,
-        ValueError,
-        NotADirectoryError,
-    ) as error:
-        raise UserError(
-            f"{archive} is damaged or cut off ({error}): delete it and bring it again"
-        ) from error
+            if target.stat().st_size != size:
+                raise EOFError(f"{name} ends early")
+    except _DAMAGED as error:
+        raise _damaged(archive, error) from error
     except OSError as error:
         if error.errno is not None:
             raise
-        raise UserError(  # gzip's and bz2's errors have no number
-            f"{archive} is damaged or cut off ({error}): delete it and bring it again"
-        ) from error
+        raise _damaged(archive, error) from error  # gzip's and bz2's errors have no number
+
+
+def _damaged(archive: Path, error: Exception) -> UserError:
+    reason = str(error).partition("\n")[0].rstrip(":")
+    return UserError(f"{archive} is damaged or cut off ({reason}): delete it and bring it again")
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
@@ -77,8 +85,13 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
                 if not info.is_dir():
                     yield info.filename, info.file_size, opened.open(info)
         return
-    with tarfile.open(archive, "r|*") as opened:
+    with tarfile.open(archive, "r:*") as opened:
         yield from _tar_members(opened, archive)
+        raw = opened.fileobj
+        if raw is None or raw.tell() < opened.offset + tarfile.BLOCKSIZE:
+            raise EOFError("it has no end mark")  # tarfile itself takes that for the end
+        while raw.read(_CHUNK):
+            pass  # to the end, where a compressed file has its checksum
 
 
 def _tar_members(opened: tarfile.TarFile, archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:

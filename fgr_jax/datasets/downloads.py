@@ -11,7 +11,7 @@ import requests
 
 from fgr_jax.errors import UserError
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 16
 _TIMEOUT = (20, 60)  # seconds to connect, and between two pieces
 
 
