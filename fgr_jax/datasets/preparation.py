@@ -272,7 +272,13 @@ def _store(
             config=variant,
         )
         _remove_unfinished(Path(building.data_dir).parent)
-        building.download_and_prepare()
+        try:
+            building.download_and_prepare()
+        except RuntimeError as error:  # array_record's carry the system's words, not its number
+            for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
+                if os.strerror(code) in str(error):
+                    raise OSError(code, os.strerror(code), str(data_dir)) from error
+            raise
     if building.duplicates:
         shown = "; ".join(
             f"{duplicate.test} is {duplicate.train}"
