@@ -101,8 +101,11 @@ def test_a_changed_folder_is_prepared_anew_and_an_unchanged_one_is_not(tmp_path:
     assert again.identity == first.identity
     assert {path: path.stat().st_mtime_ns for path in data_dir.rglob("*.array_record*")} == files
     (folder / "oak" / "new-0.png").write_bytes(picture(99))
+    more, _ = open_folder(folder, data_dir)
+    assert more.identity != first.identity
+    (folder / "oak" / "new-0.png").write_bytes(picture(100))
     changed, _ = open_folder(folder, data_dir)
-    assert changed.identity != first.identity
+    assert changed.identity != more.identity
 
 
 def test_it_trains_evaluates_and_names_its_classes(tiny: Config, tmp_path: Path) -> None:

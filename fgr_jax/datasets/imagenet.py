@@ -96,13 +96,12 @@ def _flat(
 
 
 def _synsets(meta: Path) -> dict[int, tuple[str, str]]:
-    """WordNet number and first word, by the devkit's own index; only what has no children."""
+    """WordNet number and first word, by the devkit's own index."""
     try:
         rows: Any = scipy.io.loadmat(str(meta), squeeze_me=True)["synsets"].reshape(-1)
         return {
             int(row["ILSVRC2012_ID"]): (str(row["WNID"]), str(row["words"]).partition(",")[0])
             for row in rows
-            if int(row["num_children"]) == 0
         }
     except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
         raise UserError(f"{meta} is damaged ({error}): bring it again") from error
