@@ -112,8 +112,8 @@ def _stepper(train: Any, state: TrainState, batch: DeviceBatch) -> Callable[[], 
 
     def step() -> None:
         nonlocal state
-        state, loss = train(state, batch)
-        jax.block_until_ready((state, loss))
+        state, record = train(state, batch)
+        jax.block_until_ready((state, record))
 
     return step
 

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import runpy
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -39,6 +40,8 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
+    except BrokenPipeError:  # whoever read our output has seen enough
+        os._exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno is None or not (error.errno in _DISK_FULL or error.filename):
             raise
@@ -91,22 +94,36 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
     return Invocation(holder.value, path, own_flags)
 
 
-def parse_flags(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> None:
+def parse_flags(
+    argv: Sequence[str],
+    usage: str,
+    own_flags: flags.FlagValues,
+    *,
+    positional: Sequence[str] = (),
+) -> list[str]:
     """Reads the flags of an entry point that takes no config, or of one whose config is read.
 
+    Returns:
+      The arguments without a name, one for each of `positional`.
+
     Raises:
-      UserError: an unknown flag, a missing one, or a value of the wrong type.
+      UserError: an unknown flag, a missing one, a value of the wrong type, too many or too few
+        arguments.
     """
     if _asks_for_help(argv):
         print(usage.rstrip())
         sys.exit(0)
     flags.FLAGS(argv[:1])  # Grain's worker processes want absl's own flags parsed, though unused
     try:
-        rest = own_flags(argv)
+        rest = own_flags(argv)[1:]
     except (flags.Error, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from error
-    if len(rest) > 1:
-        raise UserError(f"{rest[1]!r} is no flag: every argument has the form --name=value")
+    if len(rest) > len(positional):
+        extra = rest[len(positional)]
+        raise UserError(f"{extra!r} is no flag: every argument has the form --name=value")
+    if len(rest) < len(positional):
+        raise UserError(f"needs {' and '.join(positional)}; --help says what they are")
+    return rest
 
 
 def config_arguments(argv: Sequence[str]) -> list[str]:

@@ -88,6 +88,8 @@ class Runtime:
 
     decode_threads: int = 4  # in each process that decodes; about one for each of its cores
     decode_workers: int = 0  # processes that decode; 0: threads of the training process
+    devices: int = 0  # how many to use; 0: all
+    fingerprint_every: str = "100 steps"  # digests into fingerprints.jsonl; or "never"
 
 
 @dataclasses.dataclass(slots=True)
@@ -154,6 +156,7 @@ def validate(config: Config) -> None:
         "optimizer.weight_decay",
         "optimizer.decay_factor",
         "runtime.decode_workers",
+        "runtime.devices",
     ):
         require(name, fields[name] >= 0, "at least 0")
     for name in ("diversification.p_peak", "diversification.p_patch", "diversification.alpha"):
@@ -186,8 +189,9 @@ def validate(config: Config) -> None:
         "loss.gce_start",
         "optimizer.warmup",
         "optimizer.decay_every",
+        "runtime.fingerprint_every",
     ):
-        if name == "loss.gce_start" and fields[name] == NEVER:
+        if name in ("loss.gce_start", "runtime.fingerprint_every") and fields[name] == NEVER:
             continue
         try:
             number, _ = durations.parse(fields[name])

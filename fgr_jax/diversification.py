@@ -63,6 +63,11 @@ def diversify(
     return _diversify(key, maps, p_peak, p_patch, patch_size, alpha)
 
 
+def suppress_cells(maps: jax.Array, mask: jax.Array, alpha: float) -> jax.Array:
+    """Scales the cells of `maps` `[B, H, W, C]` by α where `mask` is true (eq. 7)."""
+    return jnp.where(mask, jnp.asarray(alpha, maps.dtype) * maps, maps)
+
+
 def class_scores(maps: jax.Array) -> jax.Array:
     """Global average pooling (eq. 8): `[B, H, W, C]` to scores `[B, C]`, in at least float32."""
     dtype = jnp.promote_types(maps.dtype, jnp.float32)
@@ -110,4 +115,4 @@ def _diversify(
     alpha: float,
 ) -> jax.Array:
     mask = _suppression_mask(key, jax.lax.stop_gradient(maps), p_peak, p_patch, patch_size)
-    return jnp.where(mask, jnp.asarray(alpha, maps.dtype) * maps, maps)
+    return suppress_cells(maps, mask, alpha)

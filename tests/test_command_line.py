@@ -1,5 +1,7 @@
 """What a person types, and what they are told when it is wrong."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from fgr_jax import command_line
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
+
+ROOT = Path(__file__).parent.parent
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 
@@ -143,3 +147,14 @@ def test_help_lists_every_field_of_the_config(capsys: pytest.CaptureFixture) -> 
     for name in config_lib.flat(Config()):
         assert f"  {name} = " in printed
     assert "data.name = 'cub'" in printed
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    arguments = [sys.executable, "-m", "fgr_jax.prepare", "--config=configs/cub.py", "--help"]
+    with subprocess.Popen(
+        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()

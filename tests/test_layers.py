@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "fgr_jax"
 
 # From the bottom up. A module may import from its own layer's package and from those above it here.
 LAYERS = [
-    ["errors", "diversification", "losses", "random_streams", "durations", "images"],
+    ["errors", "diversification", "losses", "random_streams", "durations", "images", "digests"],
     ["models"],
     ["config", "checkpoints"],
     ["datasets"],
@@ -18,7 +18,7 @@ LAYERS = [
     ["reporting"],
     ["training"],
     ["command_line"],
-    ["main", "prepare", "benchmark", "export_weights"],
+    ["main", "prepare", "verify", "benchmark", "export_weights"],
 ]
 
 

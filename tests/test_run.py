@@ -80,7 +80,8 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
     assert len(one) > 100
     for name in one:
         assert one[name].tobytes() == other[name].tobytes(), name
-    assert (ours / "metrics.jsonl").read_bytes() == (theirs / "metrics.jsonl").read_bytes()
+    for name in ("metrics.jsonl", "fingerprints.jsonl"):
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes()
 
 
 def assert_one_line_error(done: subprocess.CompletedProcess[str], *parts: str) -> None:

@@ -100,7 +100,7 @@ def test_the_step_is_network_block_and_gce_put_together(tiny: Config) -> None:
     gradients = pullback(jnp.asarray(map_gradient, jnp.float32))[0]
     expected = jax.tree.map(lambda w, g: w - 0.05 * (g + 1e-4 * w), before.params, gradients)
 
-    after, loss = steps.train(state, batch)
+    after, (loss, _) = steps.train(state, batch)
     np.testing.assert_allclose(loss, losses.mean(), rtol=1e-5)
     change = jax.tree.map(jnp.subtract, after.params, before.params)
     assert relative_difference(change, jax.tree.map(jnp.subtract, expected, before.params)) < 1e-4
@@ -128,13 +128,13 @@ def test_masked_examples_count_for_nothing_in_the_loss(tiny: Config) -> None:
     masked = {**batch, "mask": jnp.asarray(mask)}
     other_labels = np.where(mask, np.asarray(batch["label"]), 0).astype(np.int32)
     relabelled = {**masked, "label": jnp.asarray(other_labels)}
-    one, loss = steps.train(state, masked)
-    two, other_loss = steps.train(steps.init(), relabelled)
+    one, (loss, _) = steps.train(state, masked)
+    two, (other_loss, _) = steps.train(steps.init(), relabelled)
     assert float(loss) == float(other_loss)
     for ours, theirs in zip(as_numpy(one), as_numpy(two), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert int(one.epoch_totals.examples) == 5
-    whole_loss = steps.train(steps.init(), batch)[1]
+    whole_loss = steps.train(steps.init(), batch)[1].loss
     assert float(whole_loss) != float(loss)
 
 
@@ -193,9 +193,9 @@ def test_gce_takes_over_at_its_step(tiny: Config) -> None:
     for step in range(4):
         copies = [jax.tree.map(jnp.copy, state) for _ in range(2)]
         ce, gce = (
-            float(s.train(c, batch)[1]) for s, c in zip((never, always), copies, strict=True)
+            float(s.train(c, batch)[1].loss) for s, c in zip((never, always), copies, strict=True)
         )
-        state, loss = switching.train(state, batch)
+        state, (loss, _) = switching.train(state, batch)
         assert gce < ce
         np.testing.assert_allclose(float(loss), ce if step < 2 else gce, rtol=1e-5)
 
@@ -247,7 +247,7 @@ def test_ten_steps_overfit_one_batch(tiny: Config) -> None:
     batch = batch_of(8)
     losses = []
     for _ in range(15):
-        state, loss = steps.train(state, batch)
+        state, (loss, _) = steps.train(state, batch)
         losses.append(float(loss))
     assert losses[-1] < 0.2 < 1.0 < losses[0]
 
@@ -258,4 +258,4 @@ def test_a_nan_picture_gives_a_nan_loss(tiny: Config, label: int) -> None:
     poisoned = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params["classifier"])
     state = state.replace(params={**state.params, "classifier": poisoned})
     batch = {**batch_of(8), "label": jnp.full(8, label, jnp.int32)}
-    assert np.isnan(float(steps.train(state, batch)[1]))
+    assert np.isnan(float(steps.train(state, batch)[1].loss))

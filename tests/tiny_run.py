@@ -18,4 +18,5 @@ def tiny_config(data_dir: Path) -> Config:
     config.loss.k, config.loss.gce_start = 2, "1 epoch"
     config.optimizer.learning_rate = 0.05
     config.runtime.decode_threads = 2
+    config.runtime.fingerprint_every = "3 steps"
     return config

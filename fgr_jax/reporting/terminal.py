@@ -39,7 +39,7 @@ class Terminal:
         """A small table with its first column to the left and the others to the right."""
         drawn = table.Table(title=title, title_justify="left")
         for index, name in enumerate(header):
-            drawn.add_column(name, justify="left" if index == 0 else "right")
+            drawn.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
         for row in rows:
             drawn.add_row(*row)
         self._out.print(drawn)

@@ -15,6 +15,7 @@ class Due:
     epoch_line: bool
     evaluation: bool
     checkpoint: bool
+    fingerprint: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Calendar:
     gce_start_step: int | None  # steps with cross-entropy before GCE; None: never GCE
     evaluation_interval: Fraction
     checkpoint_interval: Fraction
+    fingerprint_interval: Fraction | None  # None: never
 
     @classmethod
     def of(cls, config: Config, examples: int) -> "Calendar":
@@ -40,6 +42,11 @@ class Calendar:
             ),
             evaluation_interval=durations.in_steps(config.evaluate_every, epoch),
             checkpoint_interval=durations.in_steps(config.checkpoint_every, epoch),
+            fingerprint_interval=(
+                None
+                if config.runtime.fingerprint_every == NEVER
+                else durations.in_steps(config.runtime.fingerprint_every, epoch)
+            ),
         )
 
     def due(self, step: int) -> Due:
@@ -49,6 +56,8 @@ class Calendar:
             epoch_line=last or durations.is_due(step, self.epoch),
             evaluation=last or durations.is_due(step, self.evaluation_interval),
             checkpoint=last or durations.is_due(step, self.checkpoint_interval),
+            fingerprint=self.fingerprint_interval is not None
+            and (last or durations.is_due(step, self.fingerprint_interval)),
         )
 
     def previous_epoch_line(self, step: int) -> int:

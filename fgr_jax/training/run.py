@@ -15,6 +15,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.input.pipeline import Batch, Share, training_batches
 from fgr_jax.input.source import open_splits
 from fgr_jax.models.cam_network import parameter_count
+from fgr_jax.reporting.fingerprint_log import FingerprintLog
 from fgr_jax.reporting.metrics_log import MetricsLog
 from fgr_jax.reporting.provenance import provenance
 from fgr_jax.reporting.terminal import Terminal
@@ -55,8 +56,8 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
     Raises:
       UserError: something the person can put right.
     """
-    # Devices: all of them, in a mesh of one axis.
-    mesh = data_mesh()
+    # Devices, in a mesh of one axis.
+    mesh = data_mesh(_devices(config.runtime.devices))
     if config.batch_size % mesh.size:
         raise UserError(
             f"--config.batch_size={config.batch_size}: must be a multiple of the number of devices, "
@@ -131,6 +132,7 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
     batches = training_batches(
         train_source, config.data, config.runtime, share, seed=config.seed, steps=remaining
     )
+    fingerprints = FingerprintLog(workdir, first_step=step)
     stopwatch = _Stopwatch()
     saved_step = step
     warned_of_chance = False
@@ -146,12 +148,15 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
             bar, f"--config.optimizer.learning_rate={config.optimizer.learning_rate}"
         )
         while step < calendar.total_steps and interruption.requested is None:
-            state, loss = steps.train(state, to_devices(next(batches)))
+            batch = to_devices(next(batches))
+            state, record = steps.train(state, batch)
             step += 1
-            losses.taken(step, loss)
+            losses.taken(step, record.loss)
             stopwatch.step_taken()
 
             due = calendar.due(step)
+            if due.fingerprint:
+                fingerprints.note(step, steps.fingerprint(state, batch, record))
             if not (due.epoch_line or due.evaluation or due.checkpoint):
                 continue
             losses.catch_up()
@@ -178,15 +183,24 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
             if len(line) > 2:
                 terminal.line("  ".join(line))
             if due.checkpoint:
+                fingerprints.write_pending()
                 losses.require_finite_weights(steps.is_finite(state), step)
                 checkpoints.save(step, state, test_top1=test_top1)
                 saved_step = step
             stopwatch.restart()
         if saved_step < step:  # interrupted, wherever that was
             losses.catch_up()
+            fingerprints.write_pending()
             losses.require_finite_weights(steps.is_finite(state), step)
             checkpoints.save(step, state, test_top1=None)
     return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)
+
+
+def _devices(wanted: int) -> list[jax.Device]:
+    devices = jax.devices()
+    if wanted > len(devices):
+        raise UserError(f"--config.runtime.devices={wanted}: there are {len(devices)} here")
+    return devices[: wanted or len(devices)]
 
 
 def _in_words(split: str, results: dict[str, float | int]) -> str:

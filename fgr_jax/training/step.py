@@ -18,7 +18,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from fgr_jax import random_streams
 from fgr_jax.config import Config
-from fgr_jax.diversification import class_scores, diversify
+from fgr_jax.digests import digest, digest_of_tree
+from fgr_jax.diversification import class_scores, suppress_cells, suppression_mask
 from fgr_jax.losses import cross_entropy, gradient_boosting_cross_entropy
 from fgr_jax.models.cam_network import CamNetwork
 
@@ -61,13 +62,21 @@ class TrainState(flax.struct.PyTreeNode):
     epoch_totals: Totals  # since the last line of metrics; here, so that a resumed epoch is whole
 
 
+class StepRecord(NamedTuple):
+    """What is kept of a training step beside the new state."""
+
+    loss: jax.Array  # of the batch, a mean
+    mask_digest: jax.Array  # of the suppression masks; zeros where the block is off
+
+
 class Steps(NamedTuple):
     """The compiled functions of a run."""
 
     init: Callable[[], TrainState]
     zeros: Callable[[], Totals]
     is_finite: Callable[[TrainState], jax.Array]  # whether all weights and statistics are numbers
-    train: Any  # jitted (TrainState, DeviceBatch) -> (TrainState, the batch's loss)
+    train: Any  # jitted (TrainState, DeviceBatch) -> (TrainState, StepRecord)
+    fingerprint: Any  # jitted (TrainState after the step, DeviceBatch, StepRecord) -> digests
     test: Any  # jitted (TrainState, DeviceBatch, Totals) -> Totals
 
 
@@ -148,36 +157,43 @@ def build_steps(
             return gce
         return jnp.where(step < gce_start_step, cross_entropy(scores, labels), gce)
 
+    def suppress(maps: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        block = config.diversification
+        if block.alpha == 1:
+            return maps, jnp.zeros(2, jnp.uint32)
+        mask = suppression_mask(
+            random_streams.stream_key(config.seed, "diversification", step),
+            jax.lax.stop_gradient(maps),
+            p_peak=block.p_peak,
+            p_patch=block.p_patch,
+            patch_size=block.patch_size,
+        )
+        return suppress_cells(maps, mask, block.alpha), digest(mask)
+
     @functools.partial(
         jax.jit,
         in_shardings=(everywhere, by_row),
         out_shardings=everywhere,
         donate_argnums=0,
     )
-    def train(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, jax.Array]:
-        def objective(params: Any) -> tuple[jax.Array, tuple[Any, Totals]]:
+    def train(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, StepRecord]:
+        def objective(params: Any) -> tuple[jax.Array, tuple[Any, Totals, jax.Array]]:
             maps, updates = network.apply(
                 {"params": params, "batch_stats": state.batch_stats},
                 normalise(batch["image"]),
                 train=True,
                 mutable=["batch_stats"],
             )
-            block = config.diversification
-            maps = diversify(
-                random_streams.stream_key(config.seed, "diversification", state.step),
-                maps,
-                p_peak=block.p_peak,
-                p_patch=block.p_patch,
-                patch_size=block.patch_size,
-                alpha=block.alpha,
-            )
+            maps, mask_digest = suppress(maps, state.step)
             scores = class_scores(maps)
             losses = training_loss(scores, batch["label"], state.step)
             totals = sum_over_examples(scores, losses, batch)
             mean_loss = totals.loss / jnp.maximum(totals.examples, 1)
-            return mean_loss, (updates["batch_stats"], totals)
+            return mean_loss, (updates["batch_stats"], totals, mask_digest)
 
-        gradients, (batch_stats, totals) = jax.grad(objective, has_aux=True)(state.params)
+        gradients, (batch_stats, totals, mask_digest) = jax.grad(objective, has_aux=True)(
+            state.params
+        )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         new_state = TrainState(
             step=state.step + 1,
@@ -186,7 +202,8 @@ def build_steps(
             opt_state=opt_state,
             epoch_totals=state.epoch_totals + totals,
         )
-        return new_state, totals.loss / jnp.maximum(totals.examples, 1)
+        loss = totals.loss / jnp.maximum(totals.examples, 1)
+        return new_state, StepRecord(loss, mask_digest)
 
     @functools.partial(
         jax.jit, in_shardings=(everywhere, by_row, everywhere), out_shardings=everywhere
@@ -198,8 +215,29 @@ def build_steps(
         losses = cross_entropy(scores, batch["label"])
         return totals + sum_over_examples(scores, losses, batch)
 
+    @functools.partial(
+        jax.jit, in_shardings=(everywhere, by_row, everywhere), out_shardings=everywhere
+    )
+    def fingerprint(
+        state: TrainState, batch: DeviceBatch, record: StepRecord
+    ) -> dict[str, jax.Array]:
+        return {
+            "images": digest(batch["image"]),
+            "labels": digest(batch["label"]) + digest(batch["mask"]),
+            "masks": record.mask_digest,
+            "loss": digest(record.loss),
+            "parameters": digest_of_tree((state.params, state.batch_stats)),
+        }
+
     zeros = jax.jit(Totals.zeros, out_shardings=everywhere)
-    return Steps(init=init, zeros=zeros, is_finite=_is_finite, train=train, test=test)
+    return Steps(
+        init=init,
+        zeros=zeros,
+        is_finite=_is_finite,
+        train=train,
+        fingerprint=fingerprint,
+        test=test,
+    )
 
 
 @jax.jit

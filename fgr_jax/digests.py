@@ -1,0 +1,63 @@
+"""Digests of arrays, computed where the arrays are: 64 bits that tell whether two are equal to the bit.
+
+Each element's bits are mixed with its index, and the results are added as integers modulo 2³². The sum
+does not depend on its order, so the digest of an array is the same on one device and spread over many.
+"""
+
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+_SALTS = (0x9E3779B9, 0x85EBCA6B)  # one for each half of the digest
+_UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
+
+
+def digest(array: jax.Array) -> jax.Array:
+    """The digest of an array of at most 32 bits to an element, uint32 `[2]`."""
+    bits = _bits(array)
+    index = _index(array.shape)
+    return jnp.stack([jnp.sum(_mix(bits ^ _mix(index + jnp.uint32(salt)))) for salt in _SALTS])
+
+
+def digest_of_tree(tree: Any) -> jax.Array:
+    """The digest of all leaves and their paths, uint32 `[2]`."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    total = jnp.zeros(2, jnp.uint32)
+    for path, leaf in leaves:
+        name = jnp.uint32(zlib.crc32(jax.tree_util.keystr(path).encode()))
+        total += _mix(digest(leaf) ^ _mix(name))
+    return total
+
+
+def as_hex(value: Any) -> str:
+    """A digest on the host, as 16 hexadecimal digits."""
+    high, low = (int(half) for half in value)
+    return f"{high:08x}{low:08x}"
+
+
+def _bits(array: jax.Array) -> jax.Array:
+    if array.dtype == jnp.bool_:
+        return array.astype(jnp.uint32)
+    unsigned = _UNSIGNED[array.dtype.itemsize]
+    return jax.lax.bitcast_convert_type(array, unsigned).astype(jnp.uint32)
+
+
+def _index(shape: tuple[int, ...]) -> jax.Array:
+    """The row-major index of every element modulo 2³², in the array's shape: nothing is gathered."""
+    index = jnp.zeros(shape, jnp.uint32)
+    stride = 1
+    for axis in reversed(range(len(shape))):
+        index += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
+        stride *= shape[axis]
+    return index
+
+
+def _mix(values: jax.Array) -> jax.Array:
+    """MurmurHash3's finaliser, a bijection of 32-bit words in which every bit depends on every bit."""
+    values = values ^ (values >> 16)
+    values = values * jnp.uint32(0x85EBCA6B)
+    values = values ^ (values >> 13)
+    values = values * jnp.uint32(0xC2B2AE35)
+    return values ^ (values >> 16)

@@ -1,0 +1,194 @@
+"""Compares two runs, or makes the experiment: does a run repeat to the bit on this machine?
+
+    python -m fgr_jax.verify RUN_A RUN_B
+    python -m fgr_jax.verify --config=configs/cub.py --steps=20 [--synthetic]
+
+The first form reads the fingerprints of two workdirs, and says whether they are the same run, or at
+which step they part, in what, and what is different in their configs, versions and devices. The second
+runs the config's first steps twice, with other numbers of threads and worker processes, killed and
+resumed, and on one device where there are several. --synthetic takes generated pictures and random
+weights.
+
+The exit status is 0 where all is as it should be, and 1 where it is not or could not be told.
+"""
+
+import json
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import flags
+from etils import epath
+
+from fgr_jax import checkpoints, command_line
+from fgr_jax.errors import UserError
+from fgr_jax.reporting import json_lines
+from fgr_jax.reporting.comparison import Comparison, compare
+from fgr_jax.reporting.fingerprint_log import FILE_NAME, STREAMS
+from fgr_jax.reporting.terminal import Terminal
+
+_SAME, _DIFFERENT = 0, 1
+# Of the streams, those that must not depend on the number of devices.
+_ON_ANY_DEVICES = ("images", "labels", "masks")
+_POLL = 0.02  # seconds
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit status."""
+    terminal = Terminal()
+    own = flags.FlagValues()
+    if not any(argument.lstrip("-").startswith("config") for argument in argv[1:]):
+        runs = command_line.parse_flags(argv, __doc__ or "", own, positional=("RUN_A", "RUN_B"))
+        return _compare_two(Path(runs[0]), Path(runs[1]), terminal)
+    flags.DEFINE_integer("steps", 20, "steps of each run", lower_bound=2, flag_values=own)
+    flags.DEFINE_bool("synthetic", False, "generated pictures, random weights", flag_values=own)
+    invocation = command_line.parse(argv, __doc__ or "", own)
+    config_arguments = command_line.config_arguments(argv)
+    if own.synthetic:
+        config_arguments += ["--config.data.name=synthetic/photographs", "--config.pretrained="]
+        config_arguments += ["--config.data.folder="]
+    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+        if own.synthetic:
+            config_arguments.append(f"--config.data.data_dir={folder}/data")
+        return _experiment(
+            config_arguments, own.steps, invocation.config.batch_size, Path(folder), terminal
+        )
+
+
+def _compare_two(one: Path, other: Path, terminal: Terminal) -> int:
+    comparison = compare(one, other)
+    shown = f"{len(comparison.steps):,} fingerprints of steps {comparison.steps[0]:,} to "
+    shown += f"{comparison.steps[-1]:,}"
+    if comparison.same:
+        terminal.line(f"the same run: {shown} are equal to the bit, and so are the metrics")
+    else:
+        _tell_where_they_part(comparison, shown, terminal)
+    if comparison.missing:
+        terminal.line(f"only one of them recorded {len(comparison.missing):,} of the steps between")
+    for difference in comparison.differences:
+        terminal.line(f"  different  {difference}")
+    if not comparison.differences:
+        terminal.line("  config, data, versions and devices are the same")
+    return _SAME if comparison.same else _DIFFERENT
+
+
+def _tell_where_they_part(comparison: Comparison, shown: str, terminal: Terminal) -> None:
+    first = comparison.first_parted
+    if first is None:
+        terminal.line(f"{shown} are equal to the bit, but the metrics differ")
+        return
+    step, stream = first
+    last = comparison.last_same_step
+    since = "from the start" if last is None else f"after step {last:,}, the last that is the same"
+    terminal.line(f"they part at step {step:,}, first in the {stream} ({since})")
+    for name in STREAMS:
+        at = comparison.parted.get(name)
+        terminal.line(f"  {name:<10} " + ("the same" if at is None else f"differ from step {at:,}"))
+
+
+def _experiment(
+    config_arguments: list[str], steps: int, batch_size: int, folder: Path, terminal: Terminal
+) -> int:
+    base = [
+        *[sys.executable, "-m", "fgr_jax.main", *config_arguments],
+        f"--config.duration={steps} steps",
+        f"--config.evaluate_every={steps} steps",
+        f"--config.data.test_split=test[:{batch_size}]",
+        "--config.runtime.fingerprint_every=1 steps",
+    ]
+    often = f"--config.checkpoint_every={max(1, steps // 4)} steps"
+    runs = {
+        "a second time": [often],
+        "1 thread": [often, "--config.runtime.decode_threads=1"],
+        "7 threads": [often, "--config.runtime.decode_threads=7"],
+        "2 worker processes": [often, "--config.runtime.decode_workers=2"],
+        "killed and resumed": [often],
+    }
+    if jax.device_count() > 1:
+        runs["on one device"] = [often, "--config.runtime.devices=1"]
+    first = folder / "first"
+    rows, all_well = [], True
+    with terminal.bar("running", len(runs) + 1, unit="runs", per=1) as bar:
+        _run([*base, often], first)
+        for done, (name, options) in enumerate(runs.items(), start=1):
+            bar.update(done, name)
+            workdir = folder / name.replace(" ", "-")
+            if name == "killed and resumed":
+                _kill_at([*base, *options], workdir, step=max(1, steps // 2))
+            _run([*base, *options], workdir)
+            comparison = compare(first, workdir)
+            promised = _ON_ANY_DEVICES if name == "on one device" else STREAMS
+            well = not set(promised) & comparison.parted.keys() and len(comparison.steps) == steps
+            all_well &= well
+            cells = [
+                "same" if at is None else f"from step {at}"
+                for at in (comparison.parted.get(stream) for stream in STREAMS)
+            ]
+            if "parameters" in comparison.parted:
+                cells[-1] += f", by {_relative_difference(first, workdir):.1e}"
+            rows.append((name, *cells, "yes" if well else "NO"))
+    terminal.table(
+        f"{steps} steps against a first run", rows, header=("run", *STREAMS, "as promised")
+    )
+    if jax.device_count() > 1:
+        terminal.line(
+            "On other numbers of devices the loss and the parameters may differ by the order of sums."
+        )
+    terminal.line("as promised" if all_well else "NOT as promised: see the table")
+    return _SAME if all_well else _DIFFERENT
+
+
+def _run(command: list[str], workdir: Path) -> None:
+    done = subprocess.run(
+        [*command, f"--workdir={workdir}"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    if done.returncode:
+        reason = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]
+        raise UserError(
+            f"{shlex.join(command[1:])} ended with status {done.returncode}: "
+            + reason.removeprefix("error: ")
+        )
+
+
+def _kill_at(command: list[str], workdir: Path, *, step: int) -> None:
+    """Starts a run and kills it, without a warning, once it has recorded `step`."""
+    process = subprocess.Popen(
+        [*command, f"--workdir={workdir}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while process.poll() is None:
+            try:
+                records = json_lines.read(workdir / FILE_NAME)
+            except json.JSONDecodeError:
+                records = []
+            if records and records[-1]["step"] >= step:
+                break
+            time.sleep(_POLL)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def _relative_difference(one: Path, other: Path) -> float:
+    """‖a − b‖ / ‖b‖ over all parameters of the last checkpoints."""
+    ours, theirs = (
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state["params"])])
+        for state in (
+            checkpoints.read_latest(epath.Path(workdir) / "checkpoints") for workdir in (one, other)
+        )
+    )
+    return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+
+
+if __name__ == "__main__":
+    command_line.run(main)

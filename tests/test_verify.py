@@ -1,0 +1,232 @@
+"""`verify` finds planted faults: each named with the right step and the right stream."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tiny_run import QUIET, tiny_config
+
+from fgr_jax import random_streams
+from fgr_jax.config import Config
+from fgr_jax.errors import UserError
+from fgr_jax.input import pipeline
+from fgr_jax.reporting.comparison import compare
+from fgr_jax.training import run as run_lib
+from fgr_jax.training import step as step_lib
+
+ROOT = Path(__file__).parent.parent
+FAULTY_STEP = 5
+
+
+def short_config(data_dir: Path) -> Config:
+    config = tiny_config(data_dir)
+    config.duration = "9 steps"
+    config.loss.gce_start = "3 steps"
+    config.runtime.fingerprint_every = "1 steps"
+    return config
+
+
+@pytest.fixture
+def config(data_dir: Path) -> Config:
+    return short_config(data_dir)
+
+
+@pytest.fixture(scope="module")
+def sound(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a run without a fault."""
+    workdir = tmp_path_factory.mktemp("sound") / "run"
+    run_lib.train(short_config(data_dir), workdir, QUIET)
+    return workdir
+
+
+def flip_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = pipeline.training_batches
+
+    def faulty(*arguments: Any, **options: Any) -> Any:
+        for step, batch in enumerate(batches(*arguments, **options), start=1):
+            if step == FAULTY_STEP:
+                batch["image"][3, 7, 9, 1] ^= 1
+            yield batch
+
+    monkeypatch.setattr(run_lib, "training_batches", faulty)
+
+
+def change_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = pipeline.training_batches
+
+    def faulty(*arguments: Any, **options: Any) -> Any:
+        for step, batch in enumerate(batches(*arguments, **options), start=1):
+            if step == FAULTY_STEP:
+                batch["label"][2] = (batch["label"][2] + 1) % 4
+            yield batch
+
+    monkeypatch.setattr(run_lib, "training_batches", faulty)
+
+
+def flip_a_mask_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    draw, key_of = step_lib.suppression_mask, random_streams.stream_key
+    steps: list[Any] = []
+
+    def remember(seed: int, stream: str, step: Any = 0) -> Any:
+        if stream == "diversification":
+            steps.append(step)
+        return key_of(seed, stream, step)
+
+    def faulty(key: Any, maps: Any, **options: Any) -> Any:
+        mask = draw(key, maps, **options)
+        return mask.at[1, 0, 1, 2].set(mask[1, 0, 1, 2] ^ (steps[-1] == FAULTY_STEP - 1))
+
+    monkeypatch.setattr(random_streams, "stream_key", remember)
+    monkeypatch.setattr(step_lib, "suppression_mask", faulty)
+
+
+def flip_a_parameter_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = step_lib.build_steps
+
+    def faulty_build(*arguments: Any, **options: Any) -> Any:
+        steps = build(*arguments, **options)
+
+        def train(state: Any, batch: Any) -> Any:
+            new, record = steps.train(state, batch)
+            if int(new.step) != FAULTY_STEP:
+                return new, record
+            bias = new.params["classifier"]["bias"]
+            bits = (
+                jax.lax.bitcast_convert_type(bias, jnp.uint32)
+                .at[0]
+                .set(jax.lax.bitcast_convert_type(bias, jnp.uint32)[0] ^ 1)
+            )
+            faulty = jax.lax.bitcast_convert_type(bits, jnp.float32)
+            params = {**new.params, "classifier": {**new.params["classifier"], "bias": faulty}}
+            return new.replace(params=params), record
+
+        return steps._replace(train=train)
+
+    monkeypatch.setattr(run_lib, "build_steps", faulty_build)
+
+
+FAULTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
+    "one flipped pixel": (flip_a_pixel, "images"),
+    "another label": (change_a_label, "labels"),
+    "one mask bit": (flip_a_mask_bit, "masks"),
+    "one parameter bit": (flip_a_parameter_bit, "parameters"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_named(
+    config: Config, sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    plant, stream = FAULTS[fault]
+    plant(monkeypatch)
+    run_lib.train(config, tmp_path / "faulty", QUIET)
+    comparison = compare(sound, tmp_path / "faulty")
+    assert comparison.first_parted == (FAULTY_STEP, stream)
+    assert comparison.last_same_step == FAULTY_STEP - 1
+    assert not comparison.differences
+    assert not comparison.same
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "stream"),
+    [
+        ("optimizer.learning_rate", 0.06, "parameters"),
+        ("seed", 1, "images"),
+        ("diversification.p_patch", 0.4, "masks"),
+        ("loss.gce_start", "0 steps", "loss"),
+    ],
+)
+def test_another_config_is_named(
+    config: Config, sound: Path, tmp_path: Path, field: str, value: Any, stream: str
+) -> None:
+    section, _, name = field.rpartition(".")
+    setattr(getattr(config, section) if section else config, name, value)
+    run_lib.train(config, tmp_path / "other", QUIET)
+    comparison = compare(sound, tmp_path / "other")
+    assert comparison.first_parted == (1, stream)
+    assert any(line.startswith(f"config.{field}: ") for line in comparison.differences)
+
+
+def test_the_same_run_is_the_same(config: Config, sound: Path, tmp_path: Path) -> None:
+    config.runtime = dataclasses.replace(config.runtime, decode_threads=5)
+    run_lib.train(config, tmp_path / "again", QUIET)
+    comparison = compare(sound, tmp_path / "again")
+    assert comparison.same
+    assert comparison.steps == list(range(1, 10))
+    assert comparison.differences == ["config.runtime.decode_threads: 2 and 5"]
+
+
+def verify(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fgr_jax.verify", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_the_command_compares_two_runs(config: Config, sound: Path, tmp_path: Path) -> None:
+    done = verify(sound, sound)
+    assert done.returncode == 0, done.stderr
+    assert "the same run: 9 fingerprints of steps 1 to 9 are equal to the bit" in done.stdout
+    config.optimizer.learning_rate = 0.06
+    run_lib.train(config, tmp_path / "other", QUIET)
+    done = verify(sound, tmp_path / "other")
+    assert done.returncode == 1
+    assert "they part at step 1, first in the parameters (from the start)" in done.stdout
+    assert "different  config.optimizer.learning_rate: 0.05 and 0.06" in done.stdout
+    done = verify(sound)
+    assert (done.returncode, done.stderr) == (
+        1,
+        "error: needs RUN_A and RUN_B; --help says what they are\n",
+    )
+
+
+def test_what_cannot_be_compared(sound: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no workdir of a run"):
+        compare(sound, tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("config.json", "data.json"):
+        (other / name).write_text((sound / name).read_text())
+    with pytest.raises(UserError, match=r"has no fingerprints.jsonl: run it with"):
+        compare(sound, other)
+    record = json.loads((sound / "fingerprints.jsonl").read_text().splitlines()[0])
+    (other / "fingerprints.jsonl").write_text(json.dumps({**record, "step": 77}) + "\n")
+    with pytest.raises(UserError, match="no fingerprints of the same step"):
+        compare(sound, other)
+
+
+def test_the_experiment(data_dir: Path) -> None:
+    """On two devices, by the command, on the small config."""
+    written = ROOT / "configs" / "quickstart.py"
+    options = {
+        "batch_size": 8,
+        "data.name": "synthetic/tiny",
+        "data.data_dir": data_dir,
+        "data.resize": 36,
+        "data.crop": 32,
+        "network.width": 0.125,
+        "loss.k": 2,
+        "loss.gce_start": "2 steps",
+    }
+    flags = [f"--config.{name}={value}" for name, value in options.items()]
+    done = subprocess.run(
+        [sys.executable, "-m", "fgr_jax.verify", f"--config={written}", "--steps=6", *flags],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "2"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "on one device" in done.stdout
+    assert "as promised" in done.stdout.splitlines()[-1]
+    assert "NOT" not in done.stdout
