@@ -38,13 +38,13 @@ def any_array(draw: st.DrawFn) -> np.ndarray:
     return draw(arrays.arrays(dtype, shape))
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(any_array())
 def test_it_is_what_it_is_said_to_be(array: np.ndarray) -> None:
     assert as_hex(digest(jnp.asarray(array))) == reference(array)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(any_array(), st.data())
 def test_one_flipped_bit_shows(array: np.ndarray, data: st.DataObject) -> None:
     flipped = array.copy()

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import pytest
 from tiny_run import QUIET, tiny_config
 
-from fgr_jax import random_streams
+from fgr_jax import diversification, random_streams
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.input import pipeline
@@ -72,7 +72,7 @@ def change_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def flip_a_mask_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw, key_of = step_lib.suppression_mask, random_streams.stream_key
+    draw, key_of = diversification.suppression_mask, random_streams.stream_key
     steps: list[Any] = []
 
     def remember(seed: int, stream: str, step: Any = 0) -> Any:
@@ -205,6 +205,7 @@ def test_what_cannot_be_compared(sound: Path, tmp_path: Path) -> None:
         compare(sound, other)
 
 
+@pytest.mark.long
 def test_the_experiment(data_dir: Path) -> None:
     """On two devices, by the command, on the small config."""
     written = ROOT / "configs" / "quickstart.py"

@@ -76,7 +76,9 @@ class Cub(PictureBuilder):
 
 def _class_names(path: Path) -> list[str]:
     """`classes.txt` says "1 001.Black_footed_Albatross"."""
-    return [name.partition(".")[2] or name for name in _by_number(path).values()]
+    names = _by_number(path)
+    by_label = {from_one(number, len(names), str(path)): name for number, name in names.items()}
+    return [by_label[label].partition(".")[2] or by_label[label] for label in range(len(names))]
 
 
 def _by_number(path: Path, fields: int = 2) -> dict[str, str]:

@@ -48,8 +48,9 @@ def print_summary(workdir: Path, class_count: int, licence: str, terminal: Termi
         ("metrics.jsonl", "every result, a line each"),
         ("timings.jsonl", "how fast it went"),
         ("tensorboard/", f"curves: tensorboard --logdir={workdir}"),
+        ("fingerprints.jsonl", "digests, to compare runs with: python -m fgr_jax.verify"),
         ("config.json", "every field of the config"),
         ("classes.json", "the names of the classes"),
         ("provenance.jsonl", "versions, devices and code, a line for each start"),
     ):
-        terminal.line(f"  {name:<17} {what}")
+        terminal.line(f"  {name:<18} {what}")
