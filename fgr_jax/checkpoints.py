@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -154,8 +155,23 @@ def read_latest(directory: epath.Path) -> dict[str, Any]:
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
     with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
-        tree = checkpointer.restore(directory / str(step) / "default")
-    return jax.tree.map(np.asarray, tree)
+        folder = directory / str(step) / "default"
+        # As NumPy arrays: the devices that wrote them may not be here.
+        with _without_warnings():  # of metadata that a checkpoint of one item does not have
+            shapes = checkpointer.metadata(folder).item_metadata.tree
+        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+        return checkpointer.restore(folder, like)
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _RaisedAnyway(logging.Filter):

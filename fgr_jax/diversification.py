@@ -6,6 +6,8 @@ At test time the maps are used as they are: do not call this module then.
 """
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,11 +65,6 @@ def diversify(
     return _diversify(key, maps, p_peak, p_patch, patch_size, alpha)
 
 
-def suppress_cells(maps: jax.Array, mask: jax.Array, alpha: float) -> jax.Array:
-    """Scales the cells of `maps` `[B, H, W, C]` by α where `mask` is true (eq. 7)."""
-    return jnp.where(mask, jnp.asarray(alpha, maps.dtype) * maps, maps)
-
-
 def class_scores(maps: jax.Array) -> jax.Array:
     """Global average pooling (eq. 8): `[B, H, W, C]` to scores `[B, C]`, in at least float32."""
     dtype = jnp.promote_types(maps.dtype, jnp.float32)
@@ -85,24 +82,48 @@ def _check(maps: jax.Array, p_peak: float, p_patch: float, patch_size: int) -> N
         raise ValueError(f"patch_size must be at least 1, got {patch_size}")
 
 
-@functools.partial(jax.jit, static_argnames="patch_size")
-def _suppression_mask(
-    key: jax.Array, maps: jax.Array, p_peak: float, p_patch: float, patch_size: int
-) -> jax.Array:
-    batch, height, width, classes = maps.shape
+class Draws(NamedTuple):
+    """The random part of a suppression mask. Which cells are peaks is not in it: the maps say that."""
+
+    peaks: jax.Array  # bool `[B, 1, 1, C]`: whether a map's peaks are suppressed, eq. 2
+    cells: (
+        jax.Array
+    )  # bool `[B, H, W, C]`: whether a cell is suppressed unless it is a peak, eqs. 3, 4
+
+
+def draw(
+    key: jax.Array, shape: Sequence[int], *, p_peak: float, p_patch: float, patch_size: int
+) -> Draws:
+    """Draws what `suppression_mask` draws for maps of `shape` (B, H, W, C)."""
+    batch, height, width, classes = shape
     rows, columns = -(-height // patch_size), -(-width // patch_size)
     peak_key, patch_key = jax.random.split(key)
-
-    peaks = maps == jnp.max(maps, axis=(1, 2), keepdims=True)  # eq. 1
-    suppress_peaks = jax.random.bernoulli(peak_key, p_peak, (batch, 1, 1, classes))  # eq. 2
-    suppress_patch = jax.random.bernoulli(  # eqs. 3, 4
-        patch_key, p_patch, (batch, rows, columns, classes)
-    )
+    suppress_peaks = jax.random.bernoulli(peak_key, p_peak, (batch, 1, 1, classes))
+    suppress_patch = jax.random.bernoulli(patch_key, p_patch, (batch, rows, columns, classes))
     suppress_cell = jnp.broadcast_to(
         suppress_patch[:, :, None, :, None, :],
         (batch, rows, patch_size, columns, patch_size, classes),
     ).reshape(batch, rows * patch_size, columns * patch_size, classes)[:, :height, :width]
-    return jnp.where(peaks, suppress_peaks, suppress_cell)  # eqs. 5, 6
+    return Draws(suppress_peaks, suppress_cell)
+
+
+def suppress(maps: jax.Array, draws: Draws, alpha: float) -> jax.Array:
+    """Scales the cells of `maps` `[B, H, W, C]` that `draws` suppresses by α (eq. 7)."""
+    mask = _mask(jax.lax.stop_gradient(maps), draws)
+    return jnp.where(mask, jnp.asarray(alpha, maps.dtype) * maps, maps)
+
+
+def _mask(maps: jax.Array, draws: Draws) -> jax.Array:
+    peaks = maps == jnp.max(maps, axis=(1, 2), keepdims=True)  # eq. 1
+    return jnp.where(peaks, draws.peaks, draws.cells)  # eqs. 5, 6
+
+
+@functools.partial(jax.jit, static_argnames="patch_size")
+def _suppression_mask(
+    key: jax.Array, maps: jax.Array, p_peak: float, p_patch: float, patch_size: int
+) -> jax.Array:
+    draws = draw(key, maps.shape, p_peak=p_peak, p_patch=p_patch, patch_size=patch_size)
+    return _mask(maps, draws)
 
 
 @functools.partial(jax.jit, static_argnames="patch_size")
@@ -114,5 +135,5 @@ def _diversify(
     patch_size: int,
     alpha: float,
 ) -> jax.Array:
-    mask = _suppression_mask(key, jax.lax.stop_gradient(maps), p_peak, p_patch, patch_size)
-    return suppress_cells(maps, mask, alpha)
+    draws = draw(key, maps.shape, p_peak=p_peak, p_patch=p_patch, patch_size=patch_size)
+    return suppress(maps, draws, alpha)

@@ -4,15 +4,21 @@
 
 Run the same command again to go on where it stopped. The results are in DIR, by default in
 runs/<name of the config>.
+
+Several processes train one network, each with its own devices, when all are started with
+--distributed (on Cloud TPU VMs and under Slurm), or with --coordinator=HOST:PORT --process_count=N
+--process_id=I. Those that do not come within --join_timeout seconds are given up. DIR must be a folder
+that all of them see.
 """
 
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import jax
 from absl import flags
 
-from fgr_jax import command_line
+from fgr_jax import command_line, processes
 from fgr_jax.errors import UserError
 from fgr_jax.input.source import NotPreparedError
 from fgr_jax.reporting.summary import print_summary
@@ -24,9 +30,18 @@ def main(argv: Sequence[str]) -> int:
     """Returns the exit status: 0 where the run is finished, 128 + n where signal n stopped it."""
     own_flags = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "where the results go", flag_values=own_flags)
+    flags.DEFINE_bool("distributed", False, "be one of several processes", flag_values=own_flags)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=own_flags)
+    flags.DEFINE_integer("process_count", None, "how many", flag_values=own_flags)
+    flags.DEFINE_integer("process_id", None, "which one, from 0", flag_values=own_flags)
+    flags.DEFINE_integer("join_timeout", 300, "in seconds", lower_bound=1, flag_values=own_flags)
     invocation = command_line.parse(argv, __doc__ or "", own_flags)
+    ours = invocation.flags
+    where = (ours.coordinator, ours.process_count, ours.process_id)
+    if ours.distributed or any(value is not None for value in where):
+        processes.join(*where, timeout_s=ours.join_timeout)
     workdir = Path(invocation.flags.workdir or Path("runs") / invocation.config_path.stem)
-    terminal = Terminal()
+    terminal = Terminal(quiet=jax.process_index() > 0)
     try:
         outcome = train(invocation.config, workdir, terminal)
     except NotPreparedError as error:
@@ -39,8 +54,11 @@ def main(argv: Sequence[str]) -> int:
             f"stopped after step {outcome.step:,} of {outcome.total_steps:,} and saved; the same "
             "command goes on from there"
         )
+        processes.leave()
         return 128 + outcome.interrupted_by
-    print_summary(workdir, outcome.class_count, outcome.licence, terminal)
+    if jax.process_index() == 0:
+        print_summary(workdir, outcome.class_count, outcome.licence, terminal)
+    processes.leave()
     return 0
 
 

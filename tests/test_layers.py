@@ -9,7 +9,16 @@ PACKAGE = Path(__file__).parent.parent / "fgr_jax"
 
 # From the bottom up. A module may import from its own layer's package and from those above it here.
 LAYERS = [
-    ["errors", "diversification", "losses", "random_streams", "durations", "images", "digests"],
+    [
+        "errors",
+        "diversification",
+        "losses",
+        "random_streams",
+        "durations",
+        "images",
+        "digests",
+        "processes",
+    ],
     ["models"],
     ["config", "checkpoints"],
     ["datasets"],

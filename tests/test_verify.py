@@ -72,7 +72,7 @@ def change_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def flip_a_mask_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    draw, key_of = diversification.suppression_mask, random_streams.stream_key
+    draw, key_of = diversification.draw, random_streams.stream_key
     steps: list[Any] = []
 
     def remember(seed: int, stream: str, step: Any = 0) -> Any:
@@ -80,12 +80,13 @@ def flip_a_mask_bit(monkeypatch: pytest.MonkeyPatch) -> None:
             steps.append(step)
         return key_of(seed, stream, step)
 
-    def faulty(key: Any, maps: Any, **options: Any) -> Any:
-        mask = draw(key, maps, **options)
-        return mask.at[1, 0, 1, 2].set(mask[1, 0, 1, 2] ^ (steps[-1] == FAULTY_STEP - 1))
+    def faulty(*arguments: Any, **options: Any) -> Any:
+        draws = draw(*arguments, **options)
+        flip = steps[-1] == FAULTY_STEP - 1
+        return draws._replace(cells=draws.cells.at[1, 0, 1, 2].set(draws.cells[1, 0, 1, 2] ^ flip))
 
     monkeypatch.setattr(random_streams, "stream_key", remember)
-    monkeypatch.setattr(step_lib, "suppression_mask", faulty)
+    monkeypatch.setattr(step_lib, "draw", faulty)
 
 
 def flip_a_parameter_bit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,21 +14,26 @@ STREAMS = ("images", "labels", "masks", "loss", "parameters")
 
 
 class FingerprintLog:
-    """Appends to the file in a workdir, from `first_step` on. Nothing waits for the devices."""
+    """Appends to the file in a workdir, from `first_step` on; where not `writes`, does nothing."""
 
-    def __init__(self, workdir: Path, *, first_step: int):
+    def __init__(self, workdir: Path, *, first_step: int, writes: bool = True):
         self._path = workdir / FILE_NAME
+        self._writes = writes
         self._pending: tuple[int, dict[str, jax.Array]] | None = None
-        json_lines.cut_off_after(self._path, first_step)
+        if writes:
+            json_lines.cut_off_after(self._path, first_step)
 
     def note(self, step: int, digests: dict[str, jax.Array]) -> None:
-        """Keeps the digests of `step`, one for each of STREAMS, and writes those of the step before."""
+        """Keeps the digests of `step`, one for each of STREAMS, and writes those noted before.
+
+        So nothing waits for the devices.
+        """
         self.write_pending()
         self._pending = (step, digests)
 
     def write_pending(self) -> None:
         """Waits for the digests that were noted last and writes them."""
-        if self._pending is None:
+        if self._pending is None or not self._writes:
             return
         step, digests = self._pending
         self._pending = None

@@ -15,6 +15,8 @@ from fgr_jax.errors import UserError
 from fgr_jax.input.pipeline import Batch, Share, training_batches
 from fgr_jax.input.source import open_splits
 from fgr_jax.models.cam_network import parameter_count
+from fgr_jax.processes import agreed_integer, once_for_all
+from fgr_jax.reporting import json_lines
 from fgr_jax.reporting.fingerprint_log import FingerprintLog
 from fgr_jax.reporting.metrics_log import MetricsLog
 from fgr_jax.reporting.provenance import provenance
@@ -92,8 +94,9 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
     )
 
     # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
-    workdir_lib.check(workdir, config, train_source.identity, class_names)
-    step = latest_step(epath.Path(workdir) / "checkpoints") or 0
+    run = (workdir, config, train_source.identity, class_names)
+    once_for_all(lambda: workdir_lib.check(*run))
+    step = agreed_integer(latest_step(epath.Path(workdir) / "checkpoints") or 0)
     outcome = Outcome(step, calendar.total_steps, len(class_names), train_source.licence)
     if step == calendar.total_steps:
         terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
@@ -107,11 +110,13 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
         variables, start = start_from(config.pretrained, variables)
         state = state.replace(**jax.device_put(variables, replicated(mesh)))
 
-    workdir_lib.claim(workdir, config, train_source.identity, class_names)
+    once_for_all(lambda: workdir_lib.claim(*run))
     checkpoints = Checkpoints(epath.Path(workdir.absolute()) / "checkpoints")
     if step:
         state = checkpoints.restore(step, state)
-    workdir_lib.append_json_line(workdir / "provenance.jsonl", {"step": step, **provenance()})
+    writes = jax.process_index() == 0
+    if writes:
+        json_lines.append(workdir / "provenance.jsonl", {"step": step, **provenance()})
     cells = network.map_size(config.data.crop)
     terminal.line(
         f"data      {train_source.data_set}: {len(train_source):,} training and "
@@ -132,13 +137,13 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
     batches = training_batches(
         train_source, config.data, config.runtime, share, seed=config.seed, steps=remaining
     )
-    fingerprints = FingerprintLog(workdir, first_step=step)
+    fingerprints = FingerprintLog(workdir, first_step=step, writes=writes)
     stopwatch = _Stopwatch()
     saved_step = step
     warned_of_chance = False
     with (
         checkpoints,
-        MetricsLog(workdir, first_step=step) as log,
+        MetricsLog(workdir, first_step=step, writes=writes) as log,
         Interruption(terminal.warn) as interruption,
         terminal.bar(
             "training", calendar.total_steps, start=step, unit="images", per=config.batch_size
@@ -147,7 +152,7 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
         losses = LossWatch(
             bar, f"--config.optimizer.learning_rate={config.optimizer.learning_rate}"
         )
-        while step < calendar.total_steps and interruption.requested is None:
+        while step < calendar.total_steps and not interruption.is_due(step):
             batch = to_devices(next(batches))
             state, record = steps.train(state, batch)
             step += 1
@@ -198,6 +203,10 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
 
 def _devices(wanted: int) -> list[jax.Device]:
     devices = jax.devices()
+    if wanted and jax.process_count() > 1:
+        raise UserError(
+            f"--config.runtime.devices={wanted}: with several processes all devices are used"
+        )
     if wanted > len(devices):
         raise UserError(f"--config.runtime.devices={wanted}: there are {len(devices)} here")
     return devices[: wanted or len(devices)]

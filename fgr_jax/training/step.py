@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from fgr_jax import random_streams
 from fgr_jax.config import Config
 from fgr_jax.digests import digest, digest_of_tree
-from fgr_jax.diversification import class_scores, suppress_cells, suppression_mask
+from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy, gradient_boosting_cross_entropy
 from fgr_jax.models.cam_network import CamNetwork
 
@@ -66,7 +66,7 @@ class StepRecord(NamedTuple):
     """What is kept of a training step beside the new state."""
 
     loss: jax.Array  # of the batch, a mean
-    mask_digest: jax.Array  # of the suppression masks; zeros where the block is off
+    mask_digest: jax.Array  # of the draws of the masks; zeros where the block is off
 
 
 class Steps(NamedTuple):
@@ -81,9 +81,13 @@ class Steps(NamedTuple):
 
 
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of one axis, "batch", over all devices of all processes."""
+    """A mesh of one axis, "batch", over all devices of all processes, those of a process together.
+
+    In this order, and in no other, process p's rows are the p-th share of the global batch.
+    """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh((len(devices),), ("batch",), (AxisType.Auto,), devices=devices)
+    in_order = sorted(devices, key=lambda device: (device.process_index, device.id))
+    return Mesh(np.asarray(in_order), ("batch",), axis_types=(AxisType.Auto,))
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
@@ -157,18 +161,19 @@ def build_steps(
             return gce
         return jnp.where(step < gce_start_step, cross_entropy(scores, labels), gce)
 
-    def suppress(maps: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def diversified(maps: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The maps after the block, and a digest of what it drew."""
         block = config.diversification
         if block.alpha == 1:
             return maps, jnp.zeros(2, jnp.uint32)
-        mask = suppression_mask(
+        draws = draw(
             random_streams.stream_key(config.seed, "diversification", step),
-            jax.lax.stop_gradient(maps),
+            maps.shape,
             p_peak=block.p_peak,
             p_patch=block.p_patch,
             patch_size=block.patch_size,
         )
-        return suppress_cells(maps, mask, block.alpha), digest(mask)
+        return suppress(maps, draws, block.alpha), digest_of_tree(draws)
 
     @functools.partial(
         jax.jit,
@@ -184,7 +189,7 @@ def build_steps(
                 train=True,
                 mutable=["batch_stats"],
             )
-            maps, mask_digest = suppress(maps, state.step)
+            maps, mask_digest = diversified(maps, state.step)
             scores = class_scores(maps)
             losses = training_loss(scores, batch["label"], state.step)
             totals = sum_over_examples(scores, losses, batch)

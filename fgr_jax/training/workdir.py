@@ -73,12 +73,6 @@ def claim(workdir: Path, config: Config, data: str, class_names: list[str]) -> N
     write_json(workdir / _CONFIG, config_lib.flat(config))
 
 
-def append_json_line(path: Path, value: Any) -> None:
-    """Adds `value` as a line."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value) + "\n")
-
-
 def write_json(path: Path, value: Any) -> None:
     """Writes `value`, whole or not at all."""
     unfinished = path.with_name(path.name + ".unfinished")

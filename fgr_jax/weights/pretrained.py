@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 
 from fgr_jax import checkpoints
 from fgr_jax.errors import UserError
+from fgr_jax.processes import once_for_all
 from fgr_jax.weights.torchvision_layout import (
     Tensors,
     Variables,
@@ -37,23 +38,15 @@ def start_from(pretrained: str, variables: Variables) -> tuple[Variables, str]:
       UserError: there is no such file, it is damaged, or it does not fit.
     """
     # One process reads (and fetches), all get the same: the hub is asked once.
-    started, taken, error = variables, False, None
-    if jax.process_index() == 0:
-        try:
-            tensors = _read(pretrained)
-            started = from_torchvision(tensors, variables, pretrained)
-            taken = has_classifier(tensors, variables)
-        except UserError as raised:
-            error = raised
+    tensors = once_for_all(lambda: _read(pretrained))
+    started, taken = once_for_all(
+        lambda: (
+            from_torchvision(tensors or {}, variables, pretrained),
+            has_classifier(tensors or {}, variables),
+        )
+    ) or (variables, False)
     if jax.process_count() > 1:
-        failed = np.asarray(error is not None)
-        if multihost_utils.broadcast_one_to_all(failed) and error is None:
-            error = UserError(
-                f"process 0 could not read --config.pretrained={pretrained}; it says why"
-            )
         started, taken = multihost_utils.broadcast_one_to_all((started, np.asarray(taken)))
-    if error is not None:
-        raise error
     classes = variables["params"]["classifier"]["bias"].shape[0]
     classifier = "taken" if taken else f"initialised, for {classes} classes"
     return started, f"backbone from {pretrained}, classifier {classifier}"
