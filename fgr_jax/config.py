@@ -168,8 +168,8 @@ def validate(config: Config) -> None:
     require("data.name", bool(config.data.name), "the name of a tfds data set")
     require(
         "data.folder",
-        bool(config.data.folder) == (config.data.name == "folder"),
-        'a folder of pictures where data.name is "folder", and empty otherwise',
+        config.data.name == "folder" or not config.data.folder,
+        'empty where data.name is not "folder"',
     )
     require(
         "data.crop",

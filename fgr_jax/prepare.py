@@ -54,7 +54,7 @@ def _prepare(
     if data.name == Folder.name:
         if sources:
             raise UserError("--source: a folder of your own is named with --config.data.folder")
-        return prepare_folder(Path(data.folder), data_dir, terminal, verify=verify)
+        return prepare_folder(data.folder, data_dir, terminal, verify=verify)
     for builder in catalogue.archived():
         if builder.name == data.name:
             prepare(builder, sources, data_dir, terminal, verify=verify)

@@ -186,6 +186,8 @@ def refused(folder: Path, data_dir: Path) -> str:
 def test_layouts_that_are_none(tmp_path: Path) -> None:
     data_dir = tmp_path / "tfds"
     assert "no such folder" in refused(tmp_path / "nowhere", data_dir)
+    with pytest.raises(UserError, match=r"name their folder, --config.data.folder=PATH"):
+        open_splits(Data(name="folder", data_dir=str(data_dir)), QUIET)
     assert "holds no folders" in refused(write(tmp_path / "empty", {"": 2}), data_dir)
     assert "one is 'oak'" not in refused(write(tmp_path / "one", {"oak": 9}), data_dir)
     assert "at least two classes to tell apart, and there is 'oak'" in refused(

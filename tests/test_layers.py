@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "fgr_jax"
 
 # From the bottom up. A module may import from its own layer's package and from those above it here.
 LAYERS = [
+    ["errors"],
     [
-        "errors",
         "diversification",
         "losses",
         "random_streams",

@@ -86,9 +86,7 @@ def prepare(
         _store(builder, listing, data_dir, audience, verify=verify)
 
 
-def prepare_folder(
-    folder: Path, data_dir: Path, audience: Audience, *, verify: bool = False
-) -> str:
+def prepare_folder(folder: str, data_dir: Path, audience: Audience, *, verify: bool = False) -> str:
     """Prepares somebody's own pictures, unless these very pictures are prepared already.
 
     Returns:
@@ -97,8 +95,13 @@ def prepare_folder(
     Raises:
       UserError: the folder has not the layout of `Folder.read`, or holds files that are no pictures.
     """
-    listing = Folder.read(folder)
-    variant = Folder.variant(folder, listing)
+    if not folder:
+        raise UserError(
+            "your pictures are nowhere yet: name their folder, --config.data.folder=PATH"
+        )
+    root = Path(folder).expanduser()
+    listing = Folder.read(root)
+    variant = Folder.variant(root, listing)
     name = f"{Folder.name}/{variant.name}"
     if not is_prepared(name, data_dir):
         with _exclusive(data_dir, Folder.name, audience):

@@ -118,7 +118,7 @@ def _open(data: Data, audience: Audience) -> Any:
     data_dir = Path(data.data_dir).expanduser() if data.data_dir else default_data_dir()
     name = data.name
     if name == Folder.name:
-        name = prepare_folder(Path(data.folder), data_dir, audience)
+        name = prepare_folder(data.folder, data_dir, audience)
     try:
         return read_only_builder.builder_from_files(name, data_dir=str(data_dir))
     except tfds.core.DatasetNotFoundError:
