@@ -110,7 +110,14 @@ def test_a_run_leaves_what_it_promises(finished: tuple[Path, str]) -> None:
     workdir, output = finished
     assert {path.name for path in workdir.iterdir()} == {
         *("checkpoints", "classes.json", "config.json", "metrics.jsonl"),
-        *("provenance.jsonl", "data.json", "lock", "tensorboard", "timings.jsonl"),
+        *(
+            "provenance.jsonl",
+            "data.json",
+            "lock",
+            "tensorboard",
+            "fingerprints.jsonl",
+            "timings.jsonl",
+        ),
     }
     metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
     assert [(m["step"], m["split"]) for m in metrics] == [
