@@ -96,13 +96,10 @@ def alone(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("processes", "devices"),
-    [
-        (2, 2),
-        pytest.param(4, 1, marks=pytest.mark.long),
-        pytest.param(1, 4, marks=pytest.mark.long),
-    ],
+    [(2, 2), (4, 1), (1, 4)],
 )
 def test_the_same_batches_and_masks_on_any_processes(
     data_dir: Path, alone: Path, tmp_path: Path, processes: int, devices: int
@@ -142,6 +139,7 @@ def test_a_sigterm_to_one_saves_all_and_another_number_goes_on(
     assert not {"images", "labels", "masks"} & comparison.parted.keys()
 
 
+@pytest.mark.long
 def test_one_process_stops_and_two_go_on(data_dir: Path, alone: Path, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     started = start(data_dir, workdir, 1, 1)

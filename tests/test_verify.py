@@ -140,9 +140,9 @@ def test_a_planted_fault_is_named(
     ("field", "value", "stream"),
     [
         ("optimizer.learning_rate", 0.06, "parameters"),
-        ("seed", 1, "images"),
-        ("diversification.p_patch", 0.4, "masks"),
-        ("loss.gce_start", "0 steps", "loss"),
+        pytest.param("seed", 1, "images", marks=pytest.mark.long),
+        pytest.param("diversification.p_patch", 0.4, "masks", marks=pytest.mark.long),
+        pytest.param("loss.gce_start", "0 steps", "loss", marks=pytest.mark.long),
     ],
 )
 def test_another_config_is_named(

@@ -21,7 +21,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.input.source import Example
 
 # Batches that are ready beside those that the threads are decoding.
-_BATCHES_AHEAD_OF_THE_THREADS = 2
+_BATCHES_AHEAD_OF_THE_THREADS = 1
 
 
 class Batch(TypedDict):
