@@ -17,6 +17,13 @@ import {module}
 """
 
 
+def free_port() -> int:
+    """A port on which nobody listens."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
 def run_in_processes(
     function: str, *arguments: object, processes: int = 2, devices: int = 1
 ) -> list[str]:
@@ -29,9 +36,7 @@ def run_in_processes(
       devices: in each process.
     """
     module, _, name = function.rpartition(".")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     started = [
         subprocess.Popen(
             [

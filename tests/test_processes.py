@@ -3,9 +3,7 @@
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,40 +11,24 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from several_processes import free_port
+from tiny_run import ROOT, command, tiny_config
 
 from fgr_jax import checkpoints
 from fgr_jax.reporting.comparison import compare
 
-ROOT = Path(__file__).parent.parent
 STEPS = 20
 
 
-def command(data_dir: Path, workdir: Path, *options: str) -> list[str]:
-    config = {
-        "batch_size": 8,
-        "duration": f"{STEPS} steps",
-        "evaluate_every": "10 steps",
-        "checkpoint_every": "10 steps",
-        "data.name": "synthetic/tiny",
-        "data.data_dir": data_dir,
-        "data.resize": 36,
-        "data.crop": 32,
-        "network.width": 0.125,
-        "loss.k": 2,
-        "loss.gce_start": "5 steps",
-        "optimizer.learning_rate": 0.0003,  # a difference in the last bit stays small for 20 steps
-        "runtime.fingerprint_every": "1 steps",
-        "runtime.decode_threads": 2,
-    }
-    flags = [f"--config.{name}={value}" for name, value in config.items()]
-    base = [sys.executable, "-m", "fgr_jax.main", "--config=configs/quickstart.py"]
-    return [*base, f"--workdir={workdir}", *flags, *options]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        return free.getsockname()[1]
+def tiny_command(data_dir: Path, workdir: Path, *options: str) -> list[str]:
+    config = tiny_config(data_dir)
+    config.duration = f"{STEPS} steps"
+    config.evaluate_every = config.checkpoint_every = "10 steps"
+    config.loss.gce_start = "5 steps"
+    # A difference in the last bit stays small for 20 steps.
+    config.optimizer.learning_rate = 0.0003
+    config.runtime.fingerprint_every = "1 steps"
+    return command(config, workdir, *options)
 
 
 def start(
@@ -55,7 +37,7 @@ def start(
     job = [f"--coordinator=localhost:{free_port()}", f"--process_count={processes}"]
     return [
         subprocess.Popen(
-            command(
+            tiny_command(
                 data_dir,
                 workdir,
                 *(job if processes > 1 else []),
@@ -171,7 +153,7 @@ def test_a_job_that_does_not_come_together(data_dir: Path, tmp_path: Path) -> No
     join = [f"--coordinator=localhost:{free_port()}", "--process_count=2", "--join_timeout=4"]
     for index in (0, 1):
         done = subprocess.run(
-            command(data_dir, tmp_path / "run", *join, f"--process_id={index}"),
+            tiny_command(data_dir, tmp_path / "run", *join, f"--process_id={index}"),
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -202,7 +184,7 @@ def test_half_a_job_is_refused(
     data_dir: Path, tmp_path: Path, flags: list[str], message: str
 ) -> None:
     done = subprocess.run(
-        command(data_dir, tmp_path, *flags), cwd=ROOT, capture_output=True, text=True
+        tiny_command(data_dir, tmp_path, *flags), cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 1
     assert message in done.stderr

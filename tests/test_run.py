@@ -5,11 +5,9 @@ import fcntl
 import json
 import os
 import pty
-import runpy
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pyte
 import pytest
-from tiny_run import tiny_config
+from tiny_run import ROOT, command, tiny_config
 
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
@@ -28,22 +26,7 @@ from fgr_jax.reporting.terminal import Terminal
 from fgr_jax.training import evaluation
 from fgr_jax.training import run as run_lib
 
-ROOT = Path(__file__).parent.parent
 TOTAL_STEPS = 20  # 52 pictures in batches of 8, three epochs: ⌈19.5⌉
-
-
-def command(config: Config, workdir: Path, *more: str) -> list[str]:
-    """The command line that a person would type for `config`."""
-    base = config_lib.flat(runpy.run_path(str(ROOT / "configs" / "cub.py"))["get_config"]())
-    overrides = [
-        f"--config.{name}={value}"
-        for name, value in config_lib.flat(config).items()
-        if value != base[name]
-    ]
-    return [
-        *(sys.executable, "-m", "fgr_jax.main", f"--config={ROOT / 'configs' / 'cub.py'}"),
-        *(f"--workdir={workdir}", *overrides, *more),
-    ]
 
 
 def run(config: Config, workdir: Path, *more: str) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from tiny_run import QUIET, tiny_config
+from tiny_run import QUIET, ROOT, config_flags, tiny_config
 
 from fgr_jax import diversification, random_streams
 from fgr_jax.config import Config
@@ -22,7 +22,6 @@ from fgr_jax.reporting.comparison import compare
 from fgr_jax.training import run as run_lib
 from fgr_jax.training import step as step_lib
 
-ROOT = Path(__file__).parent.parent
 FAULTY_STEP = 5
 
 
@@ -209,20 +208,10 @@ def test_what_cannot_be_compared(sound: Path, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_the_experiment(data_dir: Path) -> None:
     """On two devices, by the command, on the small config."""
-    written = ROOT / "configs" / "quickstart.py"
-    options = {
-        "batch_size": 8,
-        "data.name": "synthetic/tiny",
-        "data.data_dir": data_dir,
-        "data.resize": 36,
-        "data.crop": 32,
-        "network.width": 0.125,
-        "loss.k": 2,
-        "loss.gce_start": "2 steps",
-    }
-    flags = [f"--config.{name}={value}" for name, value in options.items()]
+    config = tiny_config(data_dir)
+    config.loss.gce_start = "2 steps"
     done = subprocess.run(
-        [sys.executable, "-m", "fgr_jax.verify", f"--config={written}", "--steps=6", *flags],
+        [sys.executable, "-m", "fgr_jax.verify", *config_flags(config), "--steps=6"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,11 +1,16 @@
 """A run of seconds, for the tests that train."""
 
+import runpy
+import sys
 from pathlib import Path
 
+from fgr_jax import config as config_lib
 from fgr_jax.config import Config
 from fgr_jax.reporting.terminal import Terminal
 
+ROOT = Path(__file__).parent.parent
 QUIET = Terminal(quiet=True)
+_BASE = ROOT / "configs" / "cub.py"
 
 
 def tiny_config(data_dir: Path) -> Config:
@@ -20,3 +25,20 @@ def tiny_config(data_dir: Path) -> Config:
     config.runtime.decode_threads = 2
     config.runtime.fingerprint_every = "3 steps"
     return config
+
+
+def config_flags(config: Config) -> list[str]:
+    """The flags that a person would type for `config`."""
+    base = config_lib.flat(runpy.run_path(str(_BASE))["get_config"]())
+    overrides = [
+        f"--config.{name}={value}"
+        for name, value in config_lib.flat(config).items()
+        if value != base[name]
+    ]
+    return [f"--config={_BASE}", *overrides]
+
+
+def command(config: Config, workdir: Path, *more: str) -> list[str]:
+    """The command line that trains `config` in `workdir`."""
+    main = [sys.executable, "-m", "fgr_jax.main"]
+    return [*main, *config_flags(config), f"--workdir={workdir}", *more]

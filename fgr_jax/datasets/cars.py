@@ -15,8 +15,8 @@ from fgr_jax.datasets.listing import (
     find,
     find_folder,
     from_one,
+    reading_matlab,
 )
-from fgr_jax.errors import UserError
 
 
 class Cars(PictureBuilder):
@@ -88,12 +88,8 @@ def _innermost(folder: Path) -> Path:
 
 def _load(file: Path, variable: str) -> Any:
     """A variable of a MATLAB file, one-dimensional."""
-    try:
+    with reading_matlab(file):
         return scipy.io.loadmat(str(file), squeeze_me=True)[variable].reshape(-1)
-    except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
-        raise UserError(f"{file} is damaged, or has no {variable} ({error}): bring it again") from (
-            error
-        )
 
 
 def _class_names(names: Any) -> list[str]:

@@ -83,10 +83,7 @@ def _class_names(path: Path) -> list[str]:
 
 def _by_number(path: Path, fields: int = 2) -> dict[str, str]:
     """What a file says of each number: all that follows it in its line."""
-    if not path.is_file():
-        raise UserError(f"{path} is not there: the archive is not complete")
-    read_lines(path, fields)  # complains of lines that are too short
-    return dict(read_lines(path, 2))
+    return {number: " ".join(rest) for number, *rest in read_lines(path, fields)}
 
 
 def _part_locations(path: Path) -> dict[str, Any]:

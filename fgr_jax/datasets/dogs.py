@@ -8,7 +8,7 @@ import scipy.io
 
 from fgr_jax.datasets.builder import PictureBuilder
 from fgr_jax.datasets.downloads import Archive
-from fgr_jax.datasets.listing import Listing, Picture, find, find_folder, from_one
+from fgr_jax.datasets.listing import Listing, Picture, find, find_folder, from_one, reading_matlab
 from fgr_jax.errors import UserError
 
 _URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
@@ -66,11 +66,9 @@ class Dogs(PictureBuilder):
 
 
 def _rows(file: Path) -> list[tuple[str, int]]:
-    try:
+    with reading_matlab(file):
         content = scipy.io.loadmat(str(file), squeeze_me=True)
         names, labels = content["file_list"].reshape(-1), content["labels"].reshape(-1)
-    except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
-        raise UserError(f"{file} is damaged ({error}): bring it again") from error
     if len(names) != len(labels):
         raise UserError(
             f"{file} has {len(names)} pictures and {len(labels)} labels: bring it again"

@@ -15,6 +15,7 @@ from fgr_jax.datasets.listing import (
     find,
     find_folder,
     from_one,
+    reading_matlab,
 )
 from fgr_jax.errors import UserError
 
@@ -48,7 +49,7 @@ class Imagenet(PictureBuilder):
     @classmethod
     def read(cls, root: Path) -> Listing:
         """Reads folders of classes; validation pictures may lie in one folder, beside the devkit."""
-        train = _folder_of_classes(root, "ILSVRC2012_img_train", "train")
+        train = find_folder(root, "ILSVRC2012_img_train", "train")
         numbers = sorted(path.name for path in train.glob(_PATTERN) if path.is_dir())
         labels = {number: label for label, number in enumerate(numbers)}
         pictures = [
@@ -56,7 +57,7 @@ class Imagenet(PictureBuilder):
             for number in numbers
             for path in sorted((train / number).iterdir())
         ]
-        validation = _folder_of_classes(root, "ILSVRC2012_img_val", "val")
+        validation = find_folder(root, "ILSVRC2012_img_val", "val")
         words: dict[str, str] = {}
         try:
             synsets = _synsets(find(root, "meta.mat"))
@@ -97,14 +98,12 @@ def _flat(
 
 def _synsets(meta: Path) -> dict[int, tuple[str, str]]:
     """WordNet number and first word, by the devkit's own index."""
-    try:
+    with reading_matlab(meta):
         rows: Any = scipy.io.loadmat(str(meta), squeeze_me=True)["synsets"].reshape(-1)
         return {
             int(row["ILSVRC2012_ID"]): (str(row["WNID"]), str(row["words"]).partition(",")[0])
             for row in rows
         }
-    except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
-        raise UserError(f"{meta} is damaged ({error}): bring it again") from error
 
 
 def _distinct(names: list[str], numbers: list[str]) -> list[str]:
@@ -113,12 +112,3 @@ def _distinct(names: list[str], numbers: list[str]) -> list[str]:
         f"{name} ({number})" if names.count(name) > 1 and name != number else name
         for name, number in zip(names, numbers, strict=True)
     ]
-
-
-def _folder_of_classes(root: Path, *names: str) -> Path:
-    for name in names:
-        try:
-            return find_folder(root, name)
-        except LayoutNotFoundError:
-            continue
-    raise LayoutNotFoundError(f"{root} holds none of the folders {' and '.join(names)}")

@@ -1,8 +1,9 @@
 """What a data set consists of, as its annotations tell it, before a picture is read."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ class Picture(NamedTuple):
     path: str
     label: int  # an index into `Listing.class_names`
     name: str  # unique within its split, with forward slashes
-    extra: Mapping[str, Any] | None = None  # values of `Listing.extra_features`
+    extra: Mapping[str, Any] | None = None  # values of `PictureBuilder.EXTRA_FEATURES`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,14 +48,18 @@ class Problems:
             raise UserError("\n  ".join([f"{heading}; {way_out}", *self._found]))
 
 
-def check(listing: Listing, what: str) -> None:
+def check(listing: Listing, what: str) -> int:
     """Checks that the listing can be learned from and that its pictures are there.
+
+    Returns:
+      The size of all pictures, in bytes.
 
     Raises:
       UserError: naming every picture that is missing or empty, every name that stands twice, every
         class without training pictures, every split without pictures.
     """
     problems = Problems()
+    total_bytes = 0
     if len(listing.class_names) < 2:
         names = ", ".join(map(repr, listing.class_names)) or "none"
         problems.add(f"there must be at least two classes to tell apart, and there is {names}")
@@ -67,15 +72,19 @@ def check(listing: Listing, what: str) -> None:
             problems.add(f"{split}: {name} stands twice in the list")
         for picture in pictures:
             try:
-                if os.stat(picture.path).st_size == 0:
-                    problems.add(f"{split}: {picture.name} is empty")
+                size = os.stat(picture.path).st_size
             except FileNotFoundError:
                 problems.add(f"{split}: {picture.name} is in the list and not in the folder")
+                continue
+            if size == 0:
+                problems.add(f"{split}: {picture.name} is empty")
+            total_bytes += size
     present = {picture.label for picture in listing.splits.get("train", ())}
     for label, name in enumerate(listing.class_names):
         if label not in present:
             problems.add(f"the class {name!r} has no training pictures")
     problems.raise_if_any(what, "nothing was prepared; put that right and run the command again")
+    return total_bytes
 
 
 def _repeated(names: Iterable[str]) -> list[str]:
@@ -115,8 +124,10 @@ def read_lines(path: Path, fields: int) -> list[list[str]]:
     """The lines of an annotation file, split at blanks into `fields` parts, the last with its blanks.
 
     Raises:
-      UserError: naming the file and the line that has fewer.
+      UserError: the file is not there; or naming the file and the line that has fewer.
     """
+    if not path.is_file():
+        raise UserError(f"{path} is not there: the archive is not complete")
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -128,6 +139,17 @@ def read_lines(path: Path, fields: int) -> list[list[str]]:
             )
         rows.append(row)
     return rows
+
+
+@contextlib.contextmanager
+def reading_matlab(path: Path) -> Iterator[None]:
+    """Raises a UserError for whatever scipy and NumPy raise over a damaged MATLAB file."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
+        raise UserError(
+            f"{path} is damaged, or lacks something ({error}): bring it again"
+        ) from error
 
 
 def from_one(index: str | int, count: int, where: str) -> int:

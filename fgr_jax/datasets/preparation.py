@@ -7,7 +7,7 @@ import io
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -79,9 +79,10 @@ def prepare(
         if is_prepared(builder.name, data_dir):
             audience.line(f"data set {builder.name} is prepared in {data_dir} already")
             return
-        if not sources:
+        if sources:
+            _check_archives(builder, sources, audience)
+        else:
             sources = _find_or_fetch(builder, data_dir / "downloads", audience)
-        _check_archives(builder, sources, audience)
         listing = _read_sources(builder, sources, staging, audience)
         _store(builder, listing, data_dir, audience, verify=verify)
 
@@ -164,12 +165,8 @@ def _read_sources(
     for source in sources:
         if source.is_file() and is_archive(source):
             size = source.stat().st_size
-            with audience.bar(f"unpacking {source.name}", size >> 20, unit="MiB", per=1) as bar:
-                unpack(
-                    source,
-                    staging / source.name.partition(".")[0],
-                    lambda done, bar=bar: bar.update(done >> 20),  # type: ignore[misc]
-                )
+            with _bar_of_bytes(audience, f"unpacking {source.name}", size) as done:
+                unpack(source, staging / source.name.partition(".")[0], done)
         else:
             (staging / source.name).symlink_to(source.resolve())
     try:
@@ -189,6 +186,7 @@ def _find_or_fetch(
     if not all(archive.url for archive in builder.ARCHIVES):
         found = _archives_in(builder, downloads)
         if found:
+            _check_archives(builder, found, audience)
             return found
         raise UserError(
             f"data set {builder.name} cannot be fetched by a program, and is not in {downloads}. "
@@ -197,17 +195,20 @@ def _find_or_fetch(
     paths = []
     for archive in builder.ARCHIVES:
         path = downloads / archive.file_name
-        if not path.is_file():
-            with audience.bar(
-                f"fetching {archive.file_name}", archive.size >> 20, unit="MiB", per=1
-            ) as bar:
-                path = fetch(
-                    archive,
-                    downloads,
-                    lambda done, bar=bar: bar.update(done >> 20),  # type: ignore[misc]
-                )
+        if path.is_file():
+            _check_archives(builder, [path], audience)
+        else:
+            with _bar_of_bytes(audience, f"fetching {archive.file_name}", archive.size) as done:
+                fetch(archive, downloads, done)
         paths.append(path)
     return paths
+
+
+@contextlib.contextmanager
+def _bar_of_bytes(audience: Audience, what: str, size: int) -> Iterator[Callable[[int], None]]:
+    """A bar in MiB; the callable is told bytes."""
+    with audience.bar(what, size >> 20, unit="MiB", per=1) as bar:
+        yield lambda done: bar.update(done >> 20)
 
 
 def _check_archives(
@@ -260,10 +261,9 @@ def _store(
     verify: bool,
 ) -> None:
     """Writes the data set; what an attempt that was killed has left is removed first."""
-    listing_lib.check(listing, f"data set {builder.name}")
+    size = listing_lib.check(listing, f"data set {builder.name}")
     check_counts(builder, listing)
     total = sum(map(len, listing.splits.values()))
-    size = sum(os.stat(each.path).st_size for split in listing.splits.values() for each in split)
     if shutil.disk_usage(data_dir).free < size * _RECORD_OVERHEAD:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(data_dir))
     with audience.bar("preparing", total, unit="pictures", per=1) as bar, quiet_tfds():

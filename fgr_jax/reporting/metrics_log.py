@@ -18,7 +18,6 @@ class MetricsLog:
     def __init__(self, workdir: Path, *, first_step: int, writes: bool = True):
         self._metrics_path = workdir / "metrics.jsonl"
         self._timings_path = workdir / "timings.jsonl"
-        self._writes = writes
         self._tensorboard: SummaryWriter | None = None
         if writes:
             for path in (self._metrics_path, self._timings_path):
@@ -46,7 +45,7 @@ class MetricsLog:
             self._tensorboard.close()
 
     def _append(self, path: Path, record: dict[str, Any]) -> None:
-        if self._writes:
+        if self._tensorboard:
             json_lines.append(path, record)
 
     def _scalars(self, step: int, values: dict[str, Any]) -> None:

@@ -38,18 +38,21 @@ def start_from(pretrained: str, variables: Variables) -> tuple[Variables, str]:
       UserError: there is no such file, it is damaged, or it does not fit.
     """
     # One process reads (and fetches), all get the same: the hub is asked once.
-    tensors = once_for_all(lambda: _read(pretrained))
-    started, taken = once_for_all(
-        lambda: (
-            from_torchvision(tensors or {}, variables, pretrained),
-            has_classifier(tensors or {}, variables),
-        )
-    ) or (variables, False)
+    started, taken = once_for_all(lambda: _read_and_place(pretrained, variables)) or (
+        variables,
+        False,
+    )
     if jax.process_count() > 1:
         started, taken = multihost_utils.broadcast_one_to_all((started, np.asarray(taken)))
     classes = variables["params"]["classifier"]["bias"].shape[0]
     classifier = "taken" if taken else f"initialised, for {classes} classes"
     return started, f"backbone from {pretrained}, classifier {classifier}"
+
+
+def _read_and_place(pretrained: str, variables: Variables) -> tuple[Variables, bool]:
+    """The variables with what was read in their places, and whether that has a classifier for them."""
+    tensors = _read(pretrained)
+    return from_torchvision(tensors, variables, pretrained), has_classifier(tensors, variables)
 
 
 def _read(pretrained: str) -> Tensors:
