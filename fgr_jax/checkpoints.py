@@ -79,7 +79,7 @@ class Checkpoints:
         self._saving = step
         # Asked beforehand, so that a disk that is too small is not filled to the brim first.
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD_BYTES
-        if shutil.disk_usage(self._directory).free < needed:
+        if not _has_room(self._directory, needed):
             self._explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         try:
             self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
@@ -126,10 +126,16 @@ class Checkpoints:
                 ) from error
 
     def _remove_unfinished(self) -> None:
-        if jax.process_index() == 0:
+        if jax.process_index() == 0 and self._directory.exists():
             for path in self._directory.iterdir():
                 if ocp.utils.TMP_DIR_SUFFIX in path.name:
                     path.rmtree()
+
+
+def _has_room(directory: epath.Path, needed: int) -> bool:
+    """Whether `needed` bytes fit; a bucket has room for all."""
+    in_bucket = "://" in os.fspath(directory)
+    return in_bucket or shutil.disk_usage(directory).free >= needed
 
 
 def latest_step(directory: epath.Path) -> int | None:

@@ -104,6 +104,8 @@ class Config:
     # What the network starts from: a hub name ("timm/resnet50.tv_in1k"), a .safetensors or .pth file
     # with torchvision's names, the workdir of another run, or empty: random weights.
     pretrained: str = ""
+    # On GPUs: kernels that repeat to the bit, some of them slower; the benchmark says by how much.
+    deterministic: bool = True
     data: Data = dataclasses.field(default_factory=Data)
     network: Network = dataclasses.field(default_factory=Network)
     diversification: Diversification = dataclasses.field(default_factory=Diversification)

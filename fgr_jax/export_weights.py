@@ -11,10 +11,10 @@ from pathlib import Path
 
 import safetensors.numpy
 from absl import flags
-from etils import epath
 
 from fgr_jax import checkpoints, command_line
 from fgr_jax.errors import UserError
+from fgr_jax.run_folder import RunFolder
 from fgr_jax.weights.torchvision_layout import to_torchvision
 
 
@@ -27,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     output = Path(own.output)
     if not output.parent.is_dir():
         raise UserError(f"--output={output}: the folder {output.parent} does not exist")
-    state = checkpoints.read_latest(epath.Path(Path(own.workdir).absolute()) / "checkpoints")
+    state = checkpoints.read_latest(RunFolder.open(own.workdir).checkpoints)
     tensors = to_torchvision({name: state[name] for name in ("params", "batch_stats")})
     unfinished = output.with_name(output.name + ".unfinished")
     safetensors.numpy.save_file(tensors, unfinished)

@@ -22,7 +22,9 @@ def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return _loss_over(logits, _true_score(logits, labels))
 
 
-def gradient_boosting_cross_entropy(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+def gradient_boosting_cross_entropy(
+    logits: jax.Array, labels: jax.Array, k: int, *, rest_weight: float | jax.Array = 0.0
+) -> jax.Array:
     """Gradient-boosting cross-entropy (GCE), equation 12.
 
     GCE(s, l) = logsumexp({s_l} ∪ top-k of {s_i : i ≠ l}) − s_l. The softmax runs over the ground
@@ -33,10 +35,14 @@ def gradient_boosting_cross_entropy(logits: jax.Array, labels: jax.Array, k: int
     (eq. 16), and exactly 0 for every other class. "Larger" is meant with the sign: a chosen negative
     is pushed down harder, while the ground truth's gradient, which is negative, comes closer to 0.
 
+    `rest_weight` is ours and not the paper's: a bridge from cross-entropy to GCE. The negatives that
+    were not chosen count in the sum with this weight, exp(s_i + log w) each.
+
     Args:
       logits: scores s, `[B, C]`.
       labels: ground truth l, int `[B]`, in [0, C).
       k: number of hardest negatives; the paper uses 15.
+      rest_weight: w in [0, 1]: 0 is GCE, 1 is cross-entropy to the bit.
 
     Returns:
       `[B]`, in at least float32.
@@ -50,13 +56,16 @@ def gradient_boosting_cross_entropy(logits: jax.Array, labels: jax.Array, k: int
     if k >= classes - 1:
         return cross_entropy(logits, labels)
     logits = _at_least_float32(logits)
-    true_score = _true_score(logits, labels)
-    is_true = labels[:, None] == jnp.arange(classes)
-    negatives = jnp.where(is_true, -jnp.inf, logits)
-    hardest, _ = jax.lax.top_k(negatives, k)
-    loss = _loss_over(jnp.concatenate([true_score[:, None], hardest], axis=-1), true_score)
-    # Where top_k puts a NaN depends on the backend, so it is looked for, not relied upon.
-    return jnp.where(jnp.any(jnp.isnan(logits), axis=-1), jnp.nan, loss)
+    is_true = _is_true(logits, labels)
+    negatives = jnp.where(is_true, -jnp.inf, jax.lax.stop_gradient(logits))
+    _, hardest = jax.lax.top_k(negatives, k)
+    # A mask over the classes, not a gather: a gather's gradient is a scatter, which GPUs add up in
+    # any order. And a NaN that top_k has left out is still seen.
+    is_hardest = jnp.any(hardest[:, :, None] == jnp.arange(classes), axis=1)
+    log_weights = jnp.where(
+        is_true | is_hardest, 0, jnp.log(jnp.asarray(rest_weight, logits.dtype))
+    )
+    return _loss_over(logits + log_weights, _true_score(logits, labels))
 
 
 def _loss_over(scores: jax.Array, true_score: jax.Array) -> jax.Array:
@@ -68,9 +77,13 @@ def _at_least_float32(logits: jax.Array) -> jax.Array:
     return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
 
 
+def _is_true(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Where each example's ground truth is, `[B, C]`; nowhere, for a label that names no class."""
+    return labels[:, None] == jnp.arange(logits.shape[-1])
+
+
 def _true_score(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """s_l as `[B]`. A label that names no class gives NaN instead of another class's score."""
-    score = jnp.take_along_axis(
-        logits, labels[:, None], axis=-1, mode="fill", fill_value=jnp.nan
-    ).squeeze(-1)
-    return jnp.where(labels < 0, jnp.nan, score)  # "fill" counts negative indices from the end
+    """s_l as `[B]`. A label that names no class gives NaN."""
+    is_true = _is_true(logits, labels)
+    score = jnp.sum(jnp.where(is_true, logits, 0), axis=-1)
+    return jnp.where(jnp.any(is_true, axis=-1), score, jnp.nan)

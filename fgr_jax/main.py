@@ -8,7 +8,7 @@ runs/<name of the config>.
 Several processes train one network, each with its own devices, when all are started with
 --distributed (on Cloud TPU VMs and under Slurm), or with --coordinator=HOST:PORT --process_count=N
 --process_id=I. Those that do not come within --join_timeout seconds are given up. DIR must be a folder
-that all of them see.
+that all of them see, or gs://BUCKET/FOLDER.
 """
 
 import shlex
@@ -19,10 +19,12 @@ import jax
 from absl import flags
 
 from fgr_jax import command_line, processes
+from fgr_jax.devices import compute_deterministically
 from fgr_jax.errors import UserError
 from fgr_jax.input.source import NotPreparedError
 from fgr_jax.reporting.summary import print_summary
 from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.run_folder import RunFolder
 from fgr_jax.training.run import train
 
 
@@ -37,10 +39,11 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("join_timeout", 300, "in seconds", lower_bound=1, flag_values=own_flags)
     invocation = command_line.parse(argv, __doc__ or "", own_flags)
     ours = invocation.flags
+    compute_deterministically(invocation.config.deterministic)
     where = (ours.coordinator, ours.process_count, ours.process_id)
     if ours.distributed or any(value is not None for value in where):
         processes.join(*where, timeout_s=ours.join_timeout)
-    workdir = Path(invocation.flags.workdir or Path("runs") / invocation.config_path.stem)
+    workdir = RunFolder.open(ours.workdir or Path("runs") / invocation.config_path.stem)
     terminal = Terminal(quiet=jax.process_index() > 0)
     try:
         outcome = train(invocation.config, workdir, terminal)

@@ -16,6 +16,7 @@ from absl import flags
 from tensorflow_datasets.core import read_only_builder
 
 from fgr_jax import command_line
+from fgr_jax.buckets import is_in_bucket
 from fgr_jax.config import Data
 from fgr_jax.datasets import catalogue
 from fgr_jax.datasets.folder import Folder
@@ -31,6 +32,11 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_bool("verify", False, "decode every picture", flag_values=own)
     invocation = command_line.parse(argv, __doc__ or "", own)
     data = invocation.config.data
+    if is_in_bucket(data.data_dir):
+        raise UserError(
+            f"--config.data.data_dir={data.data_dir}: data sets are prepared on a disk: name a folder "
+            "here, and copy it to the bucket: gcloud storage cp -r FOLDER/* gs://BUCKET/FOLDER"
+        )
     data_dir = Path(data.data_dir).expanduser() if data.data_dir else default_data_dir()
     terminal = Terminal()
     started = time.perf_counter()

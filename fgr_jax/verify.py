@@ -24,7 +24,6 @@ from pathlib import Path
 import jax
 import numpy as np
 from absl import flags
-from etils import epath
 
 from fgr_jax import checkpoints, command_line
 from fgr_jax.errors import UserError
@@ -32,6 +31,7 @@ from fgr_jax.reporting import json_lines
 from fgr_jax.reporting.comparison import Comparison, compare
 from fgr_jax.reporting.fingerprint_log import FILE_NAME, STREAMS
 from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.run_folder import RunFolder
 
 _SAME, _DIFFERENT = 0, 1
 # Of the streams, those that must not depend on the number of devices.
@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     own = flags.FlagValues()
     if not any(argument.lstrip("-").startswith("config") for argument in argv[1:]):
         runs = command_line.parse_flags(argv, __doc__ or "", own, positional=("RUN_A", "RUN_B"))
-        return _compare_two(Path(runs[0]), Path(runs[1]), terminal)
+        return _compare_two(RunFolder.open(runs[0]), RunFolder.open(runs[1]), terminal)
     flags.DEFINE_integer("steps", 20, "steps of each run", lower_bound=2, flag_values=own)
     flags.DEFINE_bool("synthetic", False, "generated pictures, random weights", flag_values=own)
     invocation = command_line.parse(argv, __doc__ or "", own)
@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
         )
 
 
-def _compare_two(one: Path, other: Path, terminal: Terminal) -> int:
+def _compare_two(one: RunFolder, other: RunFolder, terminal: Terminal) -> int:
     comparison = compare(one, other)
     shown = f"{len(comparison.steps):,} fingerprints of steps {comparison.steps[0]:,} to "
     shown += f"{comparison.steps[-1]:,}"
@@ -122,7 +122,7 @@ def _experiment(
             if name == "killed and resumed":
                 _kill_at([*base, *options], workdir, step=max(1, steps // 2))
             _run([*base, *options], workdir)
-            comparison = compare(first, workdir)
+            comparison = compare(RunFolder.open(first), RunFolder.open(workdir))
             promised = _ON_ANY_DEVICES if name == "on one device" else STREAMS
             well = not set(promised) & comparison.parted.keys() and len(comparison.steps) == steps
             all_well &= well
@@ -180,7 +180,7 @@ def _relative_difference(one: Path, other: Path) -> float:
     ours, theirs = (
         np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state["params"])])
         for state in (
-            checkpoints.read_latest(epath.Path(workdir) / "checkpoints") for workdir in (one, other)
+            checkpoints.read_latest(RunFolder.open(workdir).checkpoints) for workdir in (one, other)
         )
     )
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))

@@ -1,5 +1,6 @@
 """The benchmark as a process: it prints figures, and its first part needs jax and little more."""
 
+import os
 import re
 import subprocess
 import sys
@@ -56,3 +57,40 @@ def test_the_input_is_timed_beside_a_bare_loop() -> None:
     assert re.search(r"^pipeline +\d+ images/s$", done.stdout, re.MULTILINE)
     kilobytes = int(re.search(r"JPEGs of (\d+) kB", done.stdout)[1])  # type: ignore[index]
     assert 50 <= kilobytes <= 70
+
+
+def benchmark(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "fgr_jax.benchmark", *SMALL, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | environment,
+    )
+
+
+def test_what_fingerprints_and_checkpoints_cost() -> None:
+    done = benchmark("--part=records", "--classes=7", "--examples=40")
+    assert done.returncode == 0, done.stderr
+    shares = re.findall(r"^(\w+) +-?[\d.]+ ms, every ([^:]+): -?[\d.]+%", done.stdout, re.MULTILINE)
+    assert shares == [("fingerprint", "100 steps"), ("checkpoint", "2 epochs")]
+
+
+def test_each_kind_of_kernels_is_timed_in_processes_of_its_own() -> None:
+    done = benchmark("--part=determinism", "--classes=7")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"determinism: .* ms with any: [\d.]+ times as long .*\n", done.stdout)
+
+
+def test_scaling_is_predicted_from_what_eight_devices_exchange() -> None:
+    done = benchmark(
+        "--part=scaling", "--classes=7", "--config.batch_size=8", JAX_NUM_CPU_DEVICES="8"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "one all-reduce of" in done.stdout
+    assert "kinds: all-reduce\n" in done.stdout
+    assert re.search(r"^H100, predicted", done.stdout, re.MULTILINE)
+    alone = benchmark("--part=scaling", JAX_NUM_CPU_DEVICES="1")
+    assert alone.returncode == 1
+    assert "JAX_NUM_CPU_DEVICES=8" in alone.stderr

@@ -34,6 +34,7 @@ from fgr_jax.datasets.preparation import prepare
 from fgr_jax.errors import UserError
 from fgr_jax.input.pipeline import Share, evaluation_batches
 from fgr_jax.input.source import open_splits
+from fgr_jax.run_folder import RunFolder
 from fgr_jax.training.run import train
 
 ROOT = Path(__file__).parent.parent
@@ -89,7 +90,7 @@ def test_archive_to_training_and_evaluation(
         contents = {record.name: record.encoded for record in expected}
         assert all(contents[example.name] == example.encoded_image for example in found)
         assert all(written.class_names[record.label] == record.class_name for record in expected)
-    outcome = train(tiny, tmp_path / "run", QUIET)
+    outcome = train(tiny, RunFolder.open(tmp_path / "run"), QUIET)
     assert outcome.step == 2
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert (last["split"], last["examples"]) == ("test", len(sources[1]))

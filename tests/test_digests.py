@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from fgr_jax.devices import batch_sharding, data_mesh
 from fgr_jax.digests import as_hex, digest, digest_of_tree
-from fgr_jax.training.step import batch_sharding, data_mesh
 
 DTYPES = (np.uint8, np.int32, np.float32, np.float16, np.bool_)
 

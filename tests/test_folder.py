@@ -20,6 +20,7 @@ from fgr_jax.datasets.folder import is_test
 from fgr_jax.errors import UserError
 from fgr_jax.input.pipeline import Share, training_batches
 from fgr_jax.input.source import ExampleSource, open_splits
+from fgr_jax.run_folder import RunFolder
 from fgr_jax.training.run import train
 
 ROOT = Path(__file__).parent.parent
@@ -111,7 +112,7 @@ def test_a_changed_folder_is_prepared_anew_and_an_unchanged_one_is_not(tmp_path:
 def test_it_trains_evaluates_and_names_its_classes(tiny: Config, tmp_path: Path) -> None:
     folder = write(tmp_path / "trees", dict.fromkeys(CLASSES, 14))
     tiny.data.name, tiny.data.folder = "folder", str(folder)
-    outcome = train(tiny, tmp_path / "run", QUIET)
+    outcome = train(tiny, RunFolder.open(tmp_path / "run"), QUIET)
     assert outcome.step == outcome.total_steps
     assert json.loads((tmp_path / "run" / "classes.json").read_text()) == sorted(CLASSES)
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])

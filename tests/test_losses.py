@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+import reference_losses
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -175,3 +176,59 @@ def test_a_label_that_names_no_class_makes_the_loss_nan(k: int, label: int) -> N
 def test_k_below_1_is_an_error_that_names_it(k: int) -> None:
     with pytest.raises(ValueError, match=f"k must be at least 1, got k={k}"):
         gradient_boosting_cross_entropy(jnp.zeros((2, 4)), jnp.asarray([0, 1]), k)
+
+
+REST_WEIGHT = st.floats(1e-6, 1.0)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def bridged(scores: jax.Array, labels: jax.Array, k: int, rest_weight: jax.Array) -> jax.Array:
+    return gradient_boosting_cross_entropy(scores, labels, k, rest_weight=rest_weight)
+
+
+@functools.partial(jax.jit, static_argnames="k")
+def bridged_gradient(
+    scores: jax.Array, labels: jax.Array, k: int, rest_weight: jax.Array
+) -> jax.Array:
+    return jax.grad(lambda s: bridged(s, labels, k, rest_weight).sum())(scores)
+
+
+@settings(max_examples=200, deadline=None)
+@given(score_batches(ties=False), K, REST_WEIGHT)
+def test_between_cross_entropy_and_gce(batch: tuple, k: int, rest_weight: float) -> None:
+    scores, labels = batch
+    exact = scores.astype(np.float64)
+    np.testing.assert_allclose(
+        bridged(scores, labels, k, jnp.float32(rest_weight)),
+        reference_losses.smooth_gce(exact, labels, k, rest_weight),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        bridged_gradient(scores, labels, k, jnp.float32(rest_weight)),
+        bridge_gradient_in_float64(exact, labels, k, rest_weight),
+        atol=1e-6,
+    )
+
+
+def bridge_gradient_in_float64(
+    scores: np.ndarray, labels: np.ndarray, k: int, rest_weight: float
+) -> np.ndarray:
+    """The weighted softmax less the truth. Not by differences: the choice of the k is a jump."""
+    truth = np.arange(scores.shape[1]) == labels[:, None]
+    chosen = reference.hardest_negatives(scores, labels, min(k, scores.shape[1] - 1))
+    weighted = np.where(truth | chosen, 1.0, rest_weight) * np.exp(scores)
+    return weighted / weighted.sum(-1, keepdims=True) - truth
+
+
+@settings(max_examples=100, deadline=None)
+@given(score_batches(), K)
+def test_both_ends_of_the_bridge_to_the_bit(batch: tuple, k: int) -> None:
+    scores, labels = batch
+    for rest_weight, end, its_gradient in (
+        (1.0, jax.jit(cross_entropy)(scores, labels), ce_gradient(scores, labels)),
+        (0.0, gce(scores, labels, k), gce_gradient(scores, labels, k)),
+    ):
+        weight = jnp.float32(rest_weight)
+        np.testing.assert_array_equal(bridged(scores, labels, k, weight), end)
+        np.testing.assert_array_equal(bridged_gradient(scores, labels, k, weight), its_gradient)

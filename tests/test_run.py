@@ -23,6 +23,7 @@ from fgr_jax import config as config_lib
 from fgr_jax.config import Config
 from fgr_jax.datasets.synthetic import Synthetic, SyntheticConfig
 from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.run_folder import RunFolder
 from fgr_jax.training import evaluation
 from fgr_jax.training import run as run_lib
 
@@ -399,7 +400,7 @@ def test_a_signal_during_evaluation_saves_too(
         return evaluation.evaluate(*arguments)
 
     monkeypatch.setattr(run_lib, "evaluate", interrupted)
-    outcome = run_lib.train(config, tmp_path / "run", Terminal(quiet=True))
+    outcome = run_lib.train(config, RunFolder.open(tmp_path / "run"), Terminal(quiet=True))
     assert outcome.interrupted_by == signal.SIGINT
     assert outcome.step == 7
     assert saved_steps(tmp_path / "run") == [7]

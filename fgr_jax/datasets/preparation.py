@@ -9,7 +9,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
 
 import tensorflow_datasets as tfds
 from etils import epath
@@ -17,6 +16,7 @@ from tensorflow_datasets.core import constants, read_only_builder
 
 from fgr_jax.datasets import listing as listing_lib
 from fgr_jax.datasets.archives import is_archive, unpack
+from fgr_jax.datasets.audience import Audience
 from fgr_jax.datasets.builder import PictureBuilder
 from fgr_jax.datasets.downloads import fetch
 from fgr_jax.datasets.folder import Folder
@@ -26,28 +26,6 @@ from fgr_jax.errors import UserError
 _STAGING = ".unpacked"
 _DUPLICATES_SHOWN = 20
 _RECORD_OVERHEAD = 1.02  # of a prepared data set, over the files' own bytes
-
-
-class Bar(Protocol):
-    """Shows how much is done."""
-
-    def update(self, done: int, note: str = "") -> None:
-        """Sets it."""
-
-
-class Audience(Protocol):
-    """Whoever is told what happens; `reporting.terminal.Terminal` for one."""
-
-    def line(self, text: str) -> None:
-        """One line of what happened."""
-
-    def warn(self, text: str) -> None:
-        """One line that the person should read."""
-
-    def bar(
-        self, what: str, total: int, *, start: int = 0, unit: str, per: int
-    ) -> contextlib.AbstractContextManager[Bar]:
-        """Open while something is under way."""
 
 
 def default_data_dir() -> Path:

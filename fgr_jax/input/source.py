@@ -8,10 +8,13 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
+from fgr_jax import buckets
 from fgr_jax.config import Data
+from fgr_jax.datasets.audience import Audience
+from fgr_jax.datasets.bucket_copy import copy_from_bucket
 from fgr_jax.datasets.elpv import Elpv
 from fgr_jax.datasets.folder import Folder
-from fgr_jax.datasets.preparation import Audience, default_data_dir, prepare_folder, quiet_tfds
+from fgr_jax.datasets.preparation import default_data_dir, prepare_folder, quiet_tfds
 from fgr_jax.datasets.synthetic import Synthetic
 from fgr_jax.errors import UserError
 
@@ -115,8 +118,12 @@ def open_splits(data: Data, audience: Audience) -> tuple[ExampleSource, ExampleS
 
 
 def _open(data: Data, audience: Audience) -> Any:
-    data_dir = Path(data.data_dir).expanduser() if data.data_dir else default_data_dir()
     name = data.name
+    if buckets.is_in_bucket(data.data_dir):
+        copies = default_data_dir() / "from_buckets"
+        data_dir = copy_from_bucket(data.data_dir, name, copies, audience)
+    else:
+        data_dir = Path(data.data_dir).expanduser() if data.data_dir else default_data_dir()
     if name == Folder.name:
         name = prepare_folder(data.folder, data_dir, audience)
     try:

@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fgr_jax.models.pooling import max_pool_3x3
+
 # Residual blocks in each of the four stages, and whether they are bottlenecks.
 DEPTHS: dict[int, tuple[tuple[int, int, int, int], bool]] = {
     18: ((2, 2, 2, 2), False),
@@ -128,7 +130,7 @@ class ResNet(nn.Module):
         x = images.astype(self.dtype)
         x = conv(channels, (7, 7), 2, padding=3, name="conv1")(x)
         x = nn.relu(norm(name="bn1")(x))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool_3x3(x)
         self.sow("intermediates", "stem", x)
         for stage, blocks in enumerate(block_counts):
             first_stride = (1, 2, 2, self.last_stride)[stage]

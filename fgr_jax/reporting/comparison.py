@@ -8,9 +8,18 @@ from typing import Any
 from fgr_jax.errors import UserError
 from fgr_jax.reporting import json_lines
 from fgr_jax.reporting.fingerprint_log import FILE_NAME, STREAMS, read_fingerprints
+from fgr_jax.run_folder import RunFolder
 
 # What a provenance record says of the machine and the code.
-_MACHINE = ("python", "platform", "packages", "git_revision", "process_count", "devices")
+_MACHINE = (
+    "python",
+    "platform",
+    "packages",
+    "git_revision",
+    "process_count",
+    "devices",
+    "xla_flags",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,24 +53,24 @@ class Comparison:
         return max(before, default=None)
 
 
-def compare(one: Path, other: Path) -> Comparison:
+def compare(one: RunFolder, other: RunFolder) -> Comparison:
     """Compares the runs in two workdirs.
 
     Raises:
       UserError: one is no workdir, or they have no fingerprints of the same step.
     """
     for workdir in (one, other):
-        if not (workdir / "config.json").is_file():
-            raise UserError(f"{workdir} is no workdir of a run: it has no config.json")
-        if not (workdir / FILE_NAME).is_file():
+        if not (workdir.local / "config.json").is_file():
+            raise UserError(f"{workdir.name} is no workdir of a run: it has no config.json")
+        if not (workdir.local / FILE_NAME).is_file():
             raise UserError(
-                f"{workdir} has no {FILE_NAME}: run it with --config.runtime.fingerprint_every"
+                f"{workdir.name} has no {FILE_NAME}: run it with --config.runtime.fingerprint_every"
             )
-    ours, theirs = read_fingerprints(one), read_fingerprints(other)
+    ours, theirs = read_fingerprints(one.local), read_fingerprints(other.local)
     common = sorted(ours.keys() & theirs.keys())
     if not common:
         raise UserError(
-            f"{one} and {other} have no fingerprints of the same step: choose "
+            f"{one.name} and {other.name} have no fingerprints of the same step: choose "
             "--config.runtime.fingerprint_every so that they do"
         )
     parted: dict[str, int] = {}
@@ -73,8 +82,8 @@ def compare(one: Path, other: Path) -> Comparison:
         steps=common,
         parted=parted,
         missing=sorted(step for step in ours.keys() ^ theirs.keys() if step < common[-1]),
-        metrics_differ=_metrics_differ(one, other),
-        differences=_differences(one, other),
+        metrics_differ=_metrics_differ(one.local, other.local),
+        differences=_differences(one.local, other.local),
     )
 
 

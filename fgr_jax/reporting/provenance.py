@@ -1,6 +1,7 @@
 """Where a run's numbers come from: versions, devices, code, command."""
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -33,6 +34,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in _PACKAGES},
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "process_count": jax.process_count(),
         "devices": [
             f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()

@@ -1,14 +1,13 @@
 """What came out of a run, in a table and in plain words."""
 
-from pathlib import Path
-
 from fgr_jax.reporting.metrics_log import read_metrics
 from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.run_folder import RunFolder
 
 
-def print_summary(workdir: Path, class_count: int, licence: str, terminal: Terminal) -> None:
+def print_summary(workdir: RunFolder, class_count: int, licence: str, terminal: Terminal) -> None:
     """Prints the last results of the finished run in `workdir` and says where its files are."""
-    records = read_metrics(workdir)
+    records = read_metrics(workdir.local)
     tests = [record for record in records if record["split"] == "test"]
     trainings = [record for record in records if record["split"] == "train"]
     last, best = tests[-1], max(tests, key=lambda record: record["top1"])
@@ -42,12 +41,12 @@ def print_summary(workdir: Path, class_count: int, licence: str, terminal: Termi
     )
     if licence:
         terminal.line(f"The pictures stand under the licence {licence}.")
-    terminal.line(f"Files in {workdir}:")
+    terminal.line(f"Files in {workdir.name}:")
     for name, what in (
         ("checkpoints/", "the trained network"),
         ("metrics.jsonl", "every result, a line each"),
         ("timings.jsonl", "how fast it went"),
-        ("tensorboard/", f"curves: tensorboard --logdir={workdir}"),
+        ("tensorboard/", f"curves: tensorboard --logdir={workdir.name}"),
         ("fingerprints.jsonl", "digests, to compare runs with: python -m fgr_jax.verify"),
         ("config.json", "every field of the config"),
         ("classes.json", "the names of the classes"),

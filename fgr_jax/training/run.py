@@ -4,13 +4,12 @@ import dataclasses
 import math
 import signal
 import time
-from pathlib import Path
 
 import jax
-from etils import epath
 
 from fgr_jax.checkpoints import Checkpoints, latest_step
 from fgr_jax.config import Config
+from fgr_jax.devices import batch_sharding, chosen, data_mesh, replicated
 from fgr_jax.errors import UserError
 from fgr_jax.input.pipeline import Batch, Share, training_batches
 from fgr_jax.input.source import open_splits
@@ -21,20 +20,14 @@ from fgr_jax.reporting.fingerprint_log import FingerprintLog
 from fgr_jax.reporting.metrics_log import MetricsLog
 from fgr_jax.reporting.provenance import provenance
 from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.run_folder import RunFolder
 from fgr_jax.training import workdir as workdir_lib
 from fgr_jax.training.calendar import Calendar
 from fgr_jax.training.evaluation import averages, evaluate
 from fgr_jax.training.interruption import Interruption
 from fgr_jax.training.loss_watch import LossWatch
 from fgr_jax.training.optimizer import learning_rate_schedule, momentum_sgd
-from fgr_jax.training.step import (
-    DeviceBatch,
-    batch_sharding,
-    build_network,
-    build_steps,
-    data_mesh,
-    replicated,
-)
+from fgr_jax.training.step import DeviceBatch, build_network, build_steps
 from fgr_jax.weights.pretrained import start_from
 
 # Within this share of its chance level, ln(k + 1), for an epoch, GCE's loss has taught nothing.
@@ -52,14 +45,14 @@ class Outcome:
     interrupted_by: signal.Signals | None = None
 
 
-def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
+def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
     """Trains and evaluates the run `config` in `workdir`, from wherever it stopped.
 
     Raises:
       UserError: something the person can put right.
     """
     # Devices, in a mesh of one axis.
-    mesh = data_mesh(_devices(config.runtime.devices))
+    mesh = data_mesh(chosen(config.runtime.devices))
     if config.batch_size % mesh.size:
         raise UserError(
             f"--config.batch_size={config.batch_size}: must be a multiple of the number of devices, "
@@ -96,7 +89,7 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
     # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
     run = (workdir, config, train_source.identity, class_names)
     once_for_all(lambda: workdir_lib.check(*run))
-    step = agreed_integer(latest_step(epath.Path(workdir) / "checkpoints") or 0)
+    step = agreed_integer(latest_step(workdir.checkpoints) or 0)
     outcome = Outcome(step, calendar.total_steps, len(class_names), train_source.licence)
     if step == calendar.total_steps:
         terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
@@ -111,12 +104,12 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
         state = state.replace(**jax.device_put(variables, replicated(mesh)))
 
     once_for_all(lambda: workdir_lib.claim(*run))
-    checkpoints = Checkpoints(epath.Path(workdir.absolute()) / "checkpoints")
+    checkpoints = Checkpoints(workdir.checkpoints)
     if step:
         state = checkpoints.restore(step, state)
     writes = jax.process_index() == 0
     if writes:
-        json_lines.append(workdir / "provenance.jsonl", {"step": step, **provenance()})
+        json_lines.append(workdir.local / "provenance.jsonl", {"step": step, **provenance()})
     cells = network.map_size(config.data.crop)
     terminal.line(
         f"data      {train_source.data_set}: {len(train_source):,} training and "
@@ -137,13 +130,13 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
     batches = training_batches(
         train_source, config.data, config.runtime, share, seed=config.seed, steps=remaining
     )
-    fingerprints = FingerprintLog(workdir, first_step=step, writes=writes)
+    fingerprints = FingerprintLog(workdir.local, first_step=step, writes=writes)
     stopwatch = _Stopwatch()
     saved_step = step
     warned_of_chance = False
     with (
         checkpoints,
-        MetricsLog(workdir, first_step=step, writes=writes) as log,
+        MetricsLog(workdir.local, first_step=step, writes=writes) as log,
         Interruption(terminal.warn) as interruption,
         terminal.bar(
             "training", calendar.total_steps, start=step, unit="images", per=config.batch_size
@@ -190,6 +183,8 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
             if due.checkpoint:
                 fingerprints.write_pending()
                 losses.require_finite_weights(steps.is_finite(state), step)
+                if writes:
+                    workdir.publish()
                 checkpoints.save(step, state, test_top1=test_top1)
                 saved_step = step
             stopwatch.restart()
@@ -197,19 +192,12 @@ def train(config: Config, workdir: Path, terminal: Terminal) -> Outcome:
             losses.catch_up()
             fingerprints.write_pending()
             losses.require_finite_weights(steps.is_finite(state), step)
+            if writes:
+                workdir.publish()
             checkpoints.save(step, state, test_top1=None)
+    if writes:
+        workdir.publish()
     return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)
-
-
-def _devices(wanted: int) -> list[jax.Device]:
-    devices = jax.devices()
-    if wanted and jax.process_count() > 1:
-        raise UserError(
-            f"--config.runtime.devices={wanted}: with several processes all devices are used"
-        )
-    if wanted > len(devices):
-        raise UserError(f"--config.runtime.devices={wanted}: there are {len(devices)} here")
-    return devices[: wanted or len(devices)]
 
 
 def _in_words(split: str, results: dict[str, float | int]) -> str:

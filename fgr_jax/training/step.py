@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from fgr_jax import random_streams
 from fgr_jax.config import Config
+from fgr_jax.devices import batch_sharding, replicated
 from fgr_jax.digests import digest, digest_of_tree
 from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy, gradient_boosting_cross_entropy
@@ -80,26 +81,6 @@ class Steps(NamedTuple):
     test: Any  # jitted (TrainState, DeviceBatch, Totals) -> Totals
 
 
-def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of one axis, "batch", over all devices of all processes, those of a process together.
-
-    In this order, and in no other, process p's rows are the p-th share of the global batch.
-    """
-    devices = jax.devices() if devices is None else devices
-    in_order = sorted(devices, key=lambda device: (device.process_index, device.id))
-    return Mesh(np.asarray(in_order), ("batch",), axis_types=(AxisType.Auto,))
-
-
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of the batch, spread over the devices."""
-    return NamedSharding(mesh, PartitionSpec("batch"))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
 def build_network(config: Config, num_classes: int) -> CamNetwork:
     """The network that `config.network` describes."""
     return CamNetwork(
@@ -126,7 +107,7 @@ def build_steps(
       network: from `build_network`.
       optimizer: its updates are applied to the parameters as they are.
       gce_start_step: the first step with GCE, cross-entropy before; None: cross-entropy throughout.
-      mesh: from `data_mesh`.
+      mesh: from `fgr_jax.devices.data_mesh`.
     """
     everywhere, by_row = replicated(mesh), batch_sharding(mesh)
 

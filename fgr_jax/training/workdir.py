@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from fgr_jax import config as config_lib
+from fgr_jax.checkpoints import latest_step
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
+from fgr_jax.run_folder import RunFolder
 
 _CONFIG = "config.json"
 _CLASSES = "classes.json"
@@ -19,7 +21,7 @@ _LOCK = "lock"
 _MAY_DIFFER = ("runtime.", "data.data_dir")
 
 
-def check(workdir: Path, config: Config, data: str, class_names: list[str]) -> None:
+def check(workdir: RunFolder, config: Config, data: str, class_names: list[str]) -> None:
     """Checks that `workdir` is free for the run, and writes nothing.
 
     It is free where no run has saved anything, and where the run that has is the same one.
@@ -33,44 +35,47 @@ def check(workdir: Path, config: Config, data: str, class_names: list[str]) -> N
     Raises:
       UserError: the folder belongs to another run, or is none.
     """
-    if workdir.exists() and not workdir.is_dir():
-        raise UserError(f"--workdir={workdir}: is a file; name a folder")
-    if not (workdir / _CONFIG).exists() or not any((workdir / "checkpoints").glob("[0-9]*")):
+    folder = workdir.local
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--workdir={workdir.name}: is a file; name a folder")
+    if not (folder / _CONFIG).exists() or latest_step(workdir.checkpoints) is None:
         return
-    differences = _differences(_read(workdir / _CONFIG), config_lib.flat(config))
-    found_data = _read(workdir / _DATA)
+    differences = _differences(_read(folder / _CONFIG), config_lib.flat(config))
+    found_data = _read(folder / _DATA)
     if found_data != data:
         differences.append(f"data set (there {found_data}, now {data})")
-    if _read(workdir / _CLASSES) != class_names:
+    if _read(folder / _CLASSES) != class_names:
         differences.append("the class names")
     if differences:
         raise UserError(
-            f"--workdir={workdir} belongs to a run with another config, and was left alone. "
+            f"--workdir={workdir.name} belongs to a run with another config, and was left alone. "
             f"Differing: {'; '.join(differences)}. Use another --workdir, or the same config"
         )
 
 
-def claim(workdir: Path, config: Config, data: str, class_names: list[str]) -> None:
+def claim(workdir: RunFolder, config: Config, data: str, class_names: list[str]) -> None:
     """Makes `workdir` the folder of the run, after `check`; this process holds it until it ends.
+
+    Nobody can hold a folder in a bucket: two runs at once in one are not noticed.
 
     Raises:
       UserError: it cannot be made, or another process is training there.
     """
     try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = os.open(workdir / _LOCK, os.O_RDWR | os.O_CREAT)
+        workdir.local.mkdir(parents=True, exist_ok=True)
+        lock = os.open(workdir.local / _LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise UserError(f"--workdir={workdir}: cannot be made: {error.strerror}") from error
+        raise UserError(f"--workdir={workdir.name}: cannot be made: {error.strerror}") from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system when we end
     except OSError as error:
         raise UserError(
-            f"--workdir={workdir}: another process is training there; wait for it, or use another "
+            f"--workdir={workdir.name}: another process is training there; wait for it, or use another "
             "--workdir"
         ) from error
-    write_json(workdir / _CLASSES, class_names)
-    write_json(workdir / _DATA, data)
-    write_json(workdir / _CONFIG, config_lib.flat(config))
+    write_json(workdir.local / _CLASSES, class_names)
+    write_json(workdir.local / _DATA, data)
+    write_json(workdir.local / _CONFIG, config_lib.flat(config))
 
 
 def write_json(path: Path, value: Any) -> None:

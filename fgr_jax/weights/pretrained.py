@@ -8,12 +8,13 @@ import huggingface_hub
 import jax
 import numpy as np
 import safetensors.numpy
-from etils import epath
 from jax.experimental import multihost_utils
 
 from fgr_jax import checkpoints
+from fgr_jax.buckets import is_in_bucket
 from fgr_jax.errors import UserError
 from fgr_jax.processes import once_for_all
+from fgr_jax.run_folder import RunFolder
 from fgr_jax.weights.torchvision_layout import (
     Tensors,
     Variables,
@@ -58,8 +59,8 @@ def _read_and_place(pretrained: str, variables: Variables) -> tuple[Variables, b
 def _read(pretrained: str) -> Tensors:
     """The tensors that `pretrained` names, by torchvision's names."""
     path = Path(pretrained)
-    if path.is_dir():
-        state = checkpoints.read_latest(epath.Path(path.absolute()) / "checkpoints")
+    if path.is_dir() or is_in_bucket(pretrained):
+        state = checkpoints.read_latest(RunFolder.open(pretrained).checkpoints)
         return to_torchvision({name: state[name] for name in ("params", "batch_stats")})
     if path.is_file():
         return _read_pth(path) if path.suffix == ".pth" else _read_safetensors(path)

@@ -1,0 +1,78 @@
+"""Paths in a bucket, gs://BUCKET/FOLDER, by way of `etils.epath` and gcsfs."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from etils import epath
+
+from fgr_jax.errors import UserError
+
+_SCHEME = "gs://"
+
+
+def is_in_bucket(path: str) -> bool:
+    """Whether `path` names a place in a bucket and not on this machine."""
+    return path.startswith(_SCHEME)
+
+
+def open_folder(path: str, what: str) -> epath.Path:
+    """The folder `path` in a bucket, which need not exist; the bucket must.
+
+    Args:
+      path: gs://BUCKET/FOLDER.
+      what: names the path in errors, as in "--workdir".
+
+    Raises:
+      UserError: gcsfs is not installed, or the bucket cannot be reached.
+    """
+    try:
+        import fsspec
+        import gcsfs  # noqa: F401  # so that the error is ours
+    except ImportError as error:
+        raise UserError(f"{what}={path}: needs gcsfs: pip install gcsfs") from error
+    # Tells at every start that it had to ask what kind of bucket this is.
+    logging.getLogger("gcsfs").setLevel(logging.ERROR)
+    # Orbax writes arrays past gcsfs, whose remembered listings would then be wrong.
+    fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
+    bucket = path.removeprefix(_SCHEME).partition("/")[0]
+    if not bucket:
+        raise UserError(f"{what}={path}: names no bucket; it has the form gs://BUCKET/FOLDER")
+    try:
+        there = epath.Path(_SCHEME + bucket).exists()
+    except Exception as error:  # of gcsfs, of google.auth, of the network: many kinds
+        reason = (str(error).splitlines() or [""])[0]
+        raise UserError(
+            f"{what}={path}: cannot be reached ({type(error).__name__}: {reason}): "
+            "gcloud auth application-default login gives access"
+        ) from error
+    if not there:
+        raise UserError(
+            f"{what}={path}: there is no bucket {bucket}, or this account may not see it"
+        )
+    return epath.Path(path.rstrip("/"))
+
+
+def files_below(folder: epath.Path) -> dict[str, int]:
+    """Sizes in bytes by relative path; empty where the folder does not exist."""
+    if not folder.exists():
+        return {}
+    sizes: dict[str, int] = {}
+    for path in folder.iterdir():
+        if path.is_dir():
+            below = files_below(path)
+            sizes |= {f"{path.name}/{name}": size for name, size in below.items()}
+        else:
+            sizes[path.name] = path.stat().length
+    return sizes
+
+
+def fetch_folder(folder: epath.Path, destination: Path, done: Callable[[int], None]) -> None:
+    """Copies everything below `folder` into `destination`; `done` is told how many bytes so far."""
+    copied = 0
+    for name, size in files_below(folder).items():
+        target = destination / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).copy(target, overwrite=True)
+        copied += size
+        done(copied)

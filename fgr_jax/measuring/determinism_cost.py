@@ -1,0 +1,44 @@
+"""What deterministic kernels cost on a GPU.
+
+XLA reads its flags once in a process, so each way is timed in processes of its own, in turns.
+"""
+
+import dataclasses
+import multiprocessing
+import statistics
+
+import jax
+
+from fgr_jax.config import Config
+from fgr_jax.devices import compute_deterministically
+from fgr_jax.measuring.interleaving import interleaved
+from fgr_jax.measuring.step_time import stepper, steps_of, synthetic_batch
+
+_TURNS = 2
+
+
+def print_determinism_cost(config: Config, *, classes: int, rounds: int) -> None:
+    """Times the step of block and GCE both ways; to be called before a device is asked for."""
+    medians: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(_TURNS):
+        for wanted in medians:
+            alone = multiprocessing.get_context("spawn").Pool(1)
+            with alone:
+                kind, median = alone.apply(_time, (config, classes, rounds, wanted))
+            medians[wanted].append(median)
+    deterministic, free = (statistics.median(medians[wanted]) for wanted in (True, False))
+    print(
+        f"determinism: {kind}; a step takes {deterministic * 1e3:.2f} ms with deterministic kernels, "
+        f"{free * 1e3:.2f} ms with any: {deterministic / free:.3f} times as long "
+        f"(medians of {rounds} steps in {_TURNS} processes each, in turns)"
+    )
+
+
+def _time(config: Config, classes: int, rounds: int, wanted: bool) -> tuple[str, float]:
+    """In a new process: the device and the median of a step, in seconds."""
+    compute_deterministically(wanted)
+    config = dataclasses.replace(config, deterministic=wanted)
+    steps = steps_of(config, classes, gce_start_step=0, block=True)
+    each = stepper(steps, synthetic_batch(config, classes))
+    times = interleaved({"step": each.step}, rounds)
+    return jax.devices()[0].device_kind, statistics.median(times["step"])

@@ -1,0 +1,56 @@
+"""The input pipeline's pictures a second, beside those of a bare OpenCV loop."""
+
+import statistics
+import tempfile
+from itertools import cycle, islice
+
+import cv2
+import numpy as np
+
+from fgr_jax import images
+from fgr_jax.config import Config
+from fgr_jax.input.pipeline import Share, training_batches
+from fgr_jax.input.source import open_splits
+from fgr_jax.measuring.interleaving import interleaved, median_and_quartiles
+from fgr_jax.reporting.terminal import Terminal
+
+_PICTURES = 4096  # in a round
+
+
+def print_input_speed(config: Config, *, rounds: int) -> None:
+    """Times both on generated photographs, which it prepares first."""
+    with tempfile.TemporaryDirectory() as folder:
+        config.data.name, config.data.data_dir = "synthetic/photographs", folder
+        config.data.train_split, config.data.test_split = "train", "test"
+        source, _ = open_splits(config.data, Terminal())
+        share = Share(config.batch_size)
+        steps = range(max(1, _PICTURES // config.batch_size))
+        pictures = len(steps) * config.batch_size
+        encoded = [source[index].encoded_image for index in range(min(pictures, len(source)))]
+        kilobytes = sum(map(len, encoded)) / len(encoded) / 1e3
+
+        def bare() -> None:
+            cv2.setNumThreads(1)
+            margin = (config.data.resize - config.data.crop) // 2
+            for data in islice(cycle(encoded), pictures):
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+                image = images.resize(np.asarray(image, np.uint8), config.data.resize)
+                images.crop(image, margin, margin, config.data.crop)
+
+        def pipeline() -> None:
+            # From its start to its end: nothing is decoded ahead in the other variant's time.
+            for _ in training_batches(
+                source, config.data, config.runtime, share, seed=config.seed, steps=steps
+            ):
+                pass
+
+        times = interleaved({"bare loop": bare, "pipeline": pipeline}, rounds)
+    ratios = [b / p for b, p in zip(times["bare loop"], times["pipeline"], strict=True)]
+    print(
+        f"input: 500×375 JPEGs of {kilobytes:.0f} kB to {config.data.resize} and "
+        f"{config.data.crop}; {config.runtime.decode_threads} threads, "
+        f"{config.runtime.decode_workers} worker processes; median of {rounds} interleaved rounds"
+    )
+    for name, seconds in times.items():
+        print(f"{name:14} {pictures / statistics.median(seconds):9.0f} images/s")
+    print(f"{'pipeline / bare loop on one core':34} {median_and_quartiles(ratios)}")

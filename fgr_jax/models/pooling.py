@@ -1,0 +1,71 @@
+"""The ResNet's max-pooling, with a gradient that every device adds up in one and the same order."""
+
+import jax
+import jax.numpy as jnp
+
+_WINDOW, _STRIDE, _PADDING = 3, 2, 1
+
+
+@jax.custom_vjp
+def max_pool_3x3(x: jax.Array) -> jax.Array:
+    """Maxima of 3×3 windows at stride 2, padded by 1: `[B, H, W, C]` to `[B, ⌈H/2⌉, ⌈W/2⌉, C]`.
+
+    The gradient goes to the first maximum of a window, row by row, as in PyTorch. XLA's own gradient
+    (select-and-scatter) gives the same bits on a CPU, but on GPUs it has no deterministic form:
+    under --xla_gpu_deterministic_ops a program that contains it does not compile.
+    """
+    return jax.lax.reduce_window(
+        x,
+        -jnp.inf,
+        jax.lax.max,
+        (1, _WINDOW, _WINDOW, 1),
+        (1, _STRIDE, _STRIDE, 1),
+        ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)),
+    )
+
+
+def _forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    maxima = max_pool_3x3(x)
+    return maxima, (x, maxima)
+
+
+def _backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
+    x, maxima = saved
+    _, height, width, _ = x.shape
+    rows, columns = maxima.shape[1:3]
+    # As far as the last window reaches; a row beyond the padding may be in none.
+    padded_height = _STRIDE * (rows - 1) + _WINDOW
+    padded_width = _STRIDE * (columns - 1) + _WINDOW
+    end_padding = (padded_height - height - _PADDING, padded_width - width - _PADDING)
+    padding = ((0, 0, 0), (_PADDING, end_padding[0], 0), (_PADDING, end_padding[1], 0), (0, 0, 0))
+    padded = jax.lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), padding)
+
+    offsets = [(i, j) for i in range(_WINDOW) for j in range(_WINDOW)]
+    taken = jnp.zeros(maxima.shape, bool)
+    shares = {}
+    for i, j in offsets:
+        cells = jax.lax.slice(
+            padded,
+            (0, i, j, 0),
+            (x.shape[0], i + _STRIDE * (rows - 1) + 1, j + _STRIDE * (columns - 1) + 1, x.shape[3]),
+            (1, _STRIDE, _STRIDE, 1),
+        )
+        is_first = (cells == maxima) & ~taken
+        taken |= is_first
+        shares[i, j] = jnp.where(is_first, gradient, 0)
+
+    total = jnp.zeros(padded.shape, gradient.dtype)
+    # From the last offset to the first: what a cell gets, it then gets in the order of its windows.
+    for i, j in reversed(offsets):
+        around = (
+            (0, 0, 0),
+            (i, _WINDOW - 1 - i, _STRIDE - 1),
+            (j, _WINDOW - 1 - j, _STRIDE - 1),
+            (0, 0, 0),
+        )
+        total = total + jax.lax.pad(shares[i, j], jnp.zeros((), gradient.dtype), around)
+    inner = total[:, _PADDING : _PADDING + height, _PADDING : _PADDING + width]
+    return (inner,)
+
+
+max_pool_3x3.defvjp(_forward, _backward)

@@ -1,0 +1,59 @@
+"""The folder of a run: on this machine, or in a bucket with its small files copied here."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from etils import epath
+
+from fgr_jax import buckets
+
+_CHECKPOINTS = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Where a run writes.
+
+    Files are appended to, and a bucket cannot append. So a run in a bucket writes its small files into
+    a temporary folder, and `publish` copies those that have changed to the bucket.
+    """
+
+    name: str  # as the person calls it
+    local: Path  # the small files
+    checkpoints: epath.Path  # the large ones, where they belong
+    _remote: epath.Path | None = None
+    _published: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def open(cls, name: str | Path) -> "RunFolder":
+        """The folder `name`, which need not exist.
+
+        Raises:
+          UserError: it is in a bucket that cannot be reached.
+        """
+        name = str(name)
+        if not buckets.is_in_bucket(name):
+            local = Path(name)
+            return cls(name, local, epath.Path(local.absolute()) / _CHECKPOINTS)
+        remote = buckets.open_folder(name, "--workdir")
+        local = Path(tempfile.mkdtemp(prefix="fgr_jax-"))
+        if remote.exists():
+            for path in remote.iterdir():
+                if not path.is_dir():
+                    path.copy(local / path.name)
+        return cls(name, local, remote / _CHECKPOINTS, remote)
+
+    def publish(self) -> None:
+        """Copies what has changed since the last time to the bucket; for a local folder, nothing."""
+        if self._remote is None:
+            return
+        for path in sorted(self.local.rglob("*")):
+            relative = path.relative_to(self.local).as_posix()
+            if path.is_dir() or relative == "lock":
+                continue
+            status = path.stat()
+            state = (status.st_size, status.st_mtime_ns)
+            if self._published.get(relative) != state:
+                epath.Path(path).copy(self._remote / relative, overwrite=True)
+                self._published[relative] = state

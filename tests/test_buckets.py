@@ -1,0 +1,149 @@
+"""Runs and data sets in a bucket, on an emulator of Google Cloud Storage."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import pytest
+from etils import epath
+from several_processes import free_port
+from tiny_run import QUIET, ROOT, command, tiny_config
+
+from fgr_jax import checkpoints
+from fgr_jax.datasets.bucket_copy import copy_from_bucket
+from fgr_jax.errors import UserError
+from fgr_jax.run_folder import RunFolder
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """gs://bucket, emptied of everything but itself, for this process and those it starts."""
+    port = free_port()
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "bucket_emulator.py"), str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    address = f"http://localhost:{port}"
+    before = dict(os.environ)
+    os.environ |= {
+        "STORAGE_EMULATOR_HOST": address,  # for gcsfs
+        "TENSORSTORE_GCS_HTTP_URL": address,  # for Orbax's arrays
+        "GCE_METADATA_HOST": "localhost:1",  # asks no machine of Google's for a password
+    }
+    try:
+        yield "gs://bucket"
+    finally:
+        server.kill()
+        server.wait()
+        os.environ.clear()
+        os.environ |= before
+
+
+def test_a_run_in_a_bucket(data_dir: Path, bucket: str, tmp_path: Path) -> None:
+    """Stopped after its first epoch on one machine, it goes on on another, and ends as anywhere."""
+    config = tiny_config(data_dir)
+    here, there = tmp_path / "run", f"{bucket}/runs/one"
+
+    def run(workdir: str | Path, duration: str) -> subprocess.CompletedProcess[str]:
+        config.duration = duration
+        done = subprocess.run(
+            [*command(config, Path("W"))[:-1], f"--workdir={workdir}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    run(here, "13 steps")
+    done = run(there, "13 steps")
+    assert f"Files in {there}:" in done.stdout
+    remote = epath.Path(there)
+    for name in ("metrics.jsonl", "fingerprints.jsonl", "config.json", "classes.json"):
+        assert (remote / name).read_bytes() == (here / name).read_bytes(), name
+    assert any("tfevents" in path.name for path in (remote / "tensorboard").iterdir())
+    assert "this run is finished" in run(there, "13 steps").stdout
+
+    # As a machine that was taken away leaves it: the last checkpoint is not whole.
+    last = remote / "checkpoints" / "13"
+    (last / "commit_success.txt").unlink()
+    assert checkpoints.latest_step(remote / "checkpoints") == 7
+    assert "step 7 of this workdir" in run(there, "13 steps").stdout
+    for name in ("metrics.jsonl", "fingerprints.jsonl"):
+        assert (remote / name).read_bytes() == (here / name).read_bytes(), name
+    ours, theirs = (
+        checkpoints.read_latest(RunFolder.open(path).checkpoints) for path in (there, here)
+    )
+    assert int(ours["step"]) == int(theirs["step"]) == 13
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert one.tobytes() == other.tobytes()
+
+
+def test_a_data_set_in_a_bucket_is_copied_once(data_dir: Path, bucket: str, tmp_path: Path) -> None:
+    remote = epath.Path(f"{bucket}/tfds")
+    for path in (data_dir / "synthetic").rglob("*"):
+        if path.is_file():
+            path_there = remote / path.relative_to(data_dir).as_posix()
+            epath.Path(path).copy(path_there)
+    copies = tmp_path / "copies"
+    copied = copy_from_bucket(str(remote), "synthetic/tiny", copies, QUIET)
+    sizes = {
+        path.relative_to(copied).as_posix(): path.stat().st_size
+        for path in (copied / "synthetic").rglob("*")
+        if path.is_file()
+    }
+    assert sizes == {
+        path.relative_to(data_dir).as_posix(): path.stat().st_size
+        for path in (data_dir / "synthetic" / "tiny").rglob("*")
+        if path.is_file()
+    }
+    remote.rmtree()
+    assert copy_from_bucket(str(remote), "synthetic/tiny", copies, QUIET) == copied
+    with pytest.raises(UserError, match="holds no data set 'cub'"):
+        copy_from_bucket(str(remote), "cub", copies, QUIET)
+
+
+def test_half_a_copy_is_made_anew(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = epath.Path(f"{bucket}/half/set")
+    for name in ("a", "b"):
+        (remote / name).write_text(name * 10)
+
+    def cut_off(path: epath.Path, target: Path, **_: object) -> None:
+        if path.name == "b":
+            raise OSError("the network is gone")
+        target.write_text("half")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(remote), "copy", cut_off)
+        with pytest.raises(OSError, match="gone"):
+            copy_from_bucket(f"{bucket}/half", "set", tmp_path, QUIET)
+    copied = copy_from_bucket(f"{bucket}/half", "set", tmp_path, QUIET)
+    assert {path.name: path.read_text() for path in (copied / "set").iterdir()} == {
+        "a": "a" * 10,
+        "b": "b" * 10,
+    }
+
+
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("gs://", "names no bucket"),
+        ("gs://nowhere/run", "there is no bucket nowhere, or this account may not see it"),
+    ],
+)
+def test_a_bucket_that_is_not_there(path: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        RunFolder.open(path)
+
+
+def test_without_gcsfs_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(UserError, match=r"gs://bucket/run: needs gcsfs: pip install gcsfs"):
+        RunFolder.open("gs://bucket/run")
