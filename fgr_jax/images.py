@@ -1,5 +1,7 @@
 """Pictures as NumPy arrays: decoding, resizing, cropping, flipping. Colour is RGB, `[H, W, 3]`."""
 
+import math
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -129,6 +131,27 @@ def resize(image: Image, size: int) -> Image:
 def crop(image: Image, top: int, left: int, size: int) -> Image:
     """The square `[size, size, 3]` whose upper left corner is at (top, left), as a view."""
     return image[top : top + size, left : left + size]
+
+
+def resize_and_crop(image: Image, size: int, top: int, left: int, crop_size: int) -> Image:
+    """`crop(resize(image, size), top, left, crop_size)`, to the bit, in less time.
+
+    Where both sides grow, what lies below the crop and to its right is not computed.
+    """
+    height, width = image.shape[:2]
+    if height > size or width > size or height == width == size:
+        return crop(resize(image, size), top, left, crop_size)
+    # One row and one column more than the crop's last ones lie between.
+    rows = min(height, math.ceil((top + crop_size) * height / size) + 1)
+    columns = min(width, math.ceil((left + crop_size) * width / size) + 1)
+    resized = cv2.resize(
+        image[:rows, :columns],
+        None,
+        fx=size / width,
+        fy=size / height,
+        interpolation=cv2.INTER_LINEAR,
+    )
+    return crop(resized, top, left, crop_size)  # type: ignore[arg-type]  # uint8 as `image`
 
 
 def centre_offset(size: int, crop_size: int) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from fgr_jax import images
@@ -22,6 +24,21 @@ def picture() -> images.Image:
 def encode(picture: images.Image, suffix: str) -> bytes:
     quality = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix == ".jpg" else []
     return cv2.imencode(suffix, picture[:, :, ::-1], quality)[1].tobytes()
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.data(), size=st.sampled_from([36, 97, 144, 512]), seed=st.integers(0, 2**32 - 1))
+def test_a_crop_that_is_resized_alone_is_that_of_the_whole_picture_to_the_bit(
+    data: st.DataObject, size: int, seed: int
+) -> None:
+    crop_size = data.draw(st.integers(1, size))
+    top, left = (data.draw(st.integers(0, size - crop_size)) for _ in range(2))
+    height, width = (data.draw(st.integers(1, size + 20)) for _ in range(2))
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    np.testing.assert_array_equal(
+        images.resize_and_crop(image, size, top, left, crop_size),
+        images.crop(images.resize(image, size), top, left, crop_size),
+    )
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])

@@ -183,19 +183,19 @@ class _Renderer:
             mask=np.array([example is not None for example in examples], np.bool_),
         )
         for row, (view, example) in enumerate(zip(views, examples, strict=True)):
-            resized = self._resized(example) if example else None
-            if resized is None:
+            window = self._window(view, example) if example else None
+            if window is None:
                 batch["image"][row], batch["label"][row], batch["mask"][row] = 0, 0, False
             else:
-                window = images.crop(resized, view.top, view.left, size)
                 batch["image"][row] = images.dihedral(window, view.symmetry)
         return batch
 
-    def _resized(self, example: Example) -> images.Image | None:
-        """uint8 `[resize, resize, 3]`, or None for a corrupt picture that is to be skipped."""
+    def _window(self, view: _View, example: Example) -> images.Image | None:
+        """uint8 `[crop, crop, 3]`, or None for a corrupt picture that is to be skipped."""
+        data = self._data
         try:
-            image = images.cut_bottom(images.decode(example.encoded_image), self._data.cut_bottom)
-            return images.resize(image, self._data.resize)
+            image = images.cut_bottom(images.decode(example.encoded_image), data.cut_bottom)
+            return images.resize_and_crop(image, data.resize, view.top, view.left, data.crop)
         except images.ImageError as error:
             if self._data.corrupt_images == "skip":
                 return None
