@@ -10,4 +10,5 @@ install -r requirements.txt --editable '.[test]'
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest "$@"
+# A process for each core; the tests of a file stay together, for they share what took long to make.
+exec .venv/bin/python -m pytest --numprocesses=auto --dist=loadfile "$@"
