@@ -103,8 +103,14 @@ def parse_flags(
 ) -> list[str]:
     """Reads the flags of an entry point that takes no config, or of one whose config is read.
 
+    Args:
+      argv: the command line, the program's name first.
+      usage: what `--help` prints.
+      own_flags: the entry point's flags.
+      positional: what the arguments without a name are called; "PATH ..." stands for one or more.
+
     Returns:
-      The arguments without a name, one for each of `positional`.
+      The arguments without a name.
 
     Raises:
       UserError: an unknown flag, a missing one, a value of the wrong type, too many or too few
@@ -118,7 +124,8 @@ def parse_flags(
         rest = own_flags(argv)[1:]
     except (flags.Error, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from error
-    if len(rest) > len(positional):
+    any_number = bool(positional) and positional[-1].endswith(" ...")
+    if len(rest) > len(positional) and not any_number:
         extra = rest[len(positional)]
         raise UserError(f"{extra!r} is no flag: every argument has the form --name=value")
     if len(rest) < len(positional):

@@ -60,10 +60,25 @@ class Diversification:
 
 @dataclasses.dataclass(slots=True)
 class Loss:
-    """Gradient-boosting cross-entropy (paper §3.2)."""
+    """Gradient-boosting cross-entropy (paper §3.2), and what it is compared with.
+
+    The fields from `label_smoothing` on are weights, and 0 switches each off. They change cross-entropy,
+    so they want gce_start="never"; they go with the block and without.
+    """
 
     k: int = 15  # hardest negatives; with k ≥ classes − 1 it is cross-entropy
     gce_start: str = "0 steps"  # cross-entropy before; "never": cross-entropy throughout
+    # An addition to the paper: from gce_start on, the weight of the negatives beyond the k hardest falls
+    # linearly from 1, which is cross-entropy, to 0, which is GCE. "0 steps": at once, as in the paper.
+    gce_fade: str = "0 steps"
+    label_smoothing: float = 0.0  # ε; 0.1 is usual
+    max_entropy: float = 0.0  # γ of MaxEnt
+    pairwise_confusion: float = 0.0  # λ; its authors' range is 0.05 to 0.1 × classes
+    center: float = 0.0  # λ of center loss; 0.003
+    # λ of L-GM; 0.1. The classifier's weights become the classes' means, and its bias follows from them:
+    # it goes with none of the four above.
+    lgm: float = 0.0
+    lgm_margin: float = 0.1  # m of L-GM
 
 
 @dataclasses.dataclass(slots=True)
@@ -161,6 +176,15 @@ def validate(config: Config) -> None:
         "runtime.devices",
     ):
         require(name, fields[name] >= 0, "at least 0")
+    for name in (
+        "loss.max_entropy",
+        "loss.pairwise_confusion",
+        "loss.center",
+        "loss.lgm",
+        "loss.lgm_margin",
+    ):
+        require(name, 0 <= fields[name] < math.inf, "at least 0, and finite")
+    require("loss.label_smoothing", 0 <= config.loss.label_smoothing < 1, "at least 0, less than 1")
     for name in ("diversification.p_peak", "diversification.p_patch", "diversification.alpha"):
         require(name, 0 <= fields[name] <= 1, "between 0 and 1")
     require("seed", 0 <= config.seed < 2**32, "between 0 and 2**32 - 1")
@@ -189,6 +213,7 @@ def validate(config: Config) -> None:
         "evaluate_every",
         "checkpoint_every",
         "loss.gce_start",
+        "loss.gce_fade",
         "optimizer.warmup",
         "optimizer.decay_every",
         "runtime.fingerprint_every",
@@ -199,8 +224,24 @@ def validate(config: Config) -> None:
             number, _ = durations.parse(fields[name])
         except ValueError as error:
             raise UserError(f"--config.{name}: {error}") from None
-        if name not in ("loss.gce_start", "optimizer.warmup"):
+        if name not in ("loss.gce_start", "loss.gce_fade", "optimizer.warmup"):
             require(name, number > 0, "longer than nothing")
+    _check_combination(config.loss)
+
+
+def _check_combination(loss: Loss) -> None:
+    """What GCE is compared with stands against it, not beside it; L-GM has scores of its own."""
+    names = ("label_smoothing", "max_entropy", "pairwise_confusion", "center", "lgm")
+    on = [f"{name}={getattr(loss, name)}" for name in names if getattr(loss, name)]
+    if on and loss.gce_start != NEVER:
+        raise UserError(
+            f"--config.loss.{on[0]}: goes with cross-entropy, not with GCE: add "
+            f"--config.loss.gce_start={NEVER}, or set it to 0"
+        )
+    if loss.lgm and len(on) > 1:
+        raise UserError(
+            f"--config.loss.{on[0]}: does not go with --config.loss.{on[-1]}: set one of them to 0"
+        )
 
 
 def _check_types(fields: dict[str, Any]) -> None:

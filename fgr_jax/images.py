@@ -159,6 +159,23 @@ def centre_offset(size: int, crop_size: int) -> int:
     return round((size - crop_size) / 2)
 
 
+def five_crop_offsets(height: int, width: int, size: int) -> tuple[tuple[int, int], ...]:
+    """(top, left) of torchvision's `FiveCrop`, in its order.
+
+    Upper left, upper right, lower left, lower right, and last the centre.
+    """
+    bottom, right = height - size, width - size
+    centre = (centre_offset(height, size), centre_offset(width, size))
+    return (0, 0), (0, right), (bottom, 0), (bottom, right), centre
+
+
+def five_crops(image: Image, size: int) -> Image:
+    """The four corners and, last, the centre of `image` `[H, W, 3]`: `[5, size, size, 3]`."""
+    height, width = image.shape[:2]
+    offsets = five_crop_offsets(height, width, size)
+    return np.stack([crop(image, top, left, size) for top, left in offsets])
+
+
 def dihedral(image: Image, element: int) -> Image:
     """One of the eight symmetries of the square.
 

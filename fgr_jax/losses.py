@@ -8,18 +8,34 @@ import jax
 import jax.numpy as jnp
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Cross-entropy over all classes, equation 9.
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
+) -> jax.Array:
+    """Cross-entropy over all classes, equation 9, against labels that may be smoothed.
+
+    Label smoothing (Szegedy et al. 2016) is not the paper's, but what a baseline has today: the target
+    is 1 − ε + ε/C for the ground truth and ε/C for every other class.
 
     Args:
       logits: scores s, `[B, C]`.
       labels: ground truth l, int `[B]`, in [0, C).
+      label_smoothing: ε in [0, 1]; with 0 it is equation 9 to the bit.
 
     Returns:
-      `[B]`, −log softmax(s)_l, in at least float32.
+      `[B]`, −Σ_c q_c log softmax(s)_c for the target q, in at least float32.
+
+    Raises:
+      ValueError: label_smoothing is outside [0, 1].
     """
-    logits = _at_least_float32(logits)
-    return _loss_over(logits, _true_score(logits, labels))
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
+    logits = at_least_float32(logits)
+    true_score = _true_score(logits, labels)
+    loss = _loss_over(logits, true_score)
+    if label_smoothing == 0:
+        return loss
+    # −log p_l − ε · mean over c of (log p_c − log p_l): what all classes share falls out.
+    return loss - label_smoothing * jnp.mean(logits - true_score[:, None], axis=-1)
 
 
 def gradient_boosting_cross_entropy(
@@ -55,8 +71,8 @@ def gradient_boosting_cross_entropy(
     classes = logits.shape[-1]
     if k >= classes - 1:
         return cross_entropy(logits, labels)
-    logits = _at_least_float32(logits)
-    is_true = _is_true(logits, labels)
+    logits = at_least_float32(logits)
+    is_true = is_true_class(labels, classes)
     negatives = jnp.where(is_true, -jnp.inf, jax.lax.stop_gradient(logits))
     _, hardest = jax.lax.top_k(negatives, k)
     # A mask over the classes, not a gather: a gather's gradient is a scatter, which GPUs add up in
@@ -73,17 +89,18 @@ def _loss_over(scores: jax.Array, true_score: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(scores - true_score[:, None], axis=-1)
 
 
-def _at_least_float32(logits: jax.Array) -> jax.Array:
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+def at_least_float32(values: jax.Array) -> jax.Array:
+    """`values` in float32, or in float64 where they are."""
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
 
 
-def _is_true(logits: jax.Array, labels: jax.Array) -> jax.Array:
+def is_true_class(labels: jax.Array, classes: int) -> jax.Array:
     """Where each example's ground truth is, `[B, C]`; nowhere, for a label that names no class."""
-    return labels[:, None] == jnp.arange(logits.shape[-1])
+    return labels[:, None] == jnp.arange(classes)
 
 
 def _true_score(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """s_l as `[B]`. A label that names no class gives NaN."""
-    is_true = _is_true(logits, labels)
+    is_true = is_true_class(labels, logits.shape[-1])
     score = jnp.sum(jnp.where(is_true, logits, 0), axis=-1)
     return jnp.where(jnp.any(is_true, axis=-1), score, jnp.nan)

@@ -22,6 +22,7 @@ from fgr_jax.datasets import catalogue
 from fgr_jax.datasets.folder import Folder
 from fgr_jax.datasets.preparation import default_data_dir, prepare, prepare_folder
 from fgr_jax.errors import UserError
+from fgr_jax.input.source import needs_no_download, open_splits
 from fgr_jax.reporting.terminal import Terminal
 
 
@@ -65,6 +66,9 @@ def _prepare(
         if builder.name == data.name:
             prepare(builder, sources, data_dir, terminal, verify=verify)
             return data.name
+    if needs_no_download(data.name):
+        open_splits(data, terminal)
+        return data.name
     known = ", ".join(builder.name for builder in catalogue.archived())
     raise UserError(
         f"--config.data.name={data.name!r} is none of {known} and {Folder.name}, which this command "

@@ -192,6 +192,55 @@ def test_centre_offset_rounds_as_torchvision_does(size: int, offset: int) -> Non
     assert images.centre_offset(512, size) == offset
 
 
+def torchvision_five_crop(image: np.ndarray, size: int) -> list[np.ndarray]:
+    """`torchvision.transforms.functional.five_crop`, line by line."""
+    image_height, image_width = image.shape[:2]
+    crop_height = crop_width = size
+
+    def crop(top: int, left: int) -> np.ndarray:
+        return image[top : top + crop_height, left : left + crop_width]
+
+    top_left = crop(0, 0)
+    top_right = crop(0, image_width - crop_width)
+    bottom_left = crop(image_height - crop_height, 0)
+    bottom_right = crop(image_height - crop_height, image_width - crop_width)
+    centre = crop(
+        int(round((image_height - crop_height) / 2.0)),  # noqa: RUF046  # as it stands there
+        int(round((image_width - crop_width) / 2.0)),  # noqa: RUF046
+    )
+    return [top_left, top_right, bottom_left, bottom_right, centre]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"),
+    [(512, 512, 448), (512, 512, 447), (511, 511, 448), (36, 36, 31), (9, 14, 6), (7, 7, 7)],
+)
+def test_five_crops_are_those_of_torchvision_to_the_pixel(
+    height: int, width: int, size: int
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    crops = images.five_crops(image, size)
+    assert crops.shape == (5, size, size, 3)
+    assert crops.dtype == np.uint8
+    for ours, theirs in zip(crops, torchvision_five_crop(image, size), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    top, left = (images.centre_offset(side, size) for side in (height, width))
+    np.testing.assert_array_equal(crops[-1], images.crop(image, top, left, size))
+
+
+def test_each_of_five_crops_shows_its_corner() -> None:
+    image = np.zeros((20, 20, 3), np.uint8)
+    for colour, (row, column) in enumerate([(0, 0), (0, 19), (19, 0), (19, 19), (10, 10)], 1):
+        image[row, column] = colour
+    crops = images.five_crops(image, 12)
+    corners = [(0, 0), (0, 11), (11, 0), (11, 11), (6, 6)]
+    for number, (picture, (row, column)) in enumerate(zip(crops, corners, strict=True), 1):
+        assert (picture[row, column] == number).all()
+    for corner in range(4):
+        assert set(np.unique(crops[corner])) == {0, corner + 1, 5}  # all of them see the middle
+    assert set(np.unique(crops[4])) == {0, 5}
+
+
 def test_dihedral_elements_are_the_eight_symmetries() -> None:
     image = np.arange(9 * 3, dtype=np.uint8).reshape(3, 3, 3)
     views = {images.dihedral(image, element).tobytes() for element in range(8)}

@@ -21,16 +21,20 @@ LAYERS = [
         "devices",
         "buckets",
     ],
-    ["models", "run_folder"],
+    ["compared_losses"],
+    ["models", "run_folder", "heatmaps"],
     ["config", "checkpoints"],
     ["datasets"],
     ["input"],
     ["weights"],
     ["reporting"],
     ["training"],
-    ["measuring"],
+    ["trained_run"],
+    ["evaluating"],
+    ["predicting", "measuring"],
+    ["sweeping"],
     ["command_line"],
-    ["main", "prepare", "verify", "benchmark", "export_weights"],
+    ["main", "prepare", "verify", "evaluate", "predict", "sweep", "benchmark", "export_weights"],
 ]
 
 

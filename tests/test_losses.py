@@ -69,6 +69,57 @@ def test_cross_entropy_values_and_gradients(batch: tuple) -> None:
     )
 
 
+SMOOTHING = st.sampled_from([0.01, 0.1, 0.5, 1.0])
+
+
+@functools.partial(jax.jit, static_argnames="smoothing")
+def smoothed(scores: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    return cross_entropy(scores, labels, label_smoothing=smoothing)
+
+
+@functools.partial(jax.jit, static_argnames="smoothing")
+def smoothed_gradient(scores: jax.Array, labels: jax.Array, smoothing: float) -> jax.Array:
+    """Of each example's own loss, `[B, C]`."""
+    return jax.grad(lambda s: smoothed(s, labels, smoothing).sum())(scores)
+
+
+@settings(max_examples=100, deadline=None)
+@given(score_batches(), SMOOTHING)
+def test_label_smoothing_values_and_gradients(batch: tuple, smoothing: float) -> None:
+    scores, labels = batch
+    exact = scores.astype(np.float64)
+    of_reference = reference_losses.label_smoothing_cross_entropy
+    np.testing.assert_allclose(
+        smoothed(scores, labels, smoothing),
+        of_reference(exact, labels, smoothing),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+    np.testing.assert_allclose(
+        smoothed_gradient(scores, labels, smoothing),
+        reference_losses.gradient(of_reference, exact, labels, smoothing),
+        atol=1e-6,
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(score_batches())
+def test_label_smoothing_0_is_cross_entropy_to_the_bit(batch: tuple) -> None:
+    scores, labels = batch
+    np.testing.assert_array_equal(
+        smoothed(scores, labels, 0.0), jax.jit(lambda s: cross_entropy(s, labels))(scores)
+    )
+    np.testing.assert_array_equal(
+        smoothed_gradient(scores, labels, 0.0), ce_gradient(scores, labels)
+    )
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.5])
+def test_label_smoothing_outside_0_and_1_is_an_error_that_names_it(smoothing: float) -> None:
+    with pytest.raises(ValueError, match=rf"label_smoothing must be in \[0, 1\], got {smoothing}"):
+        cross_entropy(jnp.zeros((2, 4)), jnp.asarray([0, 1]), label_smoothing=smoothing)
+
+
 @settings(max_examples=300, deadline=None)
 @given(score_batches(), K)
 def test_gce_values_and_gradients(batch: tuple, k: int) -> None:

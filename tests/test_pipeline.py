@@ -3,19 +3,31 @@
 import collections
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, SupportsIndex
 
 import cv2
 import numpy as np
+import official_layouts
 import pytest
 import tensorflow_datasets as tfds
 from absl import flags
 from tiny_run import QUIET
 
+from fgr_jax import images
 from fgr_jax.config import Config, Data, Runtime
+from fgr_jax.datasets.cub import Cub
+from fgr_jax.datasets.preparation import prepare
 from fgr_jax.datasets.synthetic import Synthetic
 from fgr_jax.errors import UserError
-from fgr_jax.input.pipeline import Batch, Share, evaluation_batches, training_batches
+from fgr_jax.input.pipeline import (
+    AnnotatedBatch,
+    Batch,
+    Share,
+    annotated_batches,
+    evaluation_batches,
+    training_batches,
+)
 from fgr_jax.input.source import Example, ExampleSource, open_splits
 
 
@@ -26,6 +38,7 @@ class Pictures:
     count: int
     data_set: str = "pictures"
     split: str = "train"
+    part_count: int = 0
     corrupt: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
@@ -176,6 +189,120 @@ def test_a_corrupt_picture_is_skipped_and_masked_when_asked() -> None:
     assert collections.Counter(labels.tolist()) == {i: 2 for i in range(10) if i not in (3, 5)}
     batches = list(evaluation_batches(source, data, THREADS, Share(4)))
     assert sum(int(batch["mask"].sum()) for batch in batches) == 8
+
+
+@pytest.mark.parametrize("crops", [1, 5])
+def test_annotated_batches_show_the_centre_crop_of_evaluation(
+    photographs: ExampleSource, crops: int
+) -> None:
+    share = Share(8)
+    annotated = list(annotated_batches(photographs, CROPPED, THREADS, share, crops=crops))
+    plain = list(evaluation_batches(photographs, CROPPED, THREADS, share))
+    assert_same([{**batch, "image": batch["image"][:, -1]} for batch in annotated], plain)  # type: ignore[typeddict-unknown-key]
+    assert annotated[0]["image"].shape == (8, crops, 32, 32, 3)
+    assert annotated[0]["parts"].shape == (8, 0, 3)
+    if crops == 5:
+        picture = images.resize(images.decode(photographs[3].encoded_image), CROPPED.resize)
+        np.testing.assert_array_equal(annotated[0]["image"][3], images.five_crops(picture, 32))
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (2, 0), (4, 0), (1, 1)])
+def test_annotated_batches_name_every_picture_once(processes: int, workers: int) -> None:
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    runtime = Runtime(decode_threads=2, decode_workers=workers)
+    shares = [
+        list(annotated_batches(Pictures(10), SMALL, runtime, Share(4, index, processes), crops=1))
+        for index in range(processes)
+    ]
+    rows = [
+        (name, int(label), bool(there), int(image.max()))
+        for of_a_batch in zip(*shares, strict=True)
+        for part in of_a_batch
+        for name, label, there, image in zip(
+            part["name"], part["label"], part["mask"], part["image"], strict=True
+        )
+    ]
+    assert rows == [
+        *((f"grey-{i}.png", i, True, i) for i in range(10)),
+        *[("", 0, False, 0)] * 2,
+    ]
+
+
+@pytest.mark.parametrize(("what", "workers"), [("stop", 0), ("skip", 0), ("stop", 1)])
+def test_annotated_batches_tell_of_corrupt_pictures(what: str, workers: int) -> None:
+    data = dataclasses.replace(SMALL, corrupt_images=what, cut_bottom=7)
+    source = Pictures(10, corrupt=frozenset({3, 5}))
+    runtime = Runtime(decode_threads=2, decode_workers=workers)
+    batches = list(annotated_batches(source, data, runtime, Share(4), crops=5))
+    told = [row for b in batches for row in zip(b["name"], b["problem"], b["mask"], strict=True)]
+    assert [(name, problem) for name, problem, there in told if not there] == [
+        *[("grey-3.png", "is truncated"), ("grey-5.png", "is truncated")],
+        *[("", "")] * 2,
+    ]
+    assert all(problem == "" for _, problem, there in told if there)
+    assert not any(b["image"][~b["mask"]].any() for b in batches)
+    all_cut_off = dataclasses.replace(data, cut_bottom=8)
+    batch = next(annotated_batches(source, all_cut_off, runtime, Share(4), crops=5))
+    assert "pixels high, of which 8 are to be cut off" in batch["problem"][0]
+
+
+@dataclasses.dataclass
+class Birds(Pictures):
+    """One picture of 120×90 pixels, with a bright spot where its one visible part is."""
+
+    part_count: int = 2
+    x: int = 60
+    y: int = 40
+
+    def __getitem__(self, index: SupportsIndex) -> Example:
+        picture = np.zeros((90, 120), np.uint8)
+        picture[self.y - 3 : self.y + 4, self.x - 3 : self.x + 4] = 255
+        parts = (float(self.x), float(self.y), 1.0, 0.0, 0.0, 0.0)
+        return Example(cv2.imencode(".png", picture)[1].tobytes(), 0, "bird.png", parts)
+
+
+@pytest.mark.parametrize("resize", [60, 100, 256])
+def test_parts_are_where_the_picture_shows_them(resize: int) -> None:
+    data = Data(name="birds", resize=resize, crop=resize * 7 // 8, cut_bottom=6)
+    for x, y in [(60, 40), (20, 60), (99, 17)]:
+        (batch,) = annotated_batches(Birds(1, x=x, y=y), data, THREADS, Share(1), crops=5)
+        bright = batch["image"][0, -1, :, :, 0].astype(float)
+        rows, columns = np.mgrid[: data.crop, : data.crop]
+        centre = [float((axis * bright).sum() / bright.sum()) for axis in (columns, rows)]
+        np.testing.assert_allclose(batch["parts"][0, 0, :2], centre, atol=0.1)
+        assert batch["parts"][0, :, 2].tolist() == [1, 0]
+
+
+def test_parts_beside_the_crop_are_not_visible() -> None:
+    data = Data(name="birds", resize=96, crop=48)  # of 120×90 the crop shows 30..90, 22.5..67.5
+    seen: dict[tuple[int, int], bool] = {}
+    for x, y in [(30, 40), (29, 40), (89, 40), (90, 40), (60, 23), (60, 21), (60, 66), (60, 68)]:
+        batch: AnnotatedBatch
+        (batch,) = annotated_batches(Birds(1, x=x, y=y), data, THREADS, Share(1), crops=1)
+        seen[x, y] = bool(batch["parts"][0, 0, 2])
+    assert [place for place, there in seen.items() if not there] == [
+        *[(29, 40), (90, 40), (60, 21), (60, 68)]
+    ]
+
+
+def test_the_parts_of_cub_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = official_layouts.write_cub(tmp_path)
+    monkeypatch.setattr(Cub, "CLASSES", len(written.class_names))
+    splits = [record.split for record in written.records]
+    monkeypatch.setattr(Cub, "COUNTS", {split: splits.count(split) for split in set(splits)})
+    prepare(Cub, written.archives, tmp_path / "tfds", QUIET)
+    _, test = open_splits(Data(name="cub", data_dir=str(tmp_path / "tfds")), QUIET)
+    expected = {record.name: record.extra["parts"] for record in written.records}
+    assert test.part_count == 15
+    for index in range(len(test)):
+        found = np.reshape(test[index].part_locations, (15, 3))
+        np.testing.assert_array_equal(found, np.float32(expected[test[index].name]))
+
+
+def test_where_nothing_is_annotated_there_are_no_parts(photographs: ExampleSource) -> None:
+    assert photographs.part_count == 0
+    assert photographs[0].part_locations == ()
 
 
 def test_open_splits_names_what_is_wrong(data_dir: object) -> None:

@@ -406,6 +406,40 @@ def test_a_signal_during_evaluation_saves_too(
     assert saved_steps(tmp_path / "run") == [7]
 
 
+def test_the_fade_of_the_config_reaches_the_step(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.loss.gce_start, config.loss.gce_fade = "2 steps", "1 epoch"
+    given = {}
+
+    class Enough(Exception):  # noqa: N818  # nothing is wrong
+        pass
+
+    def build_steps(*_: Any, **options: Any) -> Any:
+        given.update(options)
+        raise Enough
+
+    monkeypatch.setattr(run_lib, "build_steps", build_steps)
+    with pytest.raises(Enough):
+        run_lib.train(config, RunFolder.open(tmp_path / "run"), Terminal(quiet=True))
+    assert (given["gce_start_step"], given["gce_fade_steps"]) == (2, 7)
+
+
+def test_centres_are_saved_and_a_resumed_run_goes_on_with_them(
+    config: Config, tmp_path: Path
+) -> None:
+    config.loss.center, config.loss.gce_start = 0.3, "never"
+    finish(config, tmp_path / "whole")
+    workdir = tmp_path / "run"
+    status, output = start_and_signal(config, workdir, signal.SIGTERM, "epoch 1")
+    assert status == 128 + signal.SIGTERM, output
+    centers = saved_state(workdir, saved_steps(workdir)[-1])["['centers']"]
+    finish(config, workdir)
+    assert_same_run(workdir, tmp_path / "whole")
+    assert centers.any()
+    assert (saved_state(workdir, TOTAL_STEPS)["['centers']"] != centers).any()
+
+
 def test_one_process_to_a_workdir(config: Config, tmp_path: Path) -> None:
     workdir = tmp_path / "run"
     workdir.mkdir()

@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+import reference_losses
 
 from fgr_jax.config import Config
 from fgr_jax.devices import batch_sharding, data_mesh
-from fgr_jax.diversification import suppression_mask
+from fgr_jax.diversification import class_scores, suppression_mask
 from fgr_jax.measuring.scaling import collectives
 from fgr_jax.random_streams import stream_key
+from fgr_jax.training.calendar import Calendar
 from fgr_jax.training.optimizer import momentum_sgd
 from fgr_jax.training.step import (
     Steps,
@@ -30,12 +32,19 @@ CLASSES = 5
 
 
 def build(
-    config: Config, *, gce_start_step: int | None = 0, devices: int = 1
+    config: Config, *, gce_start_step: int | None = 0, gce_fade_steps: int = 0, devices: int = 1
 ) -> tuple[Steps, TrainState]:
     optimizer = momentum_sgd(lambda _: jnp.float32(0.05), momentum=0.9, weight_decay=1e-4)
     network = build_network(config, CLASSES)
     mesh = data_mesh(jax.devices()[:devices])
-    steps = build_steps(config, network, optimizer, gce_start_step=gce_start_step, mesh=mesh)
+    steps = build_steps(
+        config,
+        network,
+        optimizer,
+        gce_start_step=gce_start_step,
+        gce_fade_steps=gce_fade_steps,
+        mesh=mesh,
+    )
     return steps, steps.init()
 
 
@@ -198,6 +207,50 @@ def test_gce_takes_over_at_its_step(tiny: Config) -> None:
         state, (loss, _) = switching.train(state, batch)
         assert gce < ce
         np.testing.assert_allclose(float(loss), ce if step < 2 else gce, rtol=1e-5)
+
+
+def test_gce_arrives_over_its_fade(tiny: Config) -> None:
+    """From step 2 on over 4 steps: 1, 3/4, 1/2, 1/4 and 0 are the weights of the other negatives."""
+    tiny.diversification.alpha = 1.0
+    batch = batch_of(8)
+    fading, state = build(tiny, gce_start_step=2, gce_fade_steps=4)
+    maps, _ = build_network(tiny, CLASSES).apply(
+        {"params": state.params, "batch_stats": state.batch_stats},
+        normalise(batch["image"]),
+        train=True,
+        mutable=["batch_stats"],
+    )
+    scores = np.asarray(class_scores(maps), np.float64)
+    losses = {}
+    for step, rest_weight in enumerate([1, 1, 1, 0.75, 0.5, 0.25, 0, 0]):
+        expected = reference_losses.smooth_gce(scores, np.asarray(batch["label"]), 2, rest_weight)
+        copy = jax.tree.map(jnp.copy, state).replace(step=jnp.int32(step))
+        losses[step] = float(fading.train(copy, batch)[1].loss)
+        np.testing.assert_allclose(losses[step], expected.mean(), rtol=1e-5)
+    assert losses[0] == losses[1] == losses[2] > losses[3]
+    assert losses[5] > losses[6] == losses[7]
+
+
+def test_the_ends_of_the_fade_are_cross_entropy_and_gce_to_the_bit(tiny: Config) -> None:
+    fading, state = build(tiny, gce_start_step=2, gce_fade_steps=3)
+    for step, start in ((0, None), (2, None), (5, 0), (9, 0)):
+        plain, _ = build(tiny, gce_start_step=start)
+        outcomes = []
+        for steps in (fading, plain):
+            copy = jax.tree.map(jnp.copy, state).replace(step=jnp.int32(step))
+            outcomes.append(steps.train(copy, batch_of(8)))
+        for ours, theirs in zip(*map(as_numpy, outcomes), strict=True):
+            assert ours.tobytes() == theirs.tobytes()
+
+
+def test_it_is_all_gce_once_the_fade_is_over(tiny: Config) -> None:
+    tiny.loss.gce_start, tiny.loss.gce_fade = "2 epochs", "10 steps"
+    calendar = Calendar.of(tiny, examples=52)
+    assert (calendar.gce_start_step, calendar.gce_fade_steps) == (13, 10)
+    assert not calendar.is_all_gce(22)
+    assert calendar.is_all_gce(23)
+    tiny.loss.gce_start = "never"
+    assert not Calendar.of(tiny, examples=52).is_all_gce(1000)
 
 
 def test_eight_devices_see_the_batches_and_masks_of_one(tiny: Config) -> None:

@@ -7,8 +7,8 @@ P gets the p-th contiguous share of the rows.
 
 import dataclasses
 import signal
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol, SupportsIndex, TypedDict
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol, SupportsIndex, TypedDict, TypeVar
 
 import cv2
 import grain
@@ -32,6 +32,19 @@ class Batch(TypedDict):
     mask: npt.NDArray[np.bool_]  # [B], false for padding and for skipped pictures
 
 
+class AnnotatedBatch(TypedDict):
+    """This process's share of a global batch of a test split, with what is known of its pictures."""
+
+    image: npt.NDArray[np.uint8]  # [B, V, crop, crop, 3], RGB: V crops, the centre the last
+    label: npt.NDArray[np.int32]  # [B]
+    mask: npt.NDArray[np.bool_]  # [B], false for padding and for corrupt pictures
+    # [B, P, 3]: of each annotated part its x and y, in pixels of the centre crop, and whether it is
+    # visible there.
+    parts: npt.NDArray[np.float32]
+    name: list[str]  # of the pictures; empty for padding
+    problem: list[str]  # why a picture is corrupt; empty where it is not
+
+
 class Source(Protocol):
     """What the pipeline needs of a data set."""
 
@@ -40,6 +53,15 @@ class Source(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: SupportsIndex) -> Example: ...
+
+
+class AnnotatedSource(Source, Protocol):
+    """A data set in which parts of what the pictures show may be annotated."""
+
+    part_count: int  # in every picture; 0: no annotations
+
+
+_AnyBatch = TypeVar("_AnyBatch", Batch, AnnotatedBatch)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,7 +93,7 @@ def training_batches(
         .repeat()
         .random_map(_RandomView(data), seed=random_streams.stream_seed(seed, "augmentation"))
     )
-    return _read(views, source, data, runtime, share, steps)
+    return _read(views, _Renderer(source, data), runtime, share, steps)
 
 
 def evaluation_batches(
@@ -84,7 +106,27 @@ def evaluation_batches(
     """
     batches = evaluation_batch_count(source, share)
     views = grain.MapDataset.range(batches * share.batch_size).map(_CentreView(len(source), data))
-    return _read(views, source, data, runtime, share, range(batches))
+    return _read(views, _Renderer(source, data), runtime, share, range(batches))
+
+
+def annotated_batches(
+    source: AnnotatedSource, data: Data, runtime: Runtime, share: Share, *, crops: int
+) -> Iterator[AnnotatedBatch]:
+    """Every example once, in order, with its name; the last batch is padded and masked.
+
+    Example i is row i % b of global batch i // b, where b is the batch size. A corrupt picture is
+    black, masked, and told, whatever `data.corrupt_images` is: the caller decides what becomes of it.
+
+    Args:
+      source: the test split.
+      data: what is shown of a picture.
+      runtime: who decodes.
+      share: which part of every batch this process reads.
+      crops: 1: the centre crop, which is that of `evaluation_batches`; 5: `images.five_crops`.
+    """
+    batches = evaluation_batch_count(source, share)
+    views = grain.MapDataset.range(batches * share.batch_size).map(_CentreView(len(source), data))
+    return _read(views, _AnnotatedRenderer(source, data, crops), runtime, share, range(batches))
 
 
 def evaluation_batch_count(source: Source, share: Share) -> int:
@@ -94,15 +136,14 @@ def evaluation_batch_count(source: Source, share: Share) -> int:
 
 def _read(
     views: grain.MapDataset,
-    source: Source,
-    data: Data,
+    renderer: Callable[[Sequence["_View"]], _AnyBatch],
     runtime: Runtime,
     share: Share,
     steps: range,
-) -> Iterator[Batch]:
+) -> Iterator[_AnyBatch]:
     # Batch s·P + p of the local size is process p's share of the global batch of step s.
     first, end = (step * share.process_count for step in (steps.start, steps.stop))
-    batches = views.batch(share.local_batch_size, batch_fn=_Renderer(source, data))[
+    batches = views.batch(share.local_batch_size, batch_fn=renderer)[
         first + share.process_index : end : share.process_count
     ]
     threads = min(runtime.decode_threads, len(batches))
@@ -203,3 +244,58 @@ class _Renderer:
                 f"{self._where}: {example.name} {error}; replace the file and prepare the data set "
                 "again, or leave such pictures out with --config.data.corrupt_images=skip"
             ) from error
+
+
+class _AnnotatedRenderer:
+    """Reads and decodes the pictures of a test batch, and keeps what is known of them."""
+
+    def __init__(self, source: AnnotatedSource, data: Data, crops: int):
+        self._source = source
+        self._data = data
+        self._crops = crops
+
+    def __call__(self, views: Sequence[_View]) -> AnnotatedBatch:
+        cv2.setNumThreads(1)  # as in `_Renderer`, and so is the order of reading and decoding
+        examples = [None if view.example is None else self._source[view.example] for view in views]
+        count, size = len(views), self._data.crop
+        batch = AnnotatedBatch(
+            image=np.zeros((count, self._crops, size, size, 3), np.uint8),
+            label=np.array([example.label if example else 0 for example in examples], np.int32),
+            mask=np.array([example is not None for example in examples], np.bool_),
+            parts=np.zeros((count, self._source.part_count, 3), np.float32),
+            name=[example.name if example else "" for example in examples],
+            problem=[""] * count,
+        )
+        for row, (view, example) in enumerate(zip(views, examples, strict=True)):
+            if example is None:
+                continue
+            try:
+                picture = images.decode(example.encoded_image)
+                picture = images.cut_bottom(picture, self._data.cut_bottom)
+            except images.ImageError as error:
+                batch["mask"][row], batch["problem"][row] = False, str(error)
+                continue
+            batch["image"][row] = self._windows(view, picture)
+            batch["parts"][row] = self._parts(view, picture, example)
+        return batch
+
+    def _windows(self, view: _View, picture: images.Image) -> images.Image:
+        """uint8 `[V, crop, crop, 3]`."""
+        data = self._data
+        if self._crops == 1:
+            window = images.resize_and_crop(picture, data.resize, view.top, view.left, data.crop)
+            return window[None]
+        return images.five_crops(images.resize(picture, data.resize), data.crop)
+
+    def _parts(
+        self, view: _View, picture: images.Image, example: Example
+    ) -> npt.NDArray[np.float32]:
+        """float32 `[P, 3]`: x and y in the centre crop, and 1 where the part is visible there."""
+        height, width = picture.shape[:2]
+        x, y, visible = np.array(example.part_locations, np.float32).reshape(-1, 3).T
+        # The centre of pixel i is at i + ½ from the edge, before resizing and after it.
+        x = (x + 0.5) * self._data.resize / width - 0.5 - view.left
+        y = (y + 0.5) * self._data.resize / height - 0.5 - view.top
+        end = self._data.crop - 0.5
+        seen = (visible > 0) & (x >= -0.5) & (x < end) & (y >= -0.5) & (y < end)
+        return np.stack([x, y, seen], -1).astype(np.float32)

@@ -24,6 +24,8 @@ _PREPARED_ON_DEMAND: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {
     "synthetic": Synthetic,
 }
 
+_PARTS = "part_locations"  # the feature, as `datasets.cub` stores it
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Example:
@@ -32,6 +34,8 @@ class Example:
     encoded_image: bytes
     label: int
     name: str  # the file's own name where the data set keeps one, otherwise split and index
+    # Of each annotated part in turn: x, y, in pixels, and whether it is visible. Empty: no annotations.
+    part_locations: tuple[float, ...] = ()
 
 
 class ExampleSource:
@@ -56,6 +60,7 @@ class ExampleSource:
         self.identity = f"{builder.info.full_name} {split}: {len(self._records)} examples"
         self.data_set = builder.info.full_name
         self.class_names: list[str] = list(builder.info.features["label"].names)
+        self.part_count = _part_count(builder.info.features)
         self.licence: str = builder.info.as_proto.redistribution_info.license
 
     def __len__(self) -> int:
@@ -75,7 +80,14 @@ class ExampleSource:
             encoded_image=record["image"].bytes_list.value[0],
             label=label,
             name=_file_name(record) or f"example {int(index)}",
+            part_locations=(tuple(record[_PARTS].float_list.value) if self.part_count else ()),
         )
+
+
+def _part_count(features: Any) -> int:
+    """How many parts are annotated in every picture; 0 where none are, as in most data sets."""
+    shape: tuple[int, ...] = features[_PARTS].shape if _PARTS in features else ()
+    return int(shape[0]) if len(shape) == 2 and shape[1] == 3 else 0
 
 
 def _file_name(record: Any) -> str:
@@ -84,6 +96,11 @@ def _file_name(record: Any) -> str:
         if feature in record:
             return record[feature].bytes_list.value[0].decode()
     return ""
+
+
+def needs_no_download(name: str) -> bool:
+    """Whether the data set `name` is prepared by whoever opens it first."""
+    return name.partition("/")[0] in _PREPARED_ON_DEMAND
 
 
 class NotPreparedError(UserError):

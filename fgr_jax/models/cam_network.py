@@ -49,7 +49,22 @@ class CamNetwork(nn.Module):
 
     def map_size(self, pixels: int) -> int:
         """Rows (or columns) of the maps of a picture with `pixels` rows (or columns)."""
-        return -(-pixels // (16 * self.last_stride))
+        return -(-pixels // self.stride)
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one map cell to the next."""
+        return 16 * self.last_stride
+
+
+def class_means(params: Any) -> jax.Array:
+    """The classifier's weights as one row a class, `[C, D]`: with L-GM the means μ."""
+    return params["classifier"]["kernel"][0, 0].T
+
+
+def with_bias(params: Any, bias: jax.Array) -> Any:
+    """The parameters with `bias` `[C]` in place of the classifier's own."""
+    return {**params, "classifier": {**params["classifier"], "bias": bias}}
 
 
 def parameter_count(params: Any) -> int:

@@ -25,6 +25,7 @@ class Calendar:
     epoch: Fraction  # steps in an epoch, n/b
     total_steps: int
     gce_start_step: int | None  # steps with cross-entropy before GCE; None: never GCE
+    gce_fade_steps: int  # from there on, in which the one turns into the other: not the paper's
     evaluation_interval: Fraction
     checkpoint_interval: Fraction
     fingerprint_interval: Fraction | None  # None: never
@@ -40,6 +41,7 @@ class Calendar:
             gce_start_step=(
                 None if gce_start == NEVER else durations.whole_steps(gce_start, epoch)
             ),
+            gce_fade_steps=durations.whole_steps(config.loss.gce_fade, epoch),
             evaluation_interval=durations.in_steps(config.evaluate_every, epoch),
             checkpoint_interval=durations.in_steps(config.checkpoint_every, epoch),
             fingerprint_interval=(
@@ -65,5 +67,7 @@ class Calendar:
         return math.ceil((step - 1) // self.epoch * self.epoch)
 
     def is_all_gce(self, first_step: int) -> bool:
-        """Whether every step after the first `first_step` trains with GCE."""
-        return self.gce_start_step is not None and first_step >= self.gce_start_step
+        """Whether every step after the first `first_step` trains with GCE, and nothing else."""
+        if self.gce_start_step is None:
+            return False
+        return first_step >= self.gce_start_step + self.gce_fade_steps

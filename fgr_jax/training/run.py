@@ -83,7 +83,12 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
         weight_decay=config.optimizer.weight_decay,
     )
     steps = build_steps(
-        config, network, optimizer, gce_start_step=calendar.gce_start_step, mesh=mesh
+        config,
+        network,
+        optimizer,
+        gce_start_step=calendar.gce_start_step,
+        gce_fade_steps=calendar.gce_fade_steps,
+        mesh=mesh,
     )
 
     # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.

@@ -17,16 +17,27 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 
 from fgr_jax import random_streams
+from fgr_jax.compared_losses import (
+    center_loss,
+    entropy,
+    gaussian_bias,
+    large_margin_gaussian_mixture,
+    moved_centers,
+    pairwise_confusion,
+)
 from fgr_jax.config import Config
 from fgr_jax.devices import batch_sharding, replicated
 from fgr_jax.digests import digest, digest_of_tree
 from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy, gradient_boosting_cross_entropy
-from fgr_jax.models.cam_network import CamNetwork
+from fgr_jax.models.cam_network import CamNetwork, class_means, with_bias
 
 # ImageNet's channel means and deviations, for pixels in [0, 1], RGB.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+
+# How far center loss moves its centres in a step (Wen et al. 2016).
+CENTER_RATE = 0.5
 
 DeviceBatch = Mapping[str, jax.Array]  # `fgr_jax.input.pipeline.Batch`, on the devices
 
@@ -61,6 +72,12 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: Any
     opt_state: Any
     epoch_totals: Totals  # since the last line of metrics; here, so that a resumed epoch is whole
+
+
+class CenterTrainState(TrainState):
+    """The state of a run with center loss. Others have no such field: Orbax would save a None too."""
+
+    centers: jax.Array  # of the pooled features of every class, float32 `[C, D]`; no parameters
 
 
 class StepRecord(NamedTuple):
@@ -98,6 +115,7 @@ def build_steps(
     optimizer: optax.GradientTransformation,
     *,
     gce_start_step: int | None,
+    gce_fade_steps: int = 0,
     mesh: Mesh,
 ) -> Steps:
     """Compiles the functions of a run for `mesh`.
@@ -107,9 +125,12 @@ def build_steps(
       network: from `build_network`.
       optimizer: its updates are applied to the parameters as they are.
       gce_start_step: the first step with GCE, cross-entropy before; None: cross-entropy throughout.
+      gce_fade_steps: an addition to the paper: so many steps from there on, the weight of the negatives
+        that GCE leaves out falls from 1 to 0.
       mesh: from `fgr_jax.devices.data_mesh`.
     """
     everywhere, by_row = replicated(mesh), batch_sharding(mesh)
+    loss = config.loss
 
     @functools.partial(jax.jit, out_shardings=everywhere)
     def init() -> TrainState:
@@ -119,13 +140,16 @@ def build_steps(
             jnp.zeros((1, size, size, 3)),
             train=False,
         )
-        return TrainState(
+        state = TrainState(
             step=jnp.zeros((), jnp.int32),
             params=variables["params"],
             batch_stats=variables["batch_stats"],
             opt_state=optimizer.init(variables["params"]),
             epoch_totals=Totals.zeros(),
         )
+        if not loss.center:
+            return state
+        return CenterTrainState(**vars(state), centers=jnp.zeros_like(class_means(state.params)))
 
     # Each device sorts its own rows: left to itself, XLA gathers all scores everywhere for top_k.
     @functools.partial(
@@ -134,13 +158,44 @@ def build_steps(
         in_specs=(PartitionSpec("batch"), PartitionSpec("batch"), PartitionSpec()),
         out_specs=PartitionSpec("batch"),
     )
-    def training_loss(scores: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
+    def classification_loss(scores: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
+        """Cross-entropy or GCE, whichever it is at `step`, `[B]`."""
         if gce_start_step is None:
-            return cross_entropy(scores, labels)
-        gce = gradient_boosting_cross_entropy(scores, labels, config.loss.k)
+            return cross_entropy(scores, labels, label_smoothing=loss.label_smoothing)
+        if gce_fade_steps:  # an addition to the paper
+            weight = jnp.clip((gce_start_step + gce_fade_steps - step) / gce_fade_steps, 0, 1)
+            return gradient_boosting_cross_entropy(scores, labels, loss.k, rest_weight=weight)
+        gce = gradient_boosting_cross_entropy(scores, labels, loss.k)
         if gce_start_step == 0:
             return gce
         return jnp.where(step < gce_start_step, cross_entropy(scores, labels), gce)
+
+    def training_loss(
+        scores: jax.Array, features: jax.Array, params: Any, state: TrainState, batch: DeviceBatch
+    ) -> jax.Array:
+        """The loss that the config describes, `[B]`. What has no weight is not computed.
+
+        `scores` `[B, C]` are those after the block, `features` `[B, D]` pooled without it.
+        """
+        labels = batch["label"]
+        if loss.lgm:
+            return large_margin_gaussian_mixture(
+                scores,
+                features,
+                class_means(params),
+                labels,
+                margin=loss.lgm_margin,
+                likelihood_weight=loss.lgm,
+            )
+        losses = classification_loss(scores, labels, state.step)
+        if loss.max_entropy:
+            losses -= loss.max_entropy * entropy(scores)
+        if loss.pairwise_confusion:
+            # One number of the batch, added to every example: so it is in their mean, once.
+            losses += loss.pairwise_confusion * pairwise_confusion(scores, labels, batch["mask"])
+        if isinstance(state, CenterTrainState):
+            losses += loss.center * center_loss(features, state.centers, labels)
+        return losses
 
     def diversified(maps: jax.Array, step: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The maps after the block, and a digest of what it drew."""
@@ -163,33 +218,46 @@ def build_steps(
         donate_argnums=0,
     )
     def train(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, StepRecord]:
-        def objective(params: Any) -> tuple[jax.Array, tuple[Any, Totals, jax.Array]]:
+        def objective(params: Any) -> tuple[jax.Array, tuple[Any, Totals, jax.Array, jax.Array]]:
+            # L-GM's bias follows from its means, and is added to the scores: the block, which suppresses
+            # what the pictures show, leaves it alone.
+            used = with_bias(params, jnp.zeros(network.num_classes)) if loss.lgm else params
             maps, updates = network.apply(
-                {"params": params, "batch_stats": state.batch_stats},
+                {"params": used, "batch_stats": state.batch_stats},
                 normalise(batch["image"]),
                 train=True,
-                mutable=["batch_stats"],
+                mutable=["batch_stats", "intermediates"],
             )
+            features = class_scores(updates["intermediates"]["backbone"]["layer4"][0])
             maps, mask_digest = diversified(maps, state.step)
             scores = class_scores(maps)
-            losses = training_loss(scores, batch["label"], state.step)
+            if loss.lgm:
+                scores += gaussian_bias(class_means(params))
+            losses = training_loss(scores, features, params, state, batch)
             totals = sum_over_examples(scores, losses, batch)
             mean_loss = totals.loss / jnp.maximum(totals.examples, 1)
-            return mean_loss, (updates["batch_stats"], totals, mask_digest)
+            return mean_loss, (updates["batch_stats"], totals, mask_digest, features)
 
-        gradients, (batch_stats, totals, mask_digest) = jax.grad(objective, has_aux=True)(
+        gradients, (batch_stats, totals, mask_digest, features) = jax.grad(objective, has_aux=True)(
             state.params
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        new_state = TrainState(
+        params = optax.apply_updates(state.params, updates)
+        new_state = state.replace(
             step=state.step + 1,
-            params=optax.apply_updates(state.params, updates),
+            params=with_gaussian_bias(params) if loss.lgm else params,
             batch_stats=batch_stats,
             opt_state=opt_state,
             epoch_totals=state.epoch_totals + totals,
         )
-        loss = totals.loss / jnp.maximum(totals.examples, 1)
-        return new_state, StepRecord(loss, mask_digest)
+        if isinstance(new_state, CenterTrainState):
+            new_state = new_state.replace(
+                centers=moved_centers(
+                    features, new_state.centers, batch["label"], batch["mask"], rate=CENTER_RATE
+                )
+            )
+        mean_loss = totals.loss / jnp.maximum(totals.examples, 1)
+        return new_state, StepRecord(mean_loss, mask_digest)
 
     @functools.partial(
         jax.jit, in_shardings=(everywhere, by_row, everywhere), out_shardings=everywhere
@@ -212,7 +280,7 @@ def build_steps(
             "labels": digest(batch["label"]) + digest(batch["mask"]),
             "masks": record.mask_digest,
             "loss": digest(record.loss),
-            "parameters": digest_of_tree((state.params, state.batch_stats)),
+            "parameters": digest_of_tree(_learned(state)),
         }
 
     zeros = jax.jit(Totals.zeros, out_shardings=everywhere)
@@ -226,10 +294,25 @@ def build_steps(
     )
 
 
+def _learned(state: TrainState) -> tuple[Any, ...]:
+    """Parameters, statistics and, where there are any, centres."""
+    centers = state.centers if isinstance(state, CenterTrainState) else None  # no leaf
+    return state.params, state.batch_stats, centers
+
+
 @jax.jit
 def _is_finite(state: TrainState) -> jax.Array:
-    leaves = jax.tree.leaves((state.params, state.batch_stats))
+    leaves = jax.tree.leaves(_learned(state))
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def with_gaussian_bias(params: Any) -> Any:
+    """The parameters with the bias that makes the network's scores L-GM's, −½‖μ_c‖².
+
+    It is put there after every step, so that whoever reads the parameters, evaluation, an export or
+    another run, has an ordinary classifier. It has no gradient and no weight decay of its own.
+    """
+    return with_bias(params, gaussian_bias(class_means(params)))
 
 
 def normalise(images: jax.Array) -> jax.Array:

@@ -1,0 +1,145 @@
+"""What is measured of predictions, in NumPy: pure functions of scores `[N, C]` and labels `[N]`."""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+Scores = npt.NDArray[np.floating]
+Integers = npt.NDArray[np.integer]
+
+CALIBRATION_BINS = 15
+NEVER = np.iinfo(np.int64).max  # the rank of what is no hit for any n
+
+
+def ranks(scores: Scores, labels: Integers) -> Integers:
+    """How many classes stand before the true one, `[N]`: below n it is a top-n hit.
+
+    A class stands before another where it scores higher, or equally high at a lower index; where the
+    true score is not finite, the rank is `NEVER`. This is the rule of `training.step.sum_over_examples`.
+    """
+    true = np.take_along_axis(scores, labels[:, None], axis=1)
+    lower_index = np.arange(scores.shape[1]) < labels[:, None]
+    ahead = (scores > true) | ((scores == true) & lower_index)
+    return np.where(np.isfinite(true[:, 0]), ahead.sum(axis=1), NEVER)
+
+
+def top_classes(scores: Scores, count: int) -> Integers:
+    """The first classes of every example by the order of `ranks`, `[N, min(count, C)]`."""
+    return np.argsort(-scores, axis=1, kind="stable")[:, :count]
+
+
+def probabilities(scores: Scores) -> npt.NDArray[np.float64]:
+    """softmax(s), `[N, C]`."""
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True), dtype=np.float64)
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def cross_entropies(scores: Scores, labels: Integers) -> npt.NDArray[np.float64]:
+    """−ln softmax(s)_l, in nats, `[N]`."""
+    shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
+    true = np.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
+    return np.log(np.exp(shifted).sum(axis=1)) - true
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Calibration:
+    """How far confidence is from accuracy, by bins of confidence ]b/B, (b + 1)/B]."""
+
+    counts: Integers  # examples in each bin, `[B]`
+    confidences: npt.NDArray[np.float64]  # their mean confidence; NaN in an empty bin
+    accuracies: npt.NDArray[np.float64]  # the share of them that is right; NaN in an empty bin
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error: Σ_b n_b/N · |accuracy_b − confidence_b|."""
+        filled = self.counts > 0
+        gaps = np.abs(self.accuracies[filled] - self.confidences[filled])
+        return float(np.sum(self.counts[filled] * gaps) / max(self.counts.sum(), 1))
+
+
+def calibration(
+    confidences: npt.NDArray[np.floating],
+    is_right: npt.NDArray[np.bool_],
+    bins: int = CALIBRATION_BINS,
+) -> Calibration:
+    """Sorts examples by confidence, in ]0, 1], into bins of equal width.
+
+    Args:
+      confidences: the probability of the first class, `[N]`.
+      is_right: whether that is the true one, `[N]`.
+      bins: how many.
+    """
+    # Edges as they are rounded, so that a confidence that is one of them falls below it.
+    edges = np.arange(1, bins) / bins
+    places = np.searchsorted(edges, confidences, side="left")
+    counts = np.bincount(places, minlength=bins)
+
+    def mean(values: npt.NDArray) -> npt.NDArray[np.float64]:
+        return _ratio(np.bincount(places, weights=values, minlength=bins), counts)
+
+    return Calibration(counts, mean(confidences), mean(is_right))
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PerClass:
+    """How many examples of each class there are, and of how many the first class is right, `[C]`."""
+
+    counts: Integers
+    hits: Integers
+
+    @property
+    def accuracies(self) -> npt.NDArray[np.float64]:
+        """hits_c / counts_c; NaN for a class without examples."""
+        return _ratio(self.hits, self.counts)
+
+
+def per_class(confusion: Integers) -> PerClass:
+    """The diagonal of a confusion matrix beside the sums of its rows."""
+    return PerClass(confusion.sum(axis=1), np.diagonal(confusion).copy())
+
+
+def confusion_matrix(labels: Integers, predicted: Integers, classes: int) -> Integers:
+    """How many examples of class i were taken for class j, `[C, C]`."""
+    pairs = labels.astype(np.int64) * classes + predicted
+    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConfusedPair:
+    """Two classes that were taken for one another."""
+
+    first: int  # the class of the lower index
+    second: int
+    first_as_second: int  # examples of the first that were taken for the second
+    second_as_first: int
+    share: float  # of all errors
+
+    @property
+    def count(self) -> int:
+        """Errors in both directions."""
+        return self.first_as_second + self.second_as_first
+
+
+def confused_pairs(confusion: Integers) -> list[ConfusedPair]:
+    """Pairs that were confused at all, most errors first; of equally many, those of lower indices."""
+    errors = confusion - np.diag(np.diagonal(confusion))
+    both = np.triu(errors + errors.T, k=1)
+    firsts, seconds = np.nonzero(both)
+    order = np.argsort(-both[firsts, seconds], kind="stable")
+    total = int(errors.sum())
+    return [
+        ConfusedPair(
+            int(first),
+            int(second),
+            first_as_second=int(errors[first, second]),
+            second_as_first=int(errors[second, first]),
+            share=int(both[first, second]) / total,
+        )
+        for first, second in zip(firsts[order], seconds[order], strict=True)
+    ]
+
+
+def _ratio(sums: npt.NDArray, counts: Integers) -> npt.NDArray[np.float64]:
+    """Quotients; NaN where the count is 0."""
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

@@ -1,0 +1,76 @@
+"""Class activation maps laid over the pictures they came from."""
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from fgr_jax.images import Image
+
+_OPACITY = 0.55  # of the colours over the picture
+
+
+def at_pixels(
+    activation: npt.NDArray[np.floating], crop_size: int, stride: int
+) -> npt.NDArray[np.float32]:
+    """A map at the pixels of the network's input, bilinearly: `[H, W]` to `[crop_size, crop_size]`.
+
+    With the network's symmetric padding, what cell (i, j) sees has its centre at pixel
+    (stride · i, stride · j). Stretching the map over the input instead, as is often done, shows
+    everything half a cell too far to the lower right: 16 pixels of 448.
+
+    Args:
+      activation: one class's map.
+      crop_size: the network's input, in pixels.
+      stride: pixels from one cell to the next.
+    """
+    columns = np.arange(crop_size, dtype=np.float32) / stride
+    return _sample(activation, columns, columns)
+
+
+def overlay(
+    picture: Image, heat: npt.NDArray[np.floating], *, resize: int, top: int, left: int
+) -> Image:
+    """The picture with the warm colours where `heat` is high, and grey where the network did not look.
+
+    Args:
+      picture: as it was decoded, `[h, w, 3]`.
+      heat: from `at_pixels`, `[crop_size, crop_size]`; what is negative counts as 0, and the highest
+        value gets the warmest colour.
+      resize: the side of the square that the picture was resized to, in pixels.
+      top: of the crop in that square, in pixels.
+      left: of the crop in that square.
+    """
+    height, width = picture.shape[:2]
+    crop_size = len(heat)
+    # The pixels of the picture whose centres lie in the crop, and where in the crop they lie.
+    rows = (np.arange(height) + 0.5) * resize / height - 0.5 - top
+    columns = (np.arange(width) + 0.5) * resize / width - 0.5 - left
+    seen_rows = np.flatnonzero((rows > -0.5) & (rows < crop_size - 0.5))
+    seen_columns = np.flatnonzero((columns > -0.5) & (columns < crop_size - 0.5))
+    sampled = _sample(heat, rows[seen_rows], columns[seen_columns])
+    highest = max(float(sampled.max()), float(np.finfo(np.float32).tiny))
+    levels: Image = np.round(255 * np.clip(sampled, 0, None) / highest).astype(np.uint8)
+    colours = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO))[:, :, ::-1]
+    grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+    shown: Image = np.repeat((grey // 2)[:, :, None], 3, axis=2)
+    window = np.ix_(seen_rows, seen_columns)
+    blended = (1 - _OPACITY) * picture[window] + _OPACITY * colours
+    shown[window] = np.round(blended).astype(np.uint8)
+    return shown
+
+
+def _sample(
+    values: npt.NDArray[np.floating],
+    rows: npt.NDArray[np.floating],
+    columns: npt.NDArray[np.floating],
+) -> npt.NDArray[np.float32]:
+    """`values` at every crossing of these rows and columns, bilinearly; at the edge's value beyond."""
+    xs, ys = np.meshgrid(columns.astype(np.float32), rows.astype(np.float32))
+    sampled = cv2.remap(
+        values.astype(np.float32),
+        xs,
+        ys,
+        interpolation=cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(sampled, np.float32)

@@ -1,0 +1,62 @@
+"""The runs of a sweep: one after the other, each a process of its own."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from fgr_jax.reporting import json_lines
+
+_LOG = "output.txt"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """How one run ended."""
+
+    seed: int
+    workdir: Path
+    failure: str = ""  # its last words, where it failed
+    # From metrics.jsonl, where it finished: the last step's, on test.
+    top1: float | None = None
+    # (epoch, test error) from the first evaluation to the last.
+    curve: tuple[tuple[float, float], ...] = ()
+
+
+def start(arguments: list[str], workdir: Path) -> subprocess.Popen:
+    """Starts, or goes on with, the run in `workdir`; what it prints goes into a file there."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / _LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fgr_jax.main", *arguments, f"--workdir={workdir}"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the sweep, which hands it on once
+        )
+
+
+def result(seed: int, workdir: Path, status: int) -> Result:
+    """What came out of a run that ended with `status`."""
+    if status != 0:
+        lines = (workdir / _LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+        told = [line for line in lines if line.strip()]
+        last = told[-1].removeprefix("error: ") if told else f"status {status}"
+        return Result(seed, workdir, failure=last)
+    records = json_lines.read(workdir / "metrics.jsonl")
+    tests = [record for record in records if record["split"] == "test"]
+    steps_per_epoch = _steps_per_epoch(workdir)
+    return Result(
+        seed,
+        workdir,
+        top1=tests[-1]["top1"],
+        curve=tuple((each["step"] / steps_per_epoch, 1 - each["top1"]) for each in tests),
+    )
+
+
+def _steps_per_epoch(workdir: Path) -> float:
+    config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
+    data: str = json.loads((workdir / "data.json").read_text(encoding="utf-8"))
+    examples = int(data.rsplit(": ", 1)[1].split()[0])  # `ExampleSource.identity`
+    return examples / config["batch_size"]

@@ -1,0 +1,244 @@
+"""The network that a run has trained, opened for reading: nothing in its folder is changed."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from fgr_jax import config as config_lib
+from fgr_jax.checkpoints import latest_step
+from fgr_jax.config import Config
+from fgr_jax.devices import replicated
+from fgr_jax.errors import UserError
+from fgr_jax.models.cam_network import CamNetwork
+from fgr_jax.processes import agreed_integer, once_for_all
+from fgr_jax.run_folder import RunFolder
+from fgr_jax.training.calendar import Calendar
+from fgr_jax.training.step import build_network
+
+_EXAMPLES = re.compile(r": (\d+) examples$")  # `ExampleSource.identity`
+_DIFFERENCES_SHOWN = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainedRun:
+    """What the files of a run say of it."""
+
+    workdir: RunFolder
+    config: Config
+    # Fields of the config that the run's version did not have; here they have today's default.
+    missing_fields: list[str]
+    class_names: list[str]
+    data: str  # what it was trained on, as `ExampleSource.identity`
+    total_steps: int
+    is_training: (
+        bool  # whether a process on this machine is training it now; in a bucket: not known
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TrainedNetwork:
+    """The network of a run at one of its checkpoints."""
+
+    step: int
+    network: CamNetwork
+    variables: Any  # {"params", "batch_stats"}, replicated over the devices
+
+
+def open_run(workdir: RunFolder) -> TrainedRun:
+    """Reads what describes the run in `workdir`, and asks for no device.
+
+    Raises:
+      UserError: there is no run, or another version's, or a file is damaged.
+    """
+    folder = workdir.local
+    if not folder.is_dir():
+        raise UserError(f"--workdir={workdir.name}: no such folder; name the workdir of a run")
+    if not (folder / "config.json").is_file():
+        raise UserError(f"--workdir={workdir.name} is no workdir of a run: it has no config.json")
+    fields = _read_json(workdir, "config.json", dict)
+    config, missing = _config_of(fields, workdir)
+    data = _read_json(workdir, "data.json", str)
+    examples = _EXAMPLES.search(data)
+    if examples is None:
+        raise UserError(
+            f"--workdir={workdir.name}: data.json does not say how many examples there are ({data!r}): "
+            "it was not written by this program, or was changed"
+        )
+    return TrainedRun(
+        workdir,
+        config,
+        missing,
+        class_names=_read_json(workdir, "classes.json", list),
+        data=data,
+        total_steps=Calendar.of(config, int(examples.group(1))).total_steps,
+        is_training=_is_locked(folder / "lock"),
+    )
+
+
+def restore(run: TrainedRun, step: int | None, mesh: Mesh) -> TrainedNetwork:
+    """The network of `run` at `step`, or at its latest checkpoint, on the devices of `mesh`.
+
+    One process reads, and all get the same: a run that is still going replaces its checkpoints.
+
+    Raises:
+      UserError: there is no such checkpoint, it is damaged, or it is of another network than the
+        config describes.
+    """
+    step = agreed_integer(once_for_all(lambda: _chosen_step(run.workdir, step)) or 0)
+    network = build_network(run.config, len(run.class_names))
+    size = run.config.data.crop
+    expected = jax.eval_shape(
+        lambda: network.init(jax.random.key(0), np.zeros((1, size, size, 3)), train=False)
+    )
+    variables = once_for_all(lambda: _read_variables(run.workdir, step, expected))
+    if jax.process_count() > 1:
+        if variables is None:
+            variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), expected)
+        variables = multihost_utils.broadcast_one_to_all(variables)
+    return TrainedNetwork(step, network, jax.device_put(variables, replicated(mesh)))
+
+
+def _chosen_step(workdir: RunFolder, step: int | None) -> int:
+    latest = latest_step(workdir.checkpoints)
+    if latest is None:
+        raise UserError(
+            f"--workdir={workdir.name} holds no checkpoint yet: train there first, or name another one"
+        )
+    if step is None:
+        return latest
+    there = sorted(ocp.utils.checkpoint_steps(workdir.checkpoints))
+    if step not in there:
+        raise UserError(
+            f"--step={step}: {workdir.name} holds the checkpoints of the steps "
+            f"{', '.join(map(str, there))}; without --step it is the last of them"
+        )
+    return step
+
+
+def _read_variables(workdir: RunFolder, step: int, expected: Any) -> Any:
+    """The variables saved at `step` as NumPy arrays, in the tree and the shapes of `expected`."""
+    folder = workdir.checkpoints / str(step)
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
+    try:
+        with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+            with _without_warnings():  # of metadata that a checkpoint of one item does not have
+                tree = checkpointer.metadata(folder / "default").item_metadata.tree
+            # As NumPy arrays: the devices that wrote them may not be here.
+            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
+            state = checkpointer.restore(folder / "default", like)
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        raise UserError(
+            f"the checkpoint {folder} cannot be read ({type(error).__name__}): it is damaged, or the "
+            "run has replaced it by a later one; --step=N chooses another"
+        ) from error
+    variables = {name: state.get(name) for name in expected}
+    differences = _differences(variables, expected)
+    if differences or int(state.get("step", -1)) != step:
+        reasons = differences or ["it was saved at another step than its name says"]
+        raise UserError(
+            f"the checkpoint {folder} is not of the network that config.json and classes.json of "
+            f"{workdir.name} describe: {'; '.join(reasons[:_DIFFERENCES_SHOWN])}. One of them was "
+            "brought from another run: bring back its own"
+        )
+    return variables
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _differences(found: Any, expected: Any) -> list[str]:
+    """What is in one of two trees alone, or has another shape in the other, the last layers first."""
+    ours, theirs = (
+        {
+            "/".join(str(key.key) for key in path): leaf.shape
+            for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+        }
+        for tree in (found, expected)
+    )
+    lines = []
+    # The classifier first: another number of classes is the most likely of all differences.
+    for name in sorted(
+        ours.keys() | theirs.keys(), key=lambda name: ("classifier" not in name, name)
+    ):
+        if name not in ours or name not in theirs:
+            lines.append(f"{name} is in {'the checkpoint' if name in ours else 'the config'} alone")
+        elif ours[name] != theirs[name]:
+            lines.append(
+                f"{name} has the shape {list(ours[name])} and would have {list(theirs[name])}"
+            )
+    return lines
+
+
+def _config_of(fields: dict[str, Any], workdir: RunFolder) -> tuple[Config, list[str]]:
+    """The config that `config_lib.flat` made `fields` of, and the fields that it lacks."""
+    config = Config()
+    known = config_lib.flat(config)
+    unknown = sorted(fields.keys() - known.keys())
+    if unknown:
+        raise UserError(
+            f"--workdir={workdir.name}: config.json has fields that this version does not know, "
+            f"{', '.join(unknown)}: use the version that trained it (provenance.jsonl names it)"
+        )
+    for name, value in fields.items():
+        section, _, field = name.rpartition(".")
+        setattr(getattr(config, section) if section else config, field, value)
+    try:
+        config_lib.validate(config)
+    except UserError as error:
+        raise UserError(f"--workdir={workdir.name}: config.json: {error}") from error
+    return config, sorted(known.keys() - fields.keys())
+
+
+def _read_json(workdir: RunFolder, name: str, kind: type) -> Any:
+    path = workdir.local / name
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"--workdir={workdir.name}: {name} cannot be read ({error}): it describes the run, and "
+            "belongs there as the run wrote it"
+        ) from error
+    if not isinstance(value, kind) or not value:
+        raise UserError(
+            f"--workdir={workdir.name}: {name} holds no {kind.__name__}: it describes the run, and "
+            "belongs there as the run wrote it"
+        )
+    return value
+
+
+def _is_locked(path: os.PathLike) -> bool:
+    """Whether a run holds the lock file of its workdir."""
+    try:
+        lock = os.open(path, os.O_RDONLY)
+    except OSError:  # a workdir that was copied may have none
+        return False
+    try:
+        # It cannot be asked without being taken: shared, and let go at once.
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
