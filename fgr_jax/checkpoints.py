@@ -138,10 +138,14 @@ def _has_room(directory: epath.Path, needed: int) -> bool:
     return in_bucket or shutil.disk_usage(directory).free >= needed
 
 
+def saved_steps(directory: epath.Path) -> list[int]:
+    """The steps that were saved completely in `directory`, which need not exist."""
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
+
+
 def latest_step(directory: epath.Path) -> int | None:
     """The newest step that was saved completely in `directory`, or None."""
-    steps = ocp.utils.checkpoint_steps(directory) if directory.exists() else []
-    return max(steps, default=None)
+    return max(saved_steps(directory), default=None)
 
 
 def read_latest(directory: epath.Path) -> dict[str, Any]:
@@ -157,16 +161,31 @@ def read_latest(directory: epath.Path) -> dict[str, Any]:
         raise UserError(
             f"{directory} holds no checkpoint: train there first, or name another folder"
         )
+    return read(directory, step)
+
+
+def read(directory: epath.Path, step: int) -> dict[str, Any]:
+    """The checkpoint of `step` as nested dicts of NumPy arrays, by any process on its own.
+
+    Raises:
+      UserError: it is damaged, or a run has replaced it by a later one.
+    """
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
-    with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
-        folder = directory / str(step) / "default"
-        # As NumPy arrays: the devices that wrote them may not be here.
-        with _without_warnings():  # of metadata that a checkpoint of one item does not have
-            shapes = checkpointer.metadata(folder).item_metadata.tree
-        like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
-        return checkpointer.restore(folder, like)
+    folder = directory / str(step)
+    try:
+        with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+            with _without_warnings():  # of metadata that a checkpoint of one item does not have
+                shapes = checkpointer.metadata(folder / "default").item_metadata.tree
+            # As NumPy arrays: the devices that wrote them may not be here.
+            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+            return checkpointer.restore(folder / "default", like)
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        raise UserError(
+            f"the checkpoint {folder} cannot be read ({type(error).__name__}): it is damaged, or the "
+            "run has replaced it by a later one; another of its steps may do"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from fgr_jax import config as config_lib
+from fgr_jax import processes
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 
@@ -131,6 +132,23 @@ def parse_flags(
     if len(rest) < len(positional):
         raise UserError(f"needs {' and '.join(positional)}; --help says what they are")
     return rest
+
+
+def define_job_flags(own_flags: flags.FlagValues) -> None:
+    """The flags of an entry point that several processes can run together; see `join_job`."""
+    flags.DEFINE_bool("distributed", False, "be one of several processes", flag_values=own_flags)
+    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=own_flags)
+    flags.DEFINE_integer("process_count", None, "how many", flag_values=own_flags)
+    flags.DEFINE_integer("process_id", None, "which one, from 0", flag_values=own_flags)
+    flags.DEFINE_integer("join_timeout", 300, "in seconds", lower_bound=1, flag_values=own_flags)
+
+
+def join_job(own_flags: flags.FlagValues) -> None:
+    """Joins the other processes, where the flags ask for it, before any device is asked for."""
+    ours = own_flags
+    where = (ours.coordinator, ours.process_count, ours.process_id)
+    if ours.distributed or any(value is not None for value in where):
+        processes.join(*where, timeout_s=ours.join_timeout)
 
 
 def config_arguments(argv: Sequence[str]) -> list[str]:

@@ -44,20 +44,14 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("step", None, "which checkpoint", lower_bound=1, flag_values=own)
     flags.DEFINE_integer("batch_size", None, "pictures", lower_bound=1, flag_values=own)
     flags.DEFINE_string("data_dir", None, "where data sets are", flag_values=own)
-    flags.DEFINE_bool("distributed", False, "be one of several processes", flag_values=own)
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=own)
-    flags.DEFINE_integer("process_count", None, "how many", flag_values=own)
-    flags.DEFINE_integer("process_id", None, "which one, from 0", flag_values=own)
-    flags.DEFINE_integer("join_timeout", 300, "in seconds", lower_bound=1, flag_values=own)
+    command_line.define_job_flags(own)
     command_line.parse_flags(argv, __doc__ or "", own)
     run = open_run(RunFolder.open(own.workdir))
     config = run.config
     if own.data_dir is not None:
         config.data.data_dir = own.data_dir
     compute_deterministically(config.deterministic)
-    where = (own.coordinator, own.process_count, own.process_id)
-    if own.distributed or any(value is not None for value in where):
-        processes.join(*where, timeout_s=own.join_timeout)
+    command_line.join_job(own)
     terminal = Terminal(quiet=jax.process_index() > 0)
     mesh = data_mesh()
     source = _open_test_split(run, config, terminal)

@@ -144,6 +144,9 @@ def resize_and_crop(image: Image, size: int, top: int, left: int, crop_size: int
     # One row and one column more than the crop's last ones lie between.
     rows = min(height, math.ceil((top + crop_size) * height / size) + 1)
     columns = min(width, math.ceil((left + crop_size) * width / size) + 1)
+    if (round(rows * size / height), round(columns * size / width)) == (rows, columns):
+        # OpenCV gives back unchanged what keeps its number of pixels, whatever the factors.
+        return crop(resize(image, size), top, left, crop_size)
     resized = cv2.resize(
         image[:rows, :columns],
         None,

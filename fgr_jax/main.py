@@ -32,17 +32,11 @@ def main(argv: Sequence[str]) -> int:
     """Returns the exit status: 0 where the run is finished, 128 + n where signal n stopped it."""
     own_flags = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "where the results go", flag_values=own_flags)
-    flags.DEFINE_bool("distributed", False, "be one of several processes", flag_values=own_flags)
-    flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=own_flags)
-    flags.DEFINE_integer("process_count", None, "how many", flag_values=own_flags)
-    flags.DEFINE_integer("process_id", None, "which one, from 0", flag_values=own_flags)
-    flags.DEFINE_integer("join_timeout", 300, "in seconds", lower_bound=1, flag_values=own_flags)
+    command_line.define_job_flags(own_flags)
     invocation = command_line.parse(argv, __doc__ or "", own_flags)
     ours = invocation.flags
     compute_deterministically(invocation.config.deterministic)
-    where = (ours.coordinator, ours.process_count, ours.process_id)
-    if ours.distributed or any(value is not None for value in where):
-        processes.join(*where, timeout_s=ours.join_timeout)
+    command_line.join_job(ours)
     workdir = RunFolder.open(ours.workdir or Path("runs") / invocation.config_path.stem)
     terminal = Terminal(quiet=jax.process_index() > 0)
     try:

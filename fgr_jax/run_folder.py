@@ -38,22 +38,31 @@ class RunFolder:
             return cls(name, local, epath.Path(local.absolute()) / _CHECKPOINTS)
         remote = buckets.open_folder(name, "--workdir")
         local = Path(tempfile.mkdtemp(prefix="fgr_jax-"))
+        folder = cls(name, local, remote / _CHECKPOINTS, remote)
         if remote.exists():
             for path in remote.iterdir():
                 if not path.is_dir():
                     path.copy(local / path.name)
-        return cls(name, local, remote / _CHECKPOINTS, remote)
+        # Whoever opens a run to read it must not write back what a job has replaced since.
+        folder._published.update(folder._states())
+        return folder
 
     def publish(self) -> None:
         """Copies what has changed since the last time to the bucket; for a local folder, nothing."""
         if self._remote is None:
             return
+        for relative, state in self._states().items():
+            if self._published.get(relative) != state:
+                path = epath.Path(self.local / relative)
+                path.copy(self._remote / relative, overwrite=True)
+                self._published[relative] = state
+
+    def _states(self) -> dict[str, tuple[int, int]]:
+        """Size and time of change of every small file, by its path in the folder."""
+        states = {}
         for path in sorted(self.local.rglob("*")):
             relative = path.relative_to(self.local).as_posix()
-            if path.is_dir() or relative == "lock":
-                continue
-            status = path.stat()
-            state = (status.st_size, status.st_mtime_ns)
-            if self._published.get(relative) != state:
-                epath.Path(path).copy(self._remote / relative, overwrite=True)
-                self._published[relative] = state
+            if path.is_file() and relative != "lock":
+                status = path.stat()
+                states[relative] = (status.st_size, status.st_mtime_ns)
+        return states

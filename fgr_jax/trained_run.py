@@ -1,23 +1,19 @@
 """The network that a run has trained, opened for reading: nothing in its folder is changed."""
 
-import contextlib
 import dataclasses
 import fcntl
 import json
-import logging
 import os
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from fgr_jax import config as config_lib
-from fgr_jax.checkpoints import latest_step
+from fgr_jax.checkpoints import read, saved_steps
 from fgr_jax.config import Config
 from fgr_jax.devices import replicated
 from fgr_jax.errors import UserError
@@ -111,14 +107,13 @@ def restore(run: TrainedRun, step: int | None, mesh: Mesh) -> TrainedNetwork:
 
 
 def _chosen_step(workdir: RunFolder, step: int | None) -> int:
-    latest = latest_step(workdir.checkpoints)
-    if latest is None:
+    there = saved_steps(workdir.checkpoints)
+    if not there:
         raise UserError(
             f"--workdir={workdir.name} holds no checkpoint yet: train there first, or name another one"
         )
     if step is None:
-        return latest
-    there = sorted(ocp.utils.checkpoint_steps(workdir.checkpoints))
+        return there[-1]
     if step not in there:
         raise UserError(
             f"--step={step}: {workdir.name} holds the checkpoints of the steps "
@@ -130,21 +125,7 @@ def _chosen_step(workdir: RunFolder, step: int | None) -> int:
 def _read_variables(workdir: RunFolder, step: int, expected: Any) -> Any:
     """The variables saved at `step` as NumPy arrays, in the tree and the shapes of `expected`."""
     folder = workdir.checkpoints / str(step)
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=jax.process_index(), active_processes={jax.process_index()}
-    )
-    try:
-        with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
-            with _without_warnings():  # of metadata that a checkpoint of one item does not have
-                tree = checkpointer.metadata(folder / "default").item_metadata.tree
-            # As NumPy arrays: the devices that wrote them may not be here.
-            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), tree)
-            state = checkpointer.restore(folder / "default", like)
-    except Exception as error:  # Orbax and TensorStore raise many kinds
-        raise UserError(
-            f"the checkpoint {folder} cannot be read ({type(error).__name__}): it is damaged, or the "
-            "run has replaced it by a later one; --step=N chooses another"
-        ) from error
+    state = read(workdir.checkpoints, step)
     variables = {name: state.get(name) for name in expected}
     differences = _differences(variables, expected)
     if differences or int(state.get("step", -1)) != step:
@@ -155,17 +136,6 @@ def _read_variables(workdir: RunFolder, step: int, expected: Any) -> Any:
             "brought from another run: bring back its own"
         )
     return variables
-
-
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _differences(found: Any, expected: Any) -> list[str]:

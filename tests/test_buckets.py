@@ -83,6 +83,18 @@ def test_a_run_in_a_bucket(data_dir: Path, bucket: str, tmp_path: Path) -> None:
         assert one.tobytes() == other.tobytes()
 
 
+def test_only_what_has_changed_is_written_back(bucket: str) -> None:
+    """Somebody who reads a run must not put its job's newer files back to what they were."""
+    remote = epath.Path(f"{bucket}/runs/read")
+    (remote / "metrics.jsonl").write_text("one")
+    reader = RunFolder.open(str(remote))
+    (remote / "metrics.jsonl").write_text("one and two")
+    (reader.local / "report.html").write_text("a report")
+    reader.publish()
+    assert (remote / "metrics.jsonl").read_text() == "one and two"
+    assert (remote / "report.html").read_text() == "a report"
+
+
 def test_a_data_set_in_a_bucket_is_copied_once(data_dir: Path, bucket: str, tmp_path: Path) -> None:
     remote = epath.Path(f"{bucket}/tfds")
     for path in (data_dir / "synthetic").rglob("*"):

@@ -41,6 +41,13 @@ def test_a_crop_that_is_resized_alone_is_that_of_the_whole_picture_to_the_bit(
     )
 
 
+def test_a_crop_so_small_that_opencv_would_resize_nothing() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (116, 124, 3), np.uint8)
+    np.testing.assert_array_equal(
+        images.resize_and_crop(image, 144, 0, 1, 1), images.resize(image, 144)[:1, 1:2]
+    )
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
 def test_decode_gives_rgb(picture: images.Image, suffix: str) -> None:
     decoded = images.decode(encode(picture, suffix))
