@@ -11,4 +11,4 @@ install -r requirements.txt --editable '.[test]'
 .venv/bin/ruff format --check .
 .venv/bin/mypy
 # A process for each core; the tests of a file stay together, for they share what took long to make.
-exec .venv/bin/python -m pytest --numprocesses=auto --dist=loadfile "$@"
+exec .venv/bin/python -m pytest --numprocesses=logical --dist=loadfile "$@"
