@@ -467,6 +467,7 @@ def test_lgm_leaves_an_ordinary_classifier(tiny: Config) -> None:
     np.testing.assert_allclose(totals.loss, losses.sum(), rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("weights", [ADDITIONS, LGM], ids=" ".join)
 def test_one_and_eight_devices_agree(tiny: Config, weights: dict) -> None:
     tiny = with_losses(tiny, weights)

@@ -135,6 +135,7 @@ def test_the_same_run_twice_is_the_same_to_the_bit(
     assert_same_run(tmp_path / "run", finished[0])
 
 
+@pytest.mark.long
 def test_another_seed_is_another_run(
     config: Config, finished: tuple[Path, str], tmp_path: Path
 ) -> None:
@@ -184,8 +185,15 @@ def _is_alive(group: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("number", "workers"),
+    [
+        (signal.SIGINT, 1),
+        (signal.SIGTERM, 0),
+        pytest.param(signal.SIGINT, 0, marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, 1, marks=pytest.mark.long),
+    ],
+)
 def test_interrupted_and_resumed_equals_uninterrupted(
     config: Config,
     finished: tuple[Path, str],
