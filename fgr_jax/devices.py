@@ -10,7 +10,7 @@ from fgr_jax.errors import UserError
 
 # Kernels that add up in a fixed order, and none chosen by a race between candidates. CPUs and TPUs do
 # not look at it.
-_DETERMINISTIC = "--xla_gpu_deterministic_ops="
+DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops="
 
 
 def compute_deterministically(wanted: bool) -> None:
@@ -20,8 +20,8 @@ def compute_deterministically(wanted: bool) -> None:
     XLA_FLAGS stays as it is.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if _DETERMINISTIC not in flags:
-        os.environ["XLA_FLAGS"] = f"{flags} {_DETERMINISTIC}{str(wanted).lower()}".strip()
+    if DETERMINISTIC_FLAG not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {DETERMINISTIC_FLAG}{str(wanted).lower()}".strip()
 
 
 def chosen(count: int) -> list[jax.Device]:

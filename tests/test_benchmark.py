@@ -81,6 +81,9 @@ def test_each_kind_of_kernels_is_timed_in_processes_of_its_own() -> None:
     done = benchmark("--part=determinism", "--classes=7")
     assert done.returncode == 0, done.stderr
     assert re.fullmatch(r"determinism: .* ms with any: [\d.]+ times as long .*\n", done.stdout)
+    decided = benchmark("--part=determinism", XLA_FLAGS="--xla_gpu_deterministic_ops=true")
+    assert decided.returncode == 1
+    assert decided.stderr.startswith("error: XLA_FLAGS=--xla_gpu_deterministic_ops=true: ")
 
 
 def test_scaling_is_predicted_from_what_eight_devices_exchange() -> None:

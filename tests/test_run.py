@@ -115,6 +115,7 @@ def test_a_run_leaves_what_it_promises(finished: tuple[Path, str]) -> None:
     provenance = json.loads((workdir / "provenance.jsonl").read_text().splitlines()[0])
     assert provenance["packages"]["jax"]
     assert provenance["devices"] == ["cpu:0 cpu"]
+    assert "--xla_gpu_deterministic_ops=true" in provenance["xla_flags"]
     assert f"{metrics[-1]['top1']:.1%}" in output
     assert list((workdir / "tensorboard").iterdir())
 
