@@ -67,10 +67,12 @@ def files_below(folder: epath.Path) -> dict[str, int]:
     return sizes
 
 
-def fetch_folder(folder: epath.Path, destination: Path, done: Callable[[int], None]) -> None:
-    """Copies everything below `folder` into `destination`; `done` is told how many bytes so far."""
+def fetch(
+    folder: epath.Path, files: dict[str, int], destination: Path, done: Callable[[int], None]
+) -> None:
+    """Copies `files`, from `files_below(folder)`, into `destination`; `done` is told bytes so far."""
     copied = 0
-    for name, size in files_below(folder).items():
+    for name, size in files.items():
         target = destination / name
         target.parent.mkdir(parents=True, exist_ok=True)
         (folder / name).copy(target, overwrite=True)

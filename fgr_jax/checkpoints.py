@@ -14,6 +14,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from fgr_jax.buckets import is_in_bucket
 from fgr_jax.errors import UserError
 
 _LATEST_TO_KEEP = 2
@@ -134,8 +135,7 @@ class Checkpoints:
 
 def _has_room(directory: epath.Path, needed: int) -> bool:
     """Whether `needed` bytes fit; a bucket has room for all."""
-    in_bucket = "://" in os.fspath(directory)
-    return in_bucket or shutil.disk_usage(directory).free >= needed
+    return is_in_bucket(os.fspath(directory)) or shutil.disk_usage(directory).free >= needed
 
 
 def saved_steps(directory: epath.Path) -> list[int]:

@@ -5,10 +5,8 @@ import difflib
 import errno
 import os
 import re
-import runpy
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -17,7 +15,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from fgr_jax import config as config_lib
-from fgr_jax import processes
+from fgr_jax import definitions, processes
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 
@@ -154,8 +152,13 @@ def join_job(own_flags: flags.FlagValues) -> None:
 def config_arguments(argv: Sequence[str]) -> list[str]:
     """The arguments that make the config, and no others: for another command with the same one."""
     rest = _without_config(argv)
-    overrides = [argument for argument in rest[1:] if _OVERRIDE.match(argument)]
-    return [argument for argument in argv[1:] if argument not in rest or argument in overrides]
+    of_fields = overrides(argv)
+    return [argument for argument in argv[1:] if argument not in rest or argument in of_fields]
+
+
+def overrides(argv: Sequence[str]) -> list[str]:
+    """The arguments that set a field of the config."""
+    return [argument for argument in argv[1:] if _OVERRIDE.match(argument)]
 
 
 def _asks_for_help(argv: Sequence[str]) -> bool:
@@ -187,21 +190,7 @@ def _without_config(argv: Sequence[str]) -> list[str]:
 
 def _load(path: Path, argument: str | None) -> Config:
     """Runs the config file once, to say what is wrong with it."""
-    if not path.is_file():
-        beside = sorted(str(found) for found in path.parent.glob("*.py")) or ["none"]
-        raise UserError(f"--config={path}: no such file; in that folder: {', '.join(beside)}")
-    try:
-        get_config = runpy.run_path(str(path))["get_config"]
-        config = get_config() if argument is None else get_config(argument)
-    except Exception as error:
-        cause = traceback.format_exception_only(error)[-1].strip()
-        raise UserError(f"--config={path} does not work: {cause}") from error
-    if not isinstance(config, Config):
-        raise UserError(
-            f"--config={path}: get_config() must return a fgr_jax.config.Config, "
-            f"not {type(config).__name__}"
-        )
-    return config
+    return definitions.load(path, "get_config", Config, flag="--config", argument=argument)
 
 
 def _check_overrides(argv: Sequence[str]) -> None:

@@ -99,6 +99,7 @@ def _open_test_split(run: TrainedRun, config: Config, terminal: Terminal) -> Exa
 def _tell(
     run: TrainedRun, trained: TrainedNetwork, source: ExampleSource, terminal: Terminal
 ) -> None:
+    total = run.calendar.total_steps
     if run.missing_fields:
         terminal.warn(
             "config.json is of an older version and lacks "
@@ -106,12 +107,11 @@ def _tell(
         )
     if run.is_training:
         terminal.line(
-            f"the run is still going: this is its checkpoint of step {trained.step:,} of "
-            f"{run.total_steps:,}"
+            f"the run is still going: this is its checkpoint of step {trained.step:,} of {total:,}"
         )
-    elif trained.step < run.total_steps:
+    elif trained.step < total:
         terminal.line(
-            f"this is the checkpoint of step {trained.step:,} of {run.total_steps:,}, not of the last"
+            f"this is the checkpoint of step {trained.step:,} of {total:,}, not of the last"
         )
     terminal.line(
         f"data      {source.data_set}: {len(source):,} pictures of {source.split}, "
@@ -138,7 +138,7 @@ def _show_and_write(
     about = {
         "workdir": run.workdir.name,
         "step": trained.step,
-        "total_steps": run.total_steps,
+        "total_steps": run.calendar.total_steps,
         "crops": crops,
         "data": source.identity,
         "alpha": run.config.diversification.alpha,

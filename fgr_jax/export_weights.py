@@ -16,6 +16,7 @@ from fgr_jax import checkpoints, command_line
 from fgr_jax.errors import UserError
 from fgr_jax.run_folder import RunFolder
 from fgr_jax.weights.torchvision_layout import to_torchvision
+from fgr_jax.whole_files import whole
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,9 +30,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--output={output}: the folder {output.parent} does not exist")
     state = checkpoints.read_latest(RunFolder.open(own.workdir).checkpoints)
     tensors = to_torchvision({name: state[name] for name in ("params", "batch_stats")})
-    unfinished = output.with_name(output.name + ".unfinished")
-    safetensors.numpy.save_file(tensors, unfinished)
-    unfinished.replace(output)
+    with whole(output) as unfinished:
+        safetensors.numpy.save_file(tensors, unfinished)
     print(f"wrote {len(tensors)} tensors of step {int(state['step']):,} to {output}")
     return 0
 

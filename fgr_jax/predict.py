@@ -25,7 +25,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.heatmaps import at_pixels, overlay
 from fgr_jax.predicting.guesses import Guess, guesses
 from fgr_jax.predicting.pictures import find, stream
-from fgr_jax.predicting.records import Records
+from fgr_jax.predicting.records import records
 from fgr_jax.reporting.terminal import Terminal
 from fgr_jax.run_folder import RunFolder
 from fgr_jax.trained_run import open_run, restore
@@ -57,8 +57,8 @@ def main(argv: Sequence[str]) -> int:
     common = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
     unreadable = 0
     with ExitStack() as stack:
-        records = (
-            stack.enter_context(Records(Path(own.output), run.class_names, top))
+        add = (
+            stack.enter_context(records(Path(own.output), run.class_names, top))
             if own.output
             else None
         )
@@ -81,10 +81,10 @@ def main(argv: Sequence[str]) -> int:
             if guess.picture.problem:
                 unreadable += 1
                 print(f"{guess.picture.path} {guess.picture.problem}", file=sys.stderr)
-            elif records is None:
+            elif add is None:
                 terminal.line(_in_words(guess, run.class_names))
-            if records is not None:
-                records.add(guess)
+            if add is not None:
+                add(guess)
             if guess.maps is not None:
                 name = os.path.relpath(guess.picture.path, common)
                 target = Path(own.heatmaps) / name

@@ -8,6 +8,7 @@ from etils import epath
 
 from fgr_jax import buckets
 
+LOCK = "lock"  # held by the process that trains there
 _CHECKPOINTS = "checkpoints"
 
 
@@ -62,7 +63,7 @@ class RunFolder:
         states = {}
         for path in sorted(self.local.rglob("*")):
             relative = path.relative_to(self.local).as_posix()
-            if path.is_file() and relative != "lock":
+            if path.is_file() and relative != LOCK:
                 status = path.stat()
                 states[relative] = (status.st_size, status.st_mtime_ns)
         return states

@@ -11,7 +11,6 @@ runs/<name of the sweep>: results.md, results.csv, figure.png, and a workdir for
 """
 
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -28,6 +27,7 @@ from fgr_jax.sweeping import figures, results
 from fgr_jax.sweeping.plan import Row, Sweep, load
 from fgr_jax.sweeping.results import Line
 from fgr_jax.sweeping.runs import Result, result, start
+from fgr_jax.whole_files import whole
 
 _FIGURE = "figure.png"
 _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_string("workdir", None, "where the results go", flag_values=own)
     flags.DEFINE_string("config", None, "another config file", flag_values=own)
     flags.DEFINE_integer("seeds", None, "runs of each row", lower_bound=1, flag_values=own)
-    for_all = [each for each in argv[1:] if re.match(r"--(no)?config\.", each)]
+    for_all = command_line.overrides(argv)
     command_line.parse_flags([each for each in argv if each not in for_all], __doc__ or "", own)
     sweep = load(Path(own.sweep))
     config = own.config or sweep.config
@@ -139,19 +139,15 @@ def _write(
     sweep: Sweep, lines: Sequence[Line], workdir: Path, command: str, with_paper: bool
 ) -> None:
     figure = figures.draw(sweep, lines, with_paper=with_paper)
-    if figure:
-        _write_whole(workdir / _FIGURE, figure)
     page = results.as_markdown(
         sweep, lines, command=command, with_paper=with_paper, figure=_FIGURE if figure else ""
     )
-    _write_whole(workdir / "results.md", page.encode())
-    _write_whole(workdir / "results.csv", results.as_csv(lines).encode())
-
-
-def _write_whole(path: Path, contents: bytes) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(contents)
-    unfinished.replace(path)
+    contents = {"results.md": page.encode(), "results.csv": results.as_csv(lines).encode()}
+    if figure:
+        contents[_FIGURE] = figure
+    for name, content in contents.items():
+        with whole(workdir / name) as unfinished:
+            unfinished.write_bytes(content)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from fgr_jax.devices import replicated
 from fgr_jax.errors import UserError
 from fgr_jax.models.cam_network import CamNetwork
 from fgr_jax.processes import agreed_integer, once_for_all
-from fgr_jax.run_folder import RunFolder
+from fgr_jax.run_folder import LOCK, RunFolder
 from fgr_jax.training.calendar import Calendar
 from fgr_jax.training.step import build_network
 
@@ -37,7 +37,7 @@ class TrainedRun:
     missing_fields: list[str]
     class_names: list[str]
     data: str  # what it was trained on, as `ExampleSource.identity`
-    total_steps: int
+    calendar: Calendar
     is_training: (
         bool  # whether a process on this machine is training it now; in a bucket: not known
     )
@@ -78,8 +78,8 @@ def open_run(workdir: RunFolder) -> TrainedRun:
         missing,
         class_names=_read_json(workdir, "classes.json", list),
         data=data,
-        total_steps=Calendar.of(config, int(examples.group(1))).total_steps,
-        is_training=_is_locked(folder / "lock"),
+        calendar=Calendar.of(config, int(examples.group(1))),
+        is_training=_is_locked(folder / LOCK),
     )
 
 

@@ -67,6 +67,20 @@ unknown_option() {
   fail "${given%%=*}: no such option here; --help says what there is"
 }
 
+# must_be_known GIVEN KNOWN...: an error unless GIVEN is one of them. A field of the config, --config.FIELD,
+# counts as --config.
+must_be_known() {
+  local option=${1%%=*}
+  case $option in
+    --config.* | --noconfig.*) option=--config ;;
+    -h) option=--help ;;
+  esac
+  case " ${*:2} " in
+    *" $option "*) ;;
+    *) unknown_option "$@" ;;
+  esac
+}
+
 whole_number() { # NAME VALUE LEAST
   case $2 in
     "" | *[!0-9]*) fail "$1=$2: must be a whole number, $3 or more" ;;

@@ -56,15 +56,7 @@ if [ "$command" = apply ]; then
   known+=(--image --tpu --topology --gpu --hosts --chips --service-account --config --join_timeout --workdir)
 fi
 for argument in "$@"; do
-  option=${argument%%=*}
-  case $option in
-    --config.* | --noconfig.*) option=--config ;;
-    -h) option=--help ;;
-  esac
-  case " ${known[*]} " in
-    *" $option "*) ;;
-    *) unknown_option "$argument" "${known[@]}" ;;
-  esac
+  must_be_known "$argument" "${known[@]}"
   case $argument in
     --help | -h) usage launch/gke.sh && exit 0 ;;
     --dry-run) dry_run=yes ;;

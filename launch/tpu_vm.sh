@@ -62,7 +62,7 @@ config_file="" data_dir=""
 config=() sources=() join_timeout=()
 
 read_options() {
-  local known argument option
+  local known argument
   known=(--name --zone --project --dry-run --help)
   case $command in
     create) known+=(--queued --type --runtime-version --spot --poll-seconds) ;;
@@ -78,15 +78,7 @@ read_options() {
       ;;
   esac
   for argument in "$@"; do
-    option=${argument%%=*}
-    case $option in
-      --config.* | --noconfig.*) option=--config ;;
-      -h) option=--help ;;
-    esac
-    case " ${known[*]} " in
-      *" $option "*) ;;
-      *) unknown_option "$argument" "${known[@]}" ;;
-    esac
+    must_be_known "$argument" "${known[@]}"
     case $argument in
       --help | -h) usage "launch/tpu_vm.sh" && exit 0 ;;
       --dry-run) dry_run=yes ;;

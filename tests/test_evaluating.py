@@ -341,7 +341,7 @@ def test_one_crop_is_the_centre_of_five(
 
 def test_the_results_are_those_of_training(run: TrainedRun, test_split: ExampleSource) -> None:
     last = json.loads((run.workdir.local / "metrics.jsonl").read_text().splitlines()[-1])
-    assert (last["split"], last["step"]) == ("test", run.total_steps)
+    assert (last["split"], last["step"]) == ("test", run.calendar.total_steps)
     for batch_size in (8, 7):
         found = evaluate(
             predict(run, test_split, crops=1, batch_size=batch_size), run.class_names

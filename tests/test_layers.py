@@ -20,6 +20,8 @@ LAYERS = [
         "processes",
         "devices",
         "buckets",
+        "whole_files",
+        "definitions",
     ],
     ["compared_losses"],
     ["models", "run_folder", "heatmaps"],

@@ -3,15 +3,13 @@
 Pictures are read in random order, thousands a second: a bucket would have to be asked for each.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from fgr_jax import buckets
 from fgr_jax.datasets.audience import Audience
+from fgr_jax.datasets.preparation import exclusive
 from fgr_jax.errors import UserError
 
 _MEGABYTE = 1_000_000
@@ -35,10 +33,11 @@ def copy_from_bucket(data_dir: str, name: str, copies: Path, audience: Audience)
     source = buckets.open_folder(data_dir, "--config.data.data_dir") / name
     digest = hashlib.sha256(str(source.parent).encode()).hexdigest()[:8]
     destination = copies / f"{source.parent.name}-{digest}"
-    with _exclusive(destination):
+    with exclusive(destination, name.partition("/")[0], audience):
         if (destination / name).is_dir():
             return destination
-        total = sum(buckets.files_below(source).values())
+        files = buckets.files_below(source)
+        total = sum(files.values())
         if not total:
             raise UserError(
                 f"--config.data.data_dir={data_dir}: holds no data set {name!r}; prepare it on a "
@@ -47,16 +46,7 @@ def copy_from_bucket(data_dir: str, name: str, copies: Path, audience: Audience)
         unfinished = destination / ".unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         with audience.bar(f"copying {name}", total // _MEGABYTE + 1, unit="MB", per=1) as bar:
-            buckets.fetch_folder(source, unfinished, lambda done: bar.update(done // _MEGABYTE))
+            buckets.fetch(source, files, unfinished, lambda done: bar.update(done // _MEGABYTE))
         (destination / name).parent.mkdir(parents=True, exist_ok=True)
         unfinished.rename(destination / name)
     return destination
-
-
-@contextlib.contextmanager
-def _exclusive(destination: Path) -> Iterator[None]:
-    """While open, no other process of this machine copies there."""
-    destination.mkdir(parents=True, exist_ok=True)
-    with (destination / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -53,7 +53,7 @@ def prepare(
     Raises:
       UserError: there is no source, or something is wrong with it. Nothing is half-written.
     """
-    with _exclusive(data_dir, builder.name, audience), _staging(data_dir, builder.name) as staging:
+    with exclusive(data_dir, builder.name, audience), _staging(data_dir, builder.name) as staging:
         if is_prepared(builder.name, data_dir):
             audience.line(f"data set {builder.name} is prepared in {data_dir} already")
             return
@@ -83,7 +83,7 @@ def prepare_folder(folder: str, data_dir: Path, audience: Audience, *, verify: b
     variant = Folder.variant(root, listing)
     name = f"{Folder.name}/{variant.name}"
     if not is_prepared(name, data_dir):
-        with _exclusive(data_dir, Folder.name, audience):
+        with exclusive(data_dir, Folder.name, audience):
             if not is_prepared(name, data_dir):
                 _store(Folder, listing, data_dir, audience, variant=variant, verify=verify)
     return name
@@ -113,7 +113,7 @@ def is_prepared(name: str, data_dir: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _exclusive(data_dir: Path, name: str, audience: Audience) -> Iterator[None]:
+def exclusive(data_dir: Path, name: str, audience: Audience) -> Iterator[None]:
     """While open, no other process of this machine prepares the data set `name` in `data_dir`."""
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / f".{name}.lock").open("w") as lock:  # let go by the system when we end

@@ -1,9 +1,8 @@
 """What `evaluate` leaves in a folder: each file whole, or not at all."""
 
-import contextlib
 import csv
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fgr_jax.evaluating.evaluation import Evaluation
+from fgr_jax.whole_files import whole
 
 Columns = dict[str, Sequence[Any]]
 
@@ -35,7 +35,7 @@ def write_files(evaluation: Evaluation, about: dict[str, Any], folder: Path) -> 
         "results.json": lambda path: _write_json(path, {**about, **evaluation.json()}),
     }
     for name, write in contents.items():
-        with _whole(folder / name) as unfinished:
+        with whole(folder / name) as unfinished:
             write(unfinished)
 
 
@@ -82,17 +82,6 @@ def _confusion_columns(evaluation: Evaluation) -> Columns:
         "class_2_taken_for_class_1": [pair.second_as_first for pair in pairs],
         "share_of_all_errors": [pair.share for pair in pairs],
     }
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """While open, a file beside `path` to write to, which takes its place at the end."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _write_csv(path: Path, columns: Columns) -> None:

@@ -1,81 +1,68 @@
 """Predictions in a file, written as they come: CSV or JSON, by the file's suffix."""
 
+import contextlib
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 from fgr_jax.errors import UserError
 from fgr_jax.predicting.guesses import Guess
+from fgr_jax.whole_files import whole
 
-SUFFIXES = (".csv", ".json")
+Add = Callable[[Guess], None]
 
 
-class Records:
-    """A file that is there once it is whole."""
+@contextlib.contextmanager
+def records(path: Path, class_names: Sequence[str], top: int) -> Iterator[Add]:
+    """While open, takes one picture after the other; the file is there once it is whole.
 
-    def __init__(self, path: Path, class_names: Sequence[str], top: int):
-        """Opens it.
+    Raises:
+      UserError: its suffix is neither .csv nor .json, or its folder does not exist.
+    """
+    formats = {".csv": _csv, ".json": _json}
+    if path.suffix not in formats:
+        raise UserError(f"--output={path}: must end in {' or '.join(formats)}")
+    if not path.parent.is_dir():
+        raise UserError(f"--output={path}: the folder {path.parent} does not exist")
+    with whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        yield from formats[path.suffix](file, class_names, top)
 
-        Raises:
-          UserError: its suffix is neither .csv nor .json, or its folder does not exist.
-        """
-        if path.suffix not in SUFFIXES:
-            raise UserError(f"--output={path}: must end in {' or '.join(SUFFIXES)}")
-        if not path.parent.is_dir():
-            raise UserError(f"--output={path}: the folder {path.parent} does not exist")
-        self._path = path
-        self._unfinished = path.with_name(path.name + ".unfinished")
-        self._class_names = class_names
-        self._is_json = path.suffix == ".json"
-        self._file = self._unfinished.open("w", encoding="utf-8", newline="")
-        self._csv = csv.writer(self._file)
-        self._count = 0
-        if self._is_json:
-            self._file.write("[")
+
+def _csv(file: TextIO, class_names: Sequence[str], top: int) -> Iterator[Add]:
+    writer = csv.writer(file)
+    columns = [f"{kind}_{place + 1}" for place in range(top) for kind in ("class", "probability")]
+    writer.writerow(["file", *columns, "problem"])
+
+    def add(guess: Guess) -> None:
+        cells = [cell for pair in _named(guess, class_names) for cell in pair] or [""] * (2 * top)
+        writer.writerow([str(guess.picture.path), *cells, guess.picture.problem])
+
+    yield add
+
+
+def _json(file: TextIO, class_names: Sequence[str], top: int) -> Iterator[Add]:
+    del top
+    separator = "[\n"
+
+    def add(guess: Guess) -> None:
+        nonlocal separator
+        record: dict[str, Any] = {"file": str(guess.picture.path)}
+        if guess.picture.problem:
+            record["problem"] = guess.picture.problem
         else:
-            columns = [
-                f"{kind}_{place + 1}" for place in range(top) for kind in ("class", "probability")
+            record["guesses"] = [
+                {"class": class_name, "probability": probability}
+                for class_name, probability in _named(guess, class_names)
             ]
-            self._csv.writerow(["file", *columns, "problem"])
-        self._top = top
+        file.write(separator + json.dumps(record, ensure_ascii=False))
+        separator = ",\n"
 
-    def add(self, guess: Guess) -> None:
-        """One picture, with its guesses or its problem."""
-        pairs = [
-            (self._class_names[index], probability)
-            for index, probability in zip(guess.classes, guess.probabilities, strict=True)
-        ]
-        name, problem = str(guess.picture.path), guess.picture.problem
-        if self._is_json:
-            record: dict[str, Any] = {"file": name}
-            if problem:
-                record["problem"] = problem
-            else:
-                record["guesses"] = [
-                    {"class": class_name, "probability": probability}
-                    for class_name, probability in pairs
-                ]
-            separator = ",\n" if self._count else "\n"
-            self._file.write(separator + json.dumps(record, ensure_ascii=False))
-        else:
-            cells = [cell for pair in pairs for cell in pair] or [""] * (2 * self._top)
-            self._csv.writerow([name, *cells, problem])
-        self._count += 1
+    yield add
+    file.write("\n]\n")
 
-    def __enter__(self) -> "Records":
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        """Puts the file in its place, or takes it away where something went wrong."""
-        if kind is None and self._is_json:
-            self._file.write("\n]\n")
-        self._file.close()
-        if kind is None:
-            self._unfinished.replace(self._path)
-        else:
-            self._unfinished.unlink()
+def _named(guess: Guess, class_names: Sequence[str]) -> list[tuple[str, float]]:
+    names = (class_names[index] for index in guess.classes)
+    return list(zip(names, guess.probabilities, strict=True))

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from fgr_jax.whole_files import whole
+
 
 def append(path: Path, record: dict[str, Any]) -> None:
     """Adds a record, and returns once it is on the disk."""
@@ -21,9 +23,8 @@ def append(path: Path, record: dict[str, Any]) -> None:
 def cut_off_after(path: Path, step: int) -> None:
     """Takes away the records of later steps, and a last line that is not whole."""
     kept = [json.dumps(record) + "\n" for record in read(path) if record["step"] <= step]
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text("".join(kept), encoding="utf-8")
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        unfinished.write_text("".join(kept), encoding="utf-8")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

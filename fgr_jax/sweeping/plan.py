@@ -5,11 +5,10 @@ A file in `configs/sweeps/` defines `get_sweep() -> Sweep`.
 
 import dataclasses
 import re
-import runpy
-import traceback
 from collections.abc import Mapping
 from pathlib import Path
 
+from fgr_jax import definitions
 from fgr_jax.errors import UserError
 
 _NO_LETTER = re.compile(r"[^\w.+-]+")
@@ -50,19 +49,7 @@ def load(path: Path) -> Sweep:
     Raises:
       UserError: there is no such file, or it does not work.
     """
-    if not path.is_file():
-        beside = sorted(str(found) for found in path.parent.glob("*.py")) or ["none"]
-        raise UserError(f"--sweep={path}: no such file; in that folder: {', '.join(beside)}")
-    try:
-        sweep = runpy.run_path(str(path))["get_sweep"]()
-    except Exception as error:
-        cause = traceback.format_exception_only(error)[-1].strip()
-        raise UserError(f"--sweep={path} does not work: {cause}") from error
-    if not isinstance(sweep, Sweep):
-        raise UserError(
-            f"--sweep={path}: get_sweep() must return a fgr_jax.sweeping.plan.Sweep, "
-            f"not {type(sweep).__name__}"
-        )
+    sweep = definitions.load(path, "get_sweep", Sweep, flag="--sweep", argument=None)
     folders = [row.folder for row in sweep.rows]
     twice = sorted({folder for folder in folders if folders.count(folder) > 1})
     if twice:

@@ -1,12 +1,13 @@
 """The runs of a sweep: one after the other, each a process of its own."""
 
 import dataclasses
-import json
 import subprocess
 import sys
 from pathlib import Path
 
-from fgr_jax.reporting import json_lines
+from fgr_jax.reporting.metrics_log import read_metrics
+from fgr_jax.run_folder import RunFolder
+from fgr_jax.trained_run import open_run
 
 _LOG = "output.txt"
 
@@ -44,19 +45,11 @@ def result(seed: int, workdir: Path, status: int) -> Result:
         told = [line for line in lines if line.strip()]
         last = told[-1].removeprefix("error: ") if told else f"status {status}"
         return Result(seed, workdir, failure=last)
-    records = json_lines.read(workdir / "metrics.jsonl")
-    tests = [record for record in records if record["split"] == "test"]
-    steps_per_epoch = _steps_per_epoch(workdir)
+    tests = [record for record in read_metrics(workdir) if record["split"] == "test"]
+    epoch = float(open_run(RunFolder.open(workdir)).calendar.epoch)
     return Result(
         seed,
         workdir,
         top1=tests[-1]["top1"],
-        curve=tuple((each["step"] / steps_per_epoch, 1 - each["top1"]) for each in tests),
+        curve=tuple((each["step"] / epoch, 1 - each["top1"]) for each in tests),
     )
-
-
-def _steps_per_epoch(workdir: Path) -> float:
-    config = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
-    data: str = json.loads((workdir / "data.json").read_text(encoding="utf-8"))
-    examples = int(data.rsplit(": ", 1)[1].split()[0])  # `ExampleSource.identity`
-    return examples / config["batch_size"]

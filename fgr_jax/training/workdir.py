@@ -10,12 +10,12 @@ from fgr_jax import config as config_lib
 from fgr_jax.checkpoints import latest_step
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
-from fgr_jax.run_folder import RunFolder
+from fgr_jax.run_folder import LOCK, RunFolder
+from fgr_jax.whole_files import whole
 
 _CONFIG = "config.json"
 _CLASSES = "classes.json"
 _DATA = "data.json"
-_LOCK = "lock"
 
 # Where things are and how the machine does it change no result.
 _MAY_DIFFER = ("runtime.", "data.data_dir")
@@ -63,7 +63,7 @@ def claim(workdir: RunFolder, config: Config, data: str, class_names: list[str])
     """
     try:
         workdir.local.mkdir(parents=True, exist_ok=True)
-        lock = os.open(workdir.local / _LOCK, os.O_RDWR | os.O_CREAT)
+        lock = os.open(workdir.local / LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise UserError(f"--workdir={workdir.name}: cannot be made: {error.strerror}") from error
     try:
@@ -80,9 +80,9 @@ def claim(workdir: RunFolder, config: Config, data: str, class_names: list[str])
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value`, whole or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        unfinished.write_text(text + "\n", encoding="utf-8")
 
 
 def _read(path: Path) -> Any:
