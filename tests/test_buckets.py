@@ -1,5 +1,6 @@
 """Runs and data sets in a bucket, on an emulator of Google Cloud Storage."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,12 +11,13 @@ import jax
 import pytest
 from etils import epath
 from several_processes import free_port
-from tiny_run import QUIET, ROOT, command, tiny_config
+from tiny_run import QUIET, ROOT, command, config_flags, tiny_config
 
 from fgr_jax import checkpoints
 from fgr_jax.datasets.bucket_copy import copy_from_bucket
 from fgr_jax.errors import UserError
 from fgr_jax.run_folder import RunFolder
+from fgr_jax.training.run import train
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,41 @@ def test_a_run_in_a_bucket(data_dir: Path, bucket: str, tmp_path: Path) -> None:
     assert int(ours["step"]) == int(theirs["step"]) == 13
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert one.tobytes() == other.tobytes()
+
+
+def test_the_results_are_in_the_bucket_before_the_checkpoint(
+    data_dir: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that is taken away right after a checkpoint takes no line of its metrics along."""
+
+    def taken_away(*_: object, **__: object) -> None:
+        raise RuntimeError("the machine is gone")
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", taken_away)
+    with pytest.raises(RuntimeError, match="gone"):
+        train(tiny_config(data_dir), RunFolder.open(f"{bucket}/runs/two"), QUIET)
+    lines = (epath.Path(bucket) / "runs/two/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [7, 7]
+
+
+def test_data_sets_are_prepared_on_a_disk(data_dir: Path) -> None:
+    def prepare(folder: str | Path) -> subprocess.CompletedProcess[str]:
+        config = tiny_config(Path("D"))
+        config.data.data_dir = str(folder)
+        return subprocess.run(
+            [sys.executable, "-m", "fgr_jax.prepare", *config_flags(config)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+
+    refused = prepare("gs://bucket/tfds")
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("error: --config.data.data_dir=gs://bucket/tfds: ")
+    assert len(refused.stderr.splitlines()) == 1
+    generated = prepare(data_dir)  # what needs no download is said to be there
+    assert generated.returncode == 0, generated.stderr
+    assert "data set synthetic/tiny: 52 train, 27 test pictures" in generated.stdout
 
 
 def test_only_what_has_changed_is_written_back(bucket: str) -> None:
