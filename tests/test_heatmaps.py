@@ -82,6 +82,11 @@ def test_a_map_without_anything_positive_stays_cold() -> None:
     cold = overlay(picture, np.zeros((32, 32)), resize=40, top=4, left=4)
     negative = overlay(picture, np.full((32, 32), -3.0), resize=40, top=4, left=4)
     np.testing.assert_array_equal(negative, cold)
+    # Beside something positive, too: warm on the right, cold on the left.
+    heat = np.where(np.arange(32) < 16, -3.0, 1.0) * np.ones((32, 1))
+    mixed = overlay(picture, heat, resize=40, top=4, left=4)
+    np.testing.assert_array_equal(mixed[:, :19], cold[:, :19])
+    assert (mixed[8:32, 22:34] != cold[8:32, 22:34]).any(-1).all()
 
 
 def test_the_scores_are_the_maps_mean() -> None:

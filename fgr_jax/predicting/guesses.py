@@ -1,5 +1,6 @@
 """The first guesses of a network, batch by batch."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -61,17 +62,9 @@ def guesses(
         yield from _handed_on(*on_the_way)
 
 
-def _chunks(pictures: Iterable[Picture], batch_size: int) -> Iterator[list[Picture]]:
-    """Pictures, with `batch_size` readable ones to a chunk but for the last."""
-    chunk: list[Picture] = []
-    readable = 0
-    for picture in pictures:
-        chunk.append(picture)
-        readable += picture.image is not None
-        if readable == batch_size:
-            yield chunk
-            chunk, readable = [], 0
-    if chunk:
+def _chunks(pictures: Iterable[Picture], size: int) -> Iterator[list[Picture]]:
+    waiting = iter(pictures)
+    while chunk := list(itertools.islice(waiting, size)):
         yield chunk
 
 
