@@ -1,9 +1,9 @@
 """Figure 3 of the paper: k, the number of hardest negatives in GCE.
 
 python -m fgr_jax.sweep --sweep=configs/sweeps/figure3.py
-python -m fgr_jax.sweep --sweep=configs/sweeps/figure3.py --config=configs/quickstart.py
 
-With k of at least the number of classes less one, GCE is cross-entropy.
+With k of at least the number of classes less one, GCE is cross-entropy: for the quickstart's eight
+classes there is figure3_quickstart.py.
 """
 
 from fgr_jax.sweeping.plan import Row, Sweep
