@@ -1,11 +1,12 @@
 """Measures what the block and the loss cost, how fast a step is, and how fast pictures come in.
 
     python -m fgr_jax.benchmark --config=configs/cub.py [--part=PART] [--rounds=N] [--classes=N]
-                                [--examples=N] [--config.FIELD=VALUE ...]
+                                [--examples=N] [--pictures=N] [--config.FIELD=VALUE ...]
 
 PART is
   step         the training step with cross-entropy, with GCE, and with block and GCE
   input        pictures decoded a second, beside a bare OpenCV loop
+  predict      pictures that nobody has labelled a second, beside the bare network
   records      what fingerprints and checkpoints cost
   determinism  what deterministic kernels cost, where there is a GPU
   scaling      what the step exchanges between devices, and a prediction for TPU v4 and H100;
@@ -24,7 +25,7 @@ from absl import flags
 from fgr_jax import command_line
 from fgr_jax.devices import compute_deterministically
 
-_PARTS = ["step", "input", "records", "determinism", "scaling", "all"]
+_PARTS = ["step", "input", "predict", "records", "determinism", "scaling", "all"]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -33,6 +34,7 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_enum("part", "all", _PARTS, "what to time", flag_values=own)
     flags.DEFINE_integer("rounds", 20, "timed rounds", lower_bound=1, flag_values=own)
     flags.DEFINE_integer("classes", 200, "number of classes", lower_bound=2, flag_values=own)
+    flags.DEFINE_integer("pictures", 64, "to predict", lower_bound=1, flag_values=own)
     flags.DEFINE_integer("examples", 5994, "in an epoch", lower_bound=1, flag_values=own)
     config = command_line.parse(argv, __doc__ or "", own).config
     # Each part's imports are its own: a GPU machine without tfds and Grain can time the step.
@@ -55,6 +57,10 @@ def main(argv: Sequence[str]) -> int:
         from fgr_jax.measuring.input_speed import print_input_speed
 
         print_input_speed(config, rounds=own.rounds)
+    if own.part in ("predict", "all"):
+        from fgr_jax.measuring.predict_speed import print_predict_speed
+
+        print_predict_speed(config, classes=own.classes, pictures=own.pictures, rounds=own.rounds)
     if own.part == "scaling":
         from fgr_jax.measuring.scaling import print_scaling
 

@@ -105,6 +105,7 @@ class Runtime:
     decode_workers: int = 0  # processes that decode; 0: threads of the training process
     devices: int = 0  # how many to use; 0: all
     fingerprint_every: str = "100 steps"  # digests into fingerprints.jsonl; or "never"
+    report: bool = True  # whether the run ends with report.html
 
 
 @dataclasses.dataclass(slots=True)

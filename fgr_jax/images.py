@@ -48,14 +48,16 @@ def check(data: bytes) -> None:
         raise ImageError("is truncated")
 
 
-def decode(data: bytes) -> Image:
+def decode(data: bytes, *, cut_bottom: int = 0) -> Image:
     """Decodes a picture to uint8 RGB `[H, W, 3]`, upright by its EXIF orientation.
+
+    `cut_bottom` rows at its lower end are left out.
 
     Grey becomes RGB, 16 bits become 8, transparency is dropped, and of a GIF the first frame is taken.
 
     Raises:
-      ImageError: the bytes are no picture, or the picture is cut off. OpenCV on its own fills a
-        truncated picture up with grey and says nothing.
+      ImageError: the bytes are no picture, or the picture is cut off (OpenCV on its own fills a
+        truncated picture up with grey and says nothing), or no row is left.
     """
     check(data)
     try:
@@ -64,7 +66,9 @@ def decode(data: bytes) -> Image:
         raise ImageError(f"cannot be decoded ({error.err})") from error
     if image is None:
         raise ImageError("is not a picture that can be decoded")
-    return image  # type: ignore[return-value]  # uint8 by IMREAD_COLOR_RGB
+    if cut_bottom >= len(image):
+        raise ImageError(f"is {len(image)} pixels high, of which {cut_bottom} are to be cut off")
+    return image[: len(image) - cut_bottom]  # type: ignore[return-value]  # uint8, as asked for
 
 
 def _is_webp(data: bytes) -> bool:
@@ -99,17 +103,6 @@ def _is_cut_off_jpeg(data: bytes) -> bool:
         else:
             position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
     return True
-
-
-def cut_bottom(image: Image, rows: int) -> Image:
-    """`image` without its last `rows` rows, as a view.
-
-    Raises:
-      ImageError: no row is left.
-    """
-    if rows >= len(image):
-        raise ImageError(f"is {len(image)} pixels high, of which {rows} are to be cut off")
-    return image[: len(image) - rows]
 
 
 def resize(image: Image, size: int) -> Image:

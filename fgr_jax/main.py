@@ -19,12 +19,13 @@ import jax
 from absl import flags
 
 from fgr_jax import command_line, processes
-from fgr_jax.devices import compute_deterministically
+from fgr_jax.devices import chosen, compute_deterministically, data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.input.source import NotPreparedError
-from fgr_jax.reporting.summary import print_summary
-from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.recording.summary import print_summary
 from fgr_jax.run_folder import RunFolder
+from fgr_jax.terminal import Terminal
+from fgr_jax.trained_run import open_run
 from fgr_jax.training.run import train
 
 
@@ -55,6 +56,13 @@ def main(argv: Sequence[str]) -> int:
         return 128 + outcome.interrupted_by
     if jax.process_index() == 0:
         print_summary(workdir, outcome.class_count, outcome.licence, terminal)
+    config = invocation.config
+    if config.runtime.report and outcome.step > outcome.first_step:
+        from fgr_jax.reporting.report import write_report  # half a second, and only here
+
+        mesh = data_mesh(chosen(config.runtime.devices))
+        page = write_report(open_run(workdir, data_dir=config.data.data_dir), None, mesh, terminal)
+        terminal.line(f"report    {page}")
     processes.leave()
     return 0
 

@@ -23,14 +23,13 @@ from fgr_jax.config import Data
 from fgr_jax.devices import compute_deterministically, data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.heatmaps import at_pixels, overlay
-from fgr_jax.predicting.guesses import Guess, guesses
-from fgr_jax.predicting.pictures import find, stream
+from fgr_jax.predicting.guesses import Guess, compiled_look, guesses
+from fgr_jax.predicting.pictures import BATCHES_AHEAD, find, stream
 from fgr_jax.predicting.records import records
-from fgr_jax.reporting.terminal import Terminal
 from fgr_jax.run_folder import RunFolder
+from fgr_jax.terminal import Terminal
 from fgr_jax.trained_run import open_run, restore
 
-_BATCHES_AHEAD = 2
 _UNNAMED = str.maketrans(dict.fromkeys('/\\:*?"<>|\x00', "_"))
 
 
@@ -67,17 +66,10 @@ def main(argv: Sequence[str]) -> int:
             paths,
             config.data,
             threads=config.runtime.decode_threads,
-            ahead=_BATCHES_AHEAD * batch_size,
+            ahead=BATCHES_AHEAD * batch_size,
         )
-        seen = guesses(
-            pictures,
-            trained,
-            mesh,
-            batch_size=batch_size,
-            top=top,
-            with_maps=own.heatmaps is not None,
-        )
-        for done, guess in enumerate(seen, start=1):
+        look = compiled_look(trained, mesh, top=top, with_maps=own.heatmaps is not None)
+        for done, guess in enumerate(guesses(pictures, look, batch_size=batch_size), start=1):
             if guess.picture.problem:
                 unreadable += 1
                 print(f"{guess.picture.path} {guess.picture.problem}", file=sys.stderr)
@@ -116,7 +108,7 @@ def _write_heatmaps(
     """<target>.<place>-<class>.jpg, for every class that was guessed."""
     assert guess.maps is not None
     path = guess.picture.path
-    picture = images.cut_bottom(images.decode(path.read_bytes()), data.cut_bottom)
+    picture = images.decode(path.read_bytes(), cut_bottom=data.cut_bottom)
     offset = images.centre_offset(data.resize, data.crop)
     target.parent.mkdir(parents=True, exist_ok=True)
     for place, (index, activation) in enumerate(zip(guess.classes, guess.maps, strict=True), 1):

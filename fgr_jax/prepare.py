@@ -23,7 +23,7 @@ from fgr_jax.datasets.folder import Folder
 from fgr_jax.datasets.preparation import default_data_dir, prepare, prepare_folder
 from fgr_jax.errors import UserError
 from fgr_jax.input.source import needs_no_download, open_splits
-from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.terminal import Terminal
 
 
 def main(argv: Sequence[str]) -> int:

@@ -22,11 +22,11 @@ from absl import flags
 
 from fgr_jax import command_line
 from fgr_jax.errors import UserError
-from fgr_jax.reporting.terminal import Terminal
 from fgr_jax.sweeping import figures, results
 from fgr_jax.sweeping.plan import Row, Sweep, load
 from fgr_jax.sweeping.results import Line
 from fgr_jax.sweeping.runs import Result, result, start
+from fgr_jax.terminal import Terminal
 from fgr_jax.whole_files import whole
 
 _FIGURE = "figure.png"

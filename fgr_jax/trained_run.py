@@ -33,7 +33,8 @@ class TrainedRun:
 
     workdir: RunFolder
     config: Config
-    # Fields of the config that the run's version did not have; here they have today's default.
+    # Fields of the config that the run's version did not have; here they have today's default. What
+    # changes no result does not count.
     missing_fields: list[str]
     class_names: list[str]
     data: str  # what it was trained on, as `ExampleSource.identity`
@@ -52,8 +53,12 @@ class TrainedNetwork:
     variables: Any  # {"params", "batch_stats"}, replicated over the devices
 
 
-def open_run(workdir: RunFolder) -> TrainedRun:
+def open_run(workdir: RunFolder, *, data_dir: str | None = None) -> TrainedRun:
     """Reads what describes the run in `workdir`, and asks for no device.
+
+    Args:
+      workdir: the folder.
+      data_dir: where data sets are prepared, if that is another folder now.
 
     Raises:
       UserError: there is no run, or another version's, or a file is damaged.
@@ -65,6 +70,8 @@ def open_run(workdir: RunFolder) -> TrainedRun:
         raise UserError(f"--workdir={workdir.name} is no workdir of a run: it has no config.json")
     fields = _read_json(workdir, "config.json", dict)
     config, missing = _config_of(fields, workdir)
+    if data_dir is not None:
+        config.data.data_dir = data_dir
     data = _read_json(workdir, "data.json", str)
     examples = _EXAMPLES.search(data)
     if examples is None:
@@ -178,7 +185,8 @@ def _config_of(fields: dict[str, Any], workdir: RunFolder) -> tuple[Config, list
         config_lib.validate(config)
     except UserError as error:
         raise UserError(f"--workdir={workdir.name}: config.json: {error}") from error
-    return config, sorted(known.keys() - fields.keys())
+    missing = known.keys() - fields.keys()
+    return config, sorted(name for name in missing if not name.startswith("runtime."))
 
 
 def _read_json(workdir: RunFolder, name: str, kind: type) -> Any:

@@ -27,11 +27,11 @@ from absl import flags
 
 from fgr_jax import checkpoints, command_line
 from fgr_jax.errors import UserError
-from fgr_jax.reporting import json_lines
-from fgr_jax.reporting.comparison import Comparison, compare
-from fgr_jax.reporting.fingerprint_log import FILE_NAME, STREAMS
-from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.recording import json_lines
+from fgr_jax.recording.comparison import Comparison, compare
+from fgr_jax.recording.fingerprint_log import FILE_NAME, STREAMS
 from fgr_jax.run_folder import RunFolder
+from fgr_jax.terminal import Terminal
 
 _SAME, _DIFFERENT = 0, 1
 # Of the streams, those that must not depend on the number of devices.
@@ -96,7 +96,7 @@ def _experiment(
     config_arguments: list[str], steps: int, batch_size: int, folder: Path, terminal: Terminal
 ) -> int:
     base = [
-        *[sys.executable, "-m", "fgr_jax.main", *config_arguments],
+        *[sys.executable, "-m", "fgr_jax.main", *config_arguments, "--config.runtime.report=False"],
         f"--config.duration={steps} steps",
         f"--config.evaluate_every={steps} steps",
         f"--config.data.test_split=test[:{batch_size}]",

@@ -6,6 +6,17 @@ cd "$(dirname "$0")/.."
 
 source launch/virtual_environment.sh
 install -r requirements.txt --editable '.[test]'
+# The report is looked at in a browser.
+if ! command -v "${CHROMIUM:-chromium}" chromium-browser google-chrome >/dev/null; then
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "error: no Chromium, in which the tests look at the report: install it" \
+      "(sudo apt-get install chromium), or name a browser of its kind in CHROMIUM" >&2
+    exit 1
+  fi
+  echo "installing Chromium ..."
+  apt-get update -qq
+  apt-get install -qq --no-install-recommends chromium >/dev/null
+fi
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .

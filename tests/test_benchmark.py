@@ -78,6 +78,14 @@ def test_what_fingerprints_and_checkpoints_cost() -> None:
     assert shares == [("fingerprint", "100 steps"), ("checkpoint", "2 epochs")]
 
 
+def test_predicting_is_timed_beside_the_bare_network() -> None:
+    done = benchmark("--part=predict", "--classes=7", "--pictures=7", "--rounds=1")
+    assert done.returncode == 0, done.stderr
+    assert "predict: 8 photographs" in done.stdout  # whole batches
+    assert re.search(r"^bare network +[\d.]+ images/s$", done.stdout, re.MULTILINE)
+    assert re.search(r"^predict / bare network +[\d.]+ \(quartiles", done.stdout, re.MULTILINE)
+
+
 def test_each_kind_of_kernels_is_timed_in_processes_of_its_own() -> None:
     done = benchmark("--part=determinism", "--classes=7")
     assert done.returncode == 0, done.stderr

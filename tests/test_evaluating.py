@@ -544,6 +544,8 @@ def test_the_same_predictions_from_several_processes(
         }
         arrays = {name: saved[name] for name in predictions.Shown._fields if name not in maps}
         shown = predictions.Shown(**arrays, **maps)
-        apart = assert_same_predictions(Predictions(saved["names"].tolist(), shown, []), five)
+        apart = assert_same_predictions(
+            Predictions(saved["names"].tolist(), np.arange(len(saved["names"])), shown, []), five
+        )
     print(f"{processes} processes × {devices} devices: probabilities {apart:.1e} apart")
     assert apart < 2e-6

@@ -15,7 +15,7 @@ import pytest
 from tiny_run import ROOT, command, tiny_config
 
 from fgr_jax.config import Config
-from fgr_jax.reporting import json_lines
+from fgr_jax.recording import json_lines
 
 KILLS = 36
 STEPS = 600

@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 from cloud_stand_ins import StandIns
 from tiny_run import ROOT, command, tiny_config
 
-from fgr_jax.reporting.comparison import compare
+from fgr_jax.recording.comparison import compare
 from fgr_jax.run_folder import RunFolder
 
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch")])

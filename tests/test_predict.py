@@ -22,7 +22,7 @@ from fgr_jax.diversification import class_scores
 from fgr_jax.errors import UserError
 from fgr_jax.heatmaps import at_pixels, overlay
 from fgr_jax.models.cam_network import CamNetwork
-from fgr_jax.predicting.guesses import Guess, guesses
+from fgr_jax.predicting.guesses import Guess, compiled_look, guesses
 from fgr_jax.predicting.pictures import Picture, find, read, stream
 from fgr_jax.run_folder import RunFolder
 from fgr_jax.trained_run import TrainedNetwork, open_run, restore
@@ -79,7 +79,8 @@ def looked_at(
     data = Data(resize=36, crop=32)
     pictures = stream(find([str(folder)]), data, threads=2, ahead=5)
     mesh = data_mesh(jax.devices()[:devices])
-    return list(guesses(pictures, trained, mesh, batch_size=batch_size, top=3, with_maps=True))
+    look = compiled_look(trained, mesh, top=3, with_maps=True)
+    return list(guesses(pictures, look, batch_size=batch_size))
 
 
 def test_guesses_are_the_networks_own(folder: Path, trained: TrainedNetwork) -> None:
@@ -258,3 +259,38 @@ def test_a_bright_square_lights_up_where_it_is(
     centre = (warmth * rows).sum() / warmth.sum(), (warmth * columns).sum() / warmth.sum()
     cell = np.asarray([height, width]) * 16 / 256  # of the picture's pixels
     assert np.abs(np.subtract(centre, (y, x)) / cell).max() < 1
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_the_number_of_pictures(workdir: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    encoded = []
+    for _ in range(20):
+        coarse = rng.integers(0, 256, (40, 50, 3), np.uint8)
+        encoded.append(cv2.imencode(".jpg", cv2.resize(coarse, (1000, 800)))[1].tobytes())
+    peaks = {}
+    for count in (200, 2000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for index in range(count):
+            (folder / f"{index:04}.jpg").write_bytes(encoded[index % 20])
+        command = ["-m", "fgr_jax.predict", f"--workdir={workdir}", f"--output={folder}.csv"]
+        measured = subprocess.run(
+            [sys.executable, "-c", PEAK_OF, sys.executable, *command, str(folder)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert len((tmp_path / f"{count}.csv").read_text().splitlines()) == count + 1
+        peaks[count] = int(measured.stdout.split()[-1])
+    assert peaks[200] > 100_000  # kilobytes
+    assert peaks[2000] < 1.1 * peaks[200], peaks
+
+
+# Runs a command and prints its peak memory, in kilobytes.
+PEAK_OF = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""

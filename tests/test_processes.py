@@ -15,7 +15,7 @@ from several_processes import free_port
 from tiny_run import ROOT, command, tiny_config
 
 from fgr_jax import checkpoints
-from fgr_jax.reporting.comparison import compare
+from fgr_jax.recording.comparison import compare
 from fgr_jax.run_folder import RunFolder
 
 STEPS = 20

@@ -22,8 +22,8 @@ from tiny_run import ROOT, command, tiny_config
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
 from fgr_jax.datasets.synthetic import Synthetic, SyntheticConfig
-from fgr_jax.reporting.terminal import Terminal
 from fgr_jax.run_folder import RunFolder
+from fgr_jax.terminal import Terminal
 from fgr_jax.training import evaluation
 from fgr_jax.training import run as run_lib
 

@@ -18,7 +18,7 @@ from fgr_jax import diversification, random_streams
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.input import pipeline
-from fgr_jax.reporting.comparison import compare
+from fgr_jax.recording.comparison import compare
 from fgr_jax.run_folder import RunFolder
 from fgr_jax.training import run as run_lib
 from fgr_jax.training import step as step_lib

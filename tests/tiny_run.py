@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
-from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.terminal import Terminal
 
 ROOT = Path(__file__).parent.parent
 QUIET = Terminal(quiet=True)
@@ -24,6 +24,7 @@ def tiny_config(data_dir: Path) -> Config:
     config.optimizer.learning_rate = 0.05
     config.runtime.decode_threads = 2
     config.runtime.fingerprint_every = "3 steps"
+    config.runtime.report = False  # ten seconds
     return config
 
 

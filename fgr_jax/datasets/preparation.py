@@ -16,12 +16,12 @@ from tensorflow_datasets.core import constants, read_only_builder
 
 from fgr_jax.datasets import listing as listing_lib
 from fgr_jax.datasets.archives import is_archive, unpack
-from fgr_jax.datasets.audience import Audience
 from fgr_jax.datasets.builder import PictureBuilder
 from fgr_jax.datasets.downloads import fetch
 from fgr_jax.datasets.folder import Folder
 from fgr_jax.datasets.listing import LayoutNotFoundError, Listing
 from fgr_jax.errors import UserError
+from fgr_jax.terminal import Terminal
 
 _STAGING = ".unpacked"
 _DUPLICATES_SHOWN = 20
@@ -37,7 +37,7 @@ def prepare(
     builder: type[PictureBuilder],
     sources: Sequence[Path],
     data_dir: Path,
-    audience: Audience,
+    terminal: Terminal,
     *,
     verify: bool = False,
 ) -> None:
@@ -47,25 +47,25 @@ def prepare(
       builder: which data set.
       sources: archives, or one extracted folder; empty: what is in `data_dir/downloads`, or is fetched.
       data_dir: where data sets are prepared.
-      audience: is told of progress, and of what is odd.
+      terminal: is told of progress, and of what is odd.
       verify: decode every picture once.
 
     Raises:
       UserError: there is no source, or something is wrong with it. Nothing is half-written.
     """
-    with exclusive(data_dir, builder.name, audience), _staging(data_dir, builder.name) as staging:
+    with exclusive(data_dir, builder.name, terminal), _staging(data_dir, builder.name) as staging:
         if is_prepared(builder.name, data_dir):
-            audience.line(f"data set {builder.name} is prepared in {data_dir} already")
+            terminal.line(f"data set {builder.name} is prepared in {data_dir} already")
             return
         if sources:
-            _check_archives(builder, sources, audience)
+            _check_archives(builder, sources, terminal)
         else:
-            sources = _find_or_fetch(builder, data_dir / "downloads", audience)
-        listing = _read_sources(builder, sources, staging, audience)
-        _store(builder, listing, data_dir, audience, verify=verify)
+            sources = _find_or_fetch(builder, data_dir / "downloads", terminal)
+        listing = _read_sources(builder, sources, staging, terminal)
+        _store(builder, listing, data_dir, terminal, verify=verify)
 
 
-def prepare_folder(folder: str, data_dir: Path, audience: Audience, *, verify: bool = False) -> str:
+def prepare_folder(folder: str, data_dir: Path, terminal: Terminal, *, verify: bool = False) -> str:
     """Prepares somebody's own pictures, unless these very pictures are prepared already.
 
     Returns:
@@ -83,9 +83,9 @@ def prepare_folder(folder: str, data_dir: Path, audience: Audience, *, verify: b
     variant = Folder.variant(root, listing)
     name = f"{Folder.name}/{variant.name}"
     if not is_prepared(name, data_dir):
-        with exclusive(data_dir, Folder.name, audience):
+        with exclusive(data_dir, Folder.name, terminal):
             if not is_prepared(name, data_dir):
-                _store(Folder, listing, data_dir, audience, variant=variant, verify=verify)
+                _store(Folder, listing, data_dir, terminal, variant=variant, verify=verify)
     return name
 
 
@@ -113,20 +113,20 @@ def is_prepared(name: str, data_dir: Path) -> bool:
 
 
 @contextlib.contextmanager
-def exclusive(data_dir: Path, name: str, audience: Audience) -> Iterator[None]:
+def exclusive(data_dir: Path, name: str, terminal: Terminal) -> Iterator[None]:
     """While open, no other process of this machine prepares the data set `name` in `data_dir`."""
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / f".{name}.lock").open("w") as lock:  # let go by the system when we end
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            audience.line(f"waiting for another process that prepares {name} in {data_dir}")
+            terminal.line(f"waiting for another process that prepares {name} in {data_dir}")
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 def _read_sources(
-    builder: type[PictureBuilder], sources: Sequence[Path], staging: Path, audience: Audience
+    builder: type[PictureBuilder], sources: Sequence[Path], staging: Path, terminal: Terminal
 ) -> Listing:
     """Reads the annotations from archives, single files, or an extracted folder."""
     for source in sources:
@@ -143,7 +143,7 @@ def _read_sources(
     for source in sources:
         if source.is_file() and is_archive(source):
             size = source.stat().st_size
-            with _bar_of_bytes(audience, f"unpacking {source.name}", size) as done:
+            with _bar_of_bytes(terminal, f"unpacking {source.name}", size) as done:
                 unpack(source, staging / source.name.partition(".")[0], done)
         else:
             (staging / source.name).symlink_to(source.resolve())
@@ -158,13 +158,13 @@ def _read_sources(
 
 
 def _find_or_fetch(
-    builder: type[PictureBuilder], downloads: Path, audience: Audience
+    builder: type[PictureBuilder], downloads: Path, terminal: Terminal
 ) -> list[Path]:
     """The archives of a data set, from `downloads` or from their makers."""
     if not all(archive.url for archive in builder.ARCHIVES):
         found = _archives_in(builder, downloads)
         if found:
-            _check_archives(builder, found, audience)
+            _check_archives(builder, found, terminal)
             return found
         raise UserError(
             f"data set {builder.name} cannot be fetched by a program, and is not in {downloads}. "
@@ -174,30 +174,30 @@ def _find_or_fetch(
     for archive in builder.ARCHIVES:
         path = downloads / archive.file_name
         if path.is_file():
-            _check_archives(builder, [path], audience)
+            _check_archives(builder, [path], terminal)
         else:
-            with _bar_of_bytes(audience, f"fetching {archive.file_name}", archive.size) as done:
+            with _bar_of_bytes(terminal, f"fetching {archive.file_name}", archive.size) as done:
                 fetch(archive, downloads, done)
         paths.append(path)
     return paths
 
 
 @contextlib.contextmanager
-def _bar_of_bytes(audience: Audience, what: str, size: int) -> Iterator[Callable[[int], None]]:
+def _bar_of_bytes(terminal: Terminal, what: str, size: int) -> Iterator[Callable[[int], None]]:
     """A bar in MiB; the callable is told bytes."""
-    with audience.bar(what, size >> 20, unit="MiB", per=1) as bar:
+    with terminal.bar(what, size >> 20, unit="MiB", per=1) as bar:
         yield lambda done: bar.update(done >> 20)
 
 
 def _check_archives(
-    builder: type[PictureBuilder], paths: Sequence[Path], audience: Audience
+    builder: type[PictureBuilder], paths: Sequence[Path], terminal: Terminal
 ) -> None:
     """Warns of an archive that is not the published one, byte for byte."""
     published = {archive.file_name: archive for archive in builder.ARCHIVES}
     for path in paths:
         archive = published.get(path.name)
         if path.is_file() and archive and not archive.is_sound(path):
-            audience.warn(
+            terminal.warn(
                 f"{path} is not the published {archive.file_name}: its size or checksum is another"
             )
 
@@ -233,7 +233,7 @@ def _store(
     builder: type[PictureBuilder],
     listing: Listing,
     data_dir: Path,
-    audience: Audience,
+    terminal: Terminal,
     *,
     variant: tfds.core.BuilderConfig | None = None,
     verify: bool,
@@ -244,7 +244,7 @@ def _store(
     total = sum(map(len, listing.splits.values()))
     if shutil.disk_usage(data_dir).free < size * _RECORD_OVERHEAD:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(data_dir))
-    with audience.bar("preparing", total, unit="pictures", per=1) as bar, quiet_tfds():
+    with terminal.bar("preparing", total, unit="pictures", per=1) as bar, quiet_tfds():
         building = builder(
             listing=listing,
             verify=verify,
@@ -266,7 +266,7 @@ def _store(
             for duplicate in building.duplicates[:_DUPLICATES_SHOWN]
         )
         more = len(building.duplicates) - _DUPLICATES_SHOWN
-        audience.warn(
+        terminal.warn(
             f"{len(building.duplicates):,} test pictures are, byte for byte, training pictures too: "
             f"{shown}{f' and {more:,} more' if more > 0 else ''}. Results on them say little"
         )

@@ -58,6 +58,11 @@ class Evaluation:
     true_map: MapSummary
     predicted_map: MapSummary
 
+    @property
+    def main(self) -> Accuracy:
+        """By all crops that were asked for."""
+        return self.five_crops or self.centre_crop
+
     def json(self) -> dict[str, Any]:
         """What is one number for all of the split, for `results.json`."""
         accuracies = {"centre_crop": self.centre_crop, "five_crops": self.five_crops}

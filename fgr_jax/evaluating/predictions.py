@@ -25,7 +25,7 @@ from fgr_jax.input.pipeline import (
     evaluation_batch_count,
 )
 from fgr_jax.models.cam_network import CamNetwork
-from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.terminal import Terminal
 from fgr_jax.trained_run import TrainedNetwork
 from fgr_jax.training.step import normalise
 
@@ -55,6 +55,7 @@ class Predictions:
     """What the network made of the N pictures of a split that could be decoded, in their order."""
 
     names: list[str]  # [N]
+    indices: npt.NDArray[np.integer]  # in the split, [N]
     shown: Shown
     corrupt: list[str]  # the others' names, and what is wrong with them
 
@@ -123,6 +124,7 @@ def predict_split(
     whole = jax.tree.map(lambda *parts: np.concatenate(parts), *kept)
     return Predictions(
         names=[name for (name, _), there in zip(rows, whole.mask, strict=True) if there],
+        indices=np.flatnonzero(whole.mask),
         shown=jax.tree.map(lambda values: values[whole.mask], whole),
         corrupt=[f"{name} {problem}" for name, problem in rows if problem],
     )

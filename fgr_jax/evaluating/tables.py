@@ -7,7 +7,7 @@ import numpy as np
 from fgr_jax.evaluating.diversity import MASS_SHARE
 from fgr_jax.evaluating.evaluation import Accuracy, Evaluation, MapSummary
 from fgr_jax.evaluating.measures import CALIBRATION_BINS
-from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.terminal import Terminal
 
 _PAIRS_SHOWN = 10
 _CLASSES_SHOWN = 10

@@ -235,7 +235,7 @@ class _Renderer:
         """uint8 `[crop, crop, 3]`, or None for a corrupt picture that is to be skipped."""
         data = self._data
         try:
-            image = images.cut_bottom(images.decode(example.encoded_image), data.cut_bottom)
+            image = images.decode(example.encoded_image, cut_bottom=data.cut_bottom)
             return images.resize_and_crop(image, data.resize, view.top, view.left, data.crop)
         except images.ImageError as error:
             if self._data.corrupt_images == "skip":
@@ -270,8 +270,7 @@ class _AnnotatedRenderer:
             if example is None:
                 continue
             try:
-                picture = images.decode(example.encoded_image)
-                picture = images.cut_bottom(picture, self._data.cut_bottom)
+                picture = images.decode(example.encoded_image, cut_bottom=self._data.cut_bottom)
             except images.ImageError as error:
                 batch["mask"][row], batch["problem"][row] = False, str(error)
                 continue

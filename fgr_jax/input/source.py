@@ -10,13 +10,13 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from fgr_jax import buckets
 from fgr_jax.config import Data
-from fgr_jax.datasets.audience import Audience
 from fgr_jax.datasets.bucket_copy import copy_from_bucket
 from fgr_jax.datasets.elpv import Elpv
 from fgr_jax.datasets.folder import Folder
 from fgr_jax.datasets.preparation import default_data_dir, prepare_folder, quiet_tfds
 from fgr_jax.datasets.synthetic import Synthetic
 from fgr_jax.errors import UserError
+from fgr_jax.terminal import Terminal
 
 # What needs no download: an installed package carries it, or it is generated.
 _PREPARED_ON_DEMAND: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {
@@ -107,14 +107,14 @@ class NotPreparedError(UserError):
     """The data set that a config names is not on this machine."""
 
 
-def open_splits(data: Data, audience: Audience) -> tuple[ExampleSource, ExampleSource]:
+def open_splits(data: Data, terminal: Terminal) -> tuple[ExampleSource, ExampleSource]:
     """Opens (train, test). What needs no download is prepared on the way.
 
     Raises:
       NotPreparedError: the data set is not prepared.
       UserError: the data set lacks `image`, `label` or a split.
     """
-    builder = _open(data, audience)
+    builder = _open(data, terminal)
     missing = {"image", "label"} - set(builder.info.features)
     if missing:
         raise UserError(
@@ -134,15 +134,15 @@ def open_splits(data: Data, audience: Audience) -> tuple[ExampleSource, ExampleS
     return train, test
 
 
-def _open(data: Data, audience: Audience) -> Any:
+def _open(data: Data, terminal: Terminal) -> Any:
     name = data.name
     if buckets.is_in_bucket(data.data_dir):
         copies = default_data_dir() / "from_buckets"
-        data_dir = copy_from_bucket(data.data_dir, name, copies, audience)
+        data_dir = copy_from_bucket(data.data_dir, name, copies, terminal)
     else:
         data_dir = Path(data.data_dir).expanduser() if data.data_dir else default_data_dir()
     if name == Folder.name:
-        name = prepare_folder(data.folder, data_dir, audience)
+        name = prepare_folder(data.folder, data_dir, terminal)
     try:
         return read_only_builder.builder_from_files(name, data_dir=str(data_dir))
     except tfds.core.DatasetNotFoundError:

@@ -12,7 +12,7 @@ from fgr_jax.config import Config
 from fgr_jax.input.pipeline import Share, training_batches
 from fgr_jax.input.source import open_splits
 from fgr_jax.measuring.interleaving import interleaved, median_and_quartiles
-from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.terminal import Terminal
 
 _PICTURES = 4096  # in a round
 

@@ -12,7 +12,7 @@ from fgr_jax.checkpoints import Checkpoints
 from fgr_jax.config import Config
 from fgr_jax.measuring.interleaving import interleaved
 from fgr_jax.measuring.step_time import steps_of, synthetic_batch
-from fgr_jax.reporting.fingerprint_log import FingerprintLog
+from fgr_jax.recording.fingerprint_log import FingerprintLog
 from fgr_jax.training.calendar import Calendar
 
 _SECONDS_BESIDE_A_SAVE = 2.0  # of steps, taken while it goes on

@@ -26,28 +26,20 @@ class Guess(NamedTuple):
     maps: npt.NDArray[np.float32] | None  # of these classes, [top, H, W], where they were asked for
 
 
-def guesses(
-    pictures: Iterable[Picture],
-    trained: TrainedNetwork,
-    mesh: Mesh,
-    *,
-    batch_size: int,
-    top: int,
-    with_maps: bool,
-) -> Iterator[Guess]:
+# Of uint8 pictures `[B, crop, crop, 3]` the classes, their probabilities and, if wanted, their maps.
+Look = Callable[[npt.NDArray[np.uint8]], Any]
+
+
+def guesses(pictures: Iterable[Picture], look: Look, *, batch_size: int) -> Iterator[Guess]:
     """Guesses in the order of `pictures`.
 
     While a batch is on the devices, the one before it is handed on and the next is put together.
 
     Args:
       pictures: decoded, or with a problem.
-      trained: the network.
-      mesh: the devices.
-      batch_size: a multiple of their number.
-      top: how many classes.
-      with_maps: whether their maps are wanted.
+      look: from `compiled_look`.
+      batch_size: a multiple of the number of its devices.
     """
-    look = _compiled(trained, mesh, top=top, with_maps=with_maps)
     on_the_way: tuple[list[Picture], Any] | None = None
     for chunk in _chunks(pictures, batch_size):
         readable = [picture.image for picture in chunk if picture.image is not None]
@@ -85,9 +77,16 @@ def _rows(shown: Any) -> Iterator[tuple[list[int], list[float], Any]]:
         )
 
 
-def _compiled(
-    trained: TrainedNetwork, mesh: Mesh, *, top: int, with_maps: bool
-) -> Callable[[npt.NDArray[np.uint8]], Any]:
+def compiled_look(trained: TrainedNetwork, mesh: Mesh, *, top: int, with_maps: bool) -> Look:
+    """The network as a function of pictures.
+
+    Args:
+      trained: the network.
+      mesh: the devices.
+      top: how many classes.
+      with_maps: whether their maps are wanted.
+    """
+
     @jax.jit
     def look(variables: Any, images: jax.Array) -> Any:
         maps: Any = trained.network.apply(variables, normalise(images), train=False)

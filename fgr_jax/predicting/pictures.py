@@ -14,6 +14,7 @@ from fgr_jax import images
 from fgr_jax.config import Data
 from fgr_jax.errors import UserError
 
+BATCHES_AHEAD = 2  # decoded, or being decoded, beside what the network looks at
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -57,7 +58,7 @@ def read(path: Path, data: Data) -> Picture:
     """The centre crop of a picture, as the evaluation of a run shows it to the network."""
     offset = images.centre_offset(data.resize, data.crop)
     try:
-        image = images.cut_bottom(images.decode(path.read_bytes()), data.cut_bottom)
+        image = images.decode(path.read_bytes(), cut_bottom=data.cut_bottom)
         return Picture(path, images.resize_and_crop(image, data.resize, offset, offset, data.crop))
     except images.ImageError as error:
         return Picture(path, None, str(error))

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fgr_jax.reporting.metrics_log import read_metrics
+from fgr_jax.recording.curves import Curve, error_curve
+from fgr_jax.recording.metrics_log import read_metrics
 from fgr_jax.run_folder import RunFolder
 from fgr_jax.trained_run import open_run
 
@@ -21,8 +22,8 @@ class Result:
     failure: str = ""  # its last words, where it failed
     # From metrics.jsonl, where it finished: the last step's, on test.
     top1: float | None = None
-    # (epoch, test error) from the first evaluation to the last.
-    curve: tuple[tuple[float, float], ...] = ()
+    # Of the test split.
+    curve: Curve = ()
 
 
 def start(arguments: list[str], workdir: Path) -> subprocess.Popen:
@@ -47,9 +48,5 @@ def result(seed: int, workdir: Path, status: int) -> Result:
         return Result(seed, workdir, failure=last)
     tests = [record for record in read_metrics(workdir) if record["split"] == "test"]
     epoch = float(open_run(RunFolder.open(workdir)).calendar.epoch)
-    return Result(
-        seed,
-        workdir,
-        top1=tests[-1]["top1"],
-        curve=tuple((each["step"] / epoch, 1 - each["top1"]) for each in tests),
-    )
+    curve = error_curve(workdir, "test", epoch=epoch)
+    return Result(seed, workdir, top1=tests[-1]["top1"], curve=curve)

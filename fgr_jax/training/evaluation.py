@@ -6,7 +6,7 @@ import jax
 
 from fgr_jax.config import Config
 from fgr_jax.input.pipeline import Batch, Share, Source, evaluation_batch_count, evaluation_batches
-from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.terminal import Terminal
 from fgr_jax.training.step import DeviceBatch, Steps, Totals, TrainState
 
 

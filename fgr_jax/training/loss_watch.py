@@ -5,7 +5,7 @@ import math
 import jax
 
 from fgr_jax.errors import UserError
-from fgr_jax.reporting.terminal import Bar
+from fgr_jax.terminal import Bar
 
 
 class LossWatch:

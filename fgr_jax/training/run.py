@@ -15,12 +15,12 @@ from fgr_jax.input.pipeline import Batch, Share, training_batches
 from fgr_jax.input.source import open_splits
 from fgr_jax.models.cam_network import parameter_count
 from fgr_jax.processes import agreed_integer, once_for_all
-from fgr_jax.reporting import json_lines
-from fgr_jax.reporting.fingerprint_log import FingerprintLog
-from fgr_jax.reporting.metrics_log import MetricsLog
-from fgr_jax.reporting.provenance import provenance
-from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.recording import json_lines
+from fgr_jax.recording.fingerprint_log import FingerprintLog
+from fgr_jax.recording.metrics_log import MetricsLog
+from fgr_jax.recording.provenance import provenance
 from fgr_jax.run_folder import RunFolder
+from fgr_jax.terminal import Terminal
 from fgr_jax.training import workdir as workdir_lib
 from fgr_jax.training.calendar import Calendar
 from fgr_jax.training.evaluation import averages, evaluate
@@ -36,8 +36,9 @@ _CHANCE_TOLERANCE = 0.01
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended: at `step` of `total_steps`, by a signal if there was one."""
+    """How a run went: from `first_step` to `step` of `total_steps`; ended by a signal, if by one."""
 
+    first_step: int
     step: int
     total_steps: int
     class_count: int
@@ -95,7 +96,7 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
     run = (workdir, config, train_source.identity, class_names)
     once_for_all(lambda: workdir_lib.check(*run))
     step = agreed_integer(latest_step(workdir.checkpoints) or 0)
-    outcome = Outcome(step, calendar.total_steps, len(class_names), train_source.licence)
+    outcome = Outcome(step, step, calendar.total_steps, len(class_names), train_source.licence)
     if step == calendar.total_steps:
         terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
         return outcome

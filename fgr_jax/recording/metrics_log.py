@@ -9,7 +9,7 @@ from typing import Any
 
 from tensorboardX import SummaryWriter
 
-from fgr_jax.reporting import json_lines
+from fgr_jax.recording import json_lines
 
 
 class MetricsLog:

@@ -1,8 +1,8 @@
 """What came out of a run, in a table and in plain words."""
 
-from fgr_jax.reporting.metrics_log import read_metrics
-from fgr_jax.reporting.terminal import Terminal
+from fgr_jax.recording.metrics_log import read_metrics
 from fgr_jax.run_folder import RunFolder
+from fgr_jax.terminal import Terminal
 
 
 def print_summary(workdir: RunFolder, class_count: int, licence: str, terminal: Terminal) -> None:

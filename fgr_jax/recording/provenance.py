@@ -1,5 +1,6 @@
 """Where a run's numbers come from: versions, devices, code, command."""
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -27,8 +28,9 @@ _PACKAGES = (
 
 
 def provenance() -> dict[str, Any]:
-    """Package versions, devices, git revision and command of this process."""
+    """The time, and package versions, devices, git revision and command of this process."""
     return {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "git_revision": _git_revision(),
         "python": platform.python_version(),

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fgr_jax.errors import UserError
-from fgr_jax.reporting import json_lines
-from fgr_jax.reporting.fingerprint_log import FILE_NAME, STREAMS, read_fingerprints
+from fgr_jax.recording import json_lines
+from fgr_jax.recording.fingerprint_log import FILE_NAME, STREAMS, read_fingerprints
 from fgr_jax.run_folder import RunFolder
 
 # What a provenance record says of the machine and the code.

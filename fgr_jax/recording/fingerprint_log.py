@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from fgr_jax.digests import as_hex
-from fgr_jax.reporting import json_lines
+from fgr_jax.recording import json_lines
 
 FILE_NAME = "fingerprints.jsonl"
 # In the order in which they come about in a step: what differs first is the cause.

@@ -1,0 +1,141 @@
+"""A trained run on its test split: the network at a checkpoint, the pictures, and what came out."""
+
+import dataclasses
+
+from jax.sharding import Mesh
+
+from fgr_jax.errors import UserError
+from fgr_jax.evaluating.evaluation import Evaluation, evaluate
+from fgr_jax.evaluating.predictions import CROPS, Predictions, predict_split
+from fgr_jax.input.source import ExampleSource, NotPreparedError, open_splits
+from fgr_jax.processes import once_for_all
+from fgr_jax.terminal import Terminal
+from fgr_jax.trained_run import TrainedNetwork, TrainedRun, restore
+
+_SHOWN = 20  # corrupt pictures
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EvaluatedRun:
+    """What one run's network made of its test split."""
+
+    run: TrainedRun
+    trained: TrainedNetwork
+    source: ExampleSource
+    crops: str  # of `CROPS`
+    evaluation: Evaluation
+
+
+def evaluate_run(
+    run: TrainedRun,
+    mesh: Mesh,
+    terminal: Terminal,
+    *,
+    crops: str,
+    step: int | None = None,
+    batch_size: int | None = None,
+) -> EvaluatedRun | None:
+    """Evaluates `run`; process 0 gets what came out, the others None.
+
+    Args:
+      run: as it was opened.
+      mesh: the devices.
+      terminal: is told what is evaluated, and shows how far it is.
+      crops: a name in `CROPS`.
+      step: of the checkpoint; None: the latest.
+      batch_size: over all devices; None: the run's.
+
+    Raises:
+      UserError: the data set or the checkpoint is not there or is another's, or a picture is corrupt and
+        the run's `data.corrupt_images` is "stop".
+    """
+    source = _open_test_split(run, terminal)
+    trained = restore(run, step, mesh)
+    _tell(run, trained, source, mesh, terminal)
+    predictions = predict_split(
+        run.config,
+        trained,
+        source,
+        mesh,
+        terminal,
+        crops=CROPS[crops],
+        batch_size=batch_size or run.config.batch_size,
+    )
+
+    def measured() -> EvaluatedRun:
+        assert predictions is not None  # on process 0
+        _see_to_corrupt_pictures(predictions, source, run, terminal)
+        return EvaluatedRun(run, trained, source, crops, evaluate(predictions, source.class_names))
+
+    return once_for_all(measured)
+
+
+def _open_test_split(run: TrainedRun, terminal: Terminal) -> ExampleSource:
+    """The test split, of the data set that the run was trained on."""
+    try:
+        train, test = open_splits(run.config.data, terminal)
+    except NotPreparedError as error:
+        raise UserError(
+            f"{error}: prepare it again (python -m fgr_jax.prepare, with the config of the run), or say "
+            "where it is, --data_dir=FOLDER"
+        ) from error
+    if test.class_names != run.class_names:
+        raise UserError(
+            f"the data set {test.data_set} has other classes than the run in {run.workdir.name} was "
+            f"trained on ({len(test.class_names)} there, {len(run.class_names)} in classes.json, or "
+            "other names or another order): say where that data set is, --data_dir=FOLDER"
+        )
+    if train.identity != run.data:
+        terminal.warn(
+            f"the data set is no longer the one that the run was trained on (then {run.data}, now "
+            f"{train.identity})"
+        )
+    return test
+
+
+def _tell(
+    run: TrainedRun, trained: TrainedNetwork, source: ExampleSource, mesh: Mesh, terminal: Terminal
+) -> None:
+    total = run.calendar.total_steps
+    if run.missing_fields:
+        terminal.warn(
+            "config.json is of an older version and lacks "
+            f"{', '.join(run.missing_fields)}: they have the defaults of this version"
+        )
+    if trained.step < total:
+        terminal.line(f"{run.workdir.name}: {checkpoint_in_words(run, trained.step)}")
+    terminal.line(
+        f"evaluating {run.workdir.name} on {source.data_set}: {len(source):,} pictures of "
+        f"{source.split}, {len(source.class_names)} classes, on {mesh.size} × "
+        f"{mesh.devices.flat[0].device_kind}"
+    )
+
+
+def checkpoint_in_words(run: TrainedRun, step: int) -> str:
+    """Which checkpoint of `run` that of `step` is."""
+    total = run.calendar.total_steps
+    if step == total:
+        return f"the run is finished: this is its last checkpoint, of step {step:,}"
+    if run.is_training:
+        return f"the run is still going: this is its checkpoint of step {step:,} of {total:,}"
+    return f"this is the checkpoint of step {step:,} of {total:,}, not of the last"
+
+
+def _see_to_corrupt_pictures(
+    predictions: Predictions, source: ExampleSource, run: TrainedRun, terminal: Terminal
+) -> None:
+    """Does as `data.corrupt_images` says."""
+    corrupt = predictions.corrupt
+    if not corrupt:
+        return
+    named = ", ".join(corrupt[:_SHOWN])
+    named += f" and {len(corrupt) - _SHOWN:,} more" if len(corrupt) > _SHOWN else ""
+    where = f"data set {source.data_set}, split {source.split}: {named}"
+    if run.config.data.corrupt_images == "stop":
+        raise UserError(
+            f"{where}; replace the files and prepare the data set again (the run has "
+            "data.corrupt_images=stop)"
+        )
+    if not predictions.names:
+        raise UserError(f"{where}; no picture is left to evaluate: prepare the data set again")
+    terminal.warn(f"{where}; left out")
