@@ -21,7 +21,8 @@ def test_memory_is_used_again_once_it_is_let_go() -> None:
     buffers = ImageBuffers()
     first = buffers.empty(SHAPE)
     where = address(first)
-    assert (first.shape, first.dtype, first.flags.c_contiguous) == (SHAPE, np.uint8, True)
+    assert (first.shape, first.dtype) == (SHAPE, np.dtype(np.uint8))
+    assert first.flags.c_contiguous
     assert first.flags.writeable
     del first
     assert address(buffers.empty(SHAPE)) == where
