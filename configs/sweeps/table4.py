@@ -14,7 +14,7 @@ def get_sweep() -> Sweep:
         title="Table 4: the block and several losses",
         config="configs/cub.py",
         rows=[
-            Row("ResNet-50", {**_PLAIN, **_WITHOUT_BLOCK}, paper=85.5),
+            Row("the network alone", {**_PLAIN, **_WITHOUT_BLOCK}, paper=85.5),
             Row("block", _PLAIN, paper=86.3),
             Row("block + center loss", {**_PLAIN, "loss.center": 0.003}, paper=86.4),
             Row("block + LGM", {**_PLAIN, "loss.lgm": 0.1}, paper=86.5),
