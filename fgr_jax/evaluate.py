@@ -22,7 +22,7 @@ from absl import flags
 
 from fgr_jax import command_line, processes
 from fgr_jax.devices import compute_deterministically, data_mesh
-from fgr_jax.evaluating.evaluated_run import EvaluatedRun, evaluate_run
+from fgr_jax.evaluating.evaluated_run import EvaluatedRun, evaluate_run, open_for_test
 from fgr_jax.evaluating.files import FILES, write_files
 from fgr_jax.evaluating.predictions import CROPS
 from fgr_jax.evaluating.tables import print_tables
@@ -45,9 +45,9 @@ def main(argv: Sequence[str]) -> int:
     compute_deterministically(run.config.deterministic)
     command_line.join_job(own)
     terminal = Terminal(quiet=jax.process_index() > 0)
-    evaluated = evaluate_run(
-        run, data_mesh(), terminal, crops=own.crops, step=own.step, batch_size=own.batch_size
-    )
+    mesh = data_mesh()
+    opened = open_for_test(run, mesh, terminal, step=own.step)
+    evaluated = evaluate_run(opened, mesh, terminal, crops=own.crops, batch_size=own.batch_size)
     processes.once_for_all(lambda: _show_and_write(evaluated, terminal))
     processes.leave()
     return 0

@@ -6,6 +6,7 @@ import numpy.typing as npt
 
 from fgr_jax.images import Image
 
+_TINY = float(np.finfo(np.float32).tiny)
 _OPACITY = 0.55  # of the colours over the picture
 
 
@@ -28,17 +29,23 @@ def at_pixels(
 
 
 def overlay(
-    picture: Image, heat: npt.NDArray[np.floating], *, resize: int, top: int, left: int
+    picture: Image,
+    heat: npt.NDArray[np.floating],
+    *,
+    resize: int,
+    top: int,
+    left: int,
+    highest: float | None = None,
 ) -> Image:
     """The picture with the warm colours where `heat` is high, and grey where the network did not look.
 
     Args:
       picture: as it was decoded, `[h, w, 3]`.
-      heat: from `at_pixels`, `[crop_size, crop_size]`; what is negative counts as 0, and the highest
-        value gets the warmest colour.
+      heat: from `at_pixels`, `[crop_size, crop_size]`; what is negative counts as 0.
       resize: the side of the square that the picture was resized to, in pixels.
       top: of the crop in that square, in pixels.
       left: of the crop in that square.
+      highest: the value that gets the warmest colour; None: the highest there is.
     """
     height, width = picture.shape[:2]
     crop_size = len(heat)
@@ -48,8 +55,9 @@ def overlay(
     seen_rows = np.flatnonzero((rows > -0.5) & (rows < crop_size - 0.5))
     seen_columns = np.flatnonzero((columns > -0.5) & (columns < crop_size - 0.5))
     sampled = _sample(heat, rows[seen_rows], columns[seen_columns])
-    highest = max(float(sampled.max()), float(np.finfo(np.float32).tiny))
-    levels: Image = np.round(255 * np.clip(sampled, 0, None) / highest).astype(np.uint8)
+    sampled = np.nan_to_num(sampled)  # what is no number is no reason to look
+    highest = max(float(sampled.max()) if highest is None else highest, _TINY)
+    levels: Image = np.round(255 * (np.clip(sampled, 0, highest) / highest)).astype(np.uint8)
     colours = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO))[:, :, ::-1]
     grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
     shown: Image = np.repeat((grey // 2)[:, :, None], 3, axis=2)

@@ -12,6 +12,7 @@ that all of them see, or gs://BUCKET/FOLDER.
 """
 
 import shlex
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import jax
 from absl import flags
 
 from fgr_jax import command_line, processes
+from fgr_jax.config import Config
 from fgr_jax.devices import chosen, compute_deterministically, data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.input.source import NotPreparedError
@@ -26,7 +28,7 @@ from fgr_jax.recording.summary import print_summary
 from fgr_jax.run_folder import RunFolder
 from fgr_jax.terminal import Terminal
 from fgr_jax.trained_run import open_run
-from fgr_jax.training.run import train
+from fgr_jax.training.run import Outcome, train
 
 
 def main(argv: Sequence[str]) -> int:
@@ -54,17 +56,36 @@ def main(argv: Sequence[str]) -> int:
         )
         processes.leave()
         return 128 + outcome.interrupted_by
-    if jax.process_index() == 0:
-        print_summary(workdir, outcome.class_count, outcome.licence, terminal)
-    config = invocation.config
-    if config.runtime.report and outcome.step > outcome.first_step:
-        from fgr_jax.reporting.report import write_report  # half a second, and only here
-
-        mesh = data_mesh(chosen(config.runtime.devices))
-        page = write_report(open_run(workdir, data_dir=config.data.data_dir), None, mesh, terminal)
-        terminal.line(f"report    {page}")
+    processes.once_for_all(
+        lambda: print_summary(workdir, outcome.class_count, outcome.licence, terminal)
+    )
+    if invocation.config.runtime.report:
+        try:
+            _report(invocation.config, workdir, outcome, terminal)
+        except KeyboardInterrupt:
+            terminal.line("stopped; the run is saved, and the same command makes its report")
+            return 128 + signal.SIGINT
     processes.leave()
     return 0
+
+
+def _report(config: Config, workdir: RunFolder, outcome: Outcome, terminal: Terminal) -> None:
+    """Writes the report of a finished run, but where an earlier start has done so."""
+    from fgr_jax.reporting.report import REPORT, write_report  # half a second, and only here
+
+    is_there = outcome.first_step == outcome.step and (workdir.local / REPORT).exists()
+    if processes.agreed_integer(is_there):
+        return
+    # As the run left it: of a folder in a bucket, the other processes have no copy yet.
+    run = open_run(RunFolder.open(workdir.name), data_dir=config.data.data_dir)
+    try:
+        page = write_report(run, None, data_mesh(chosen(config.runtime.devices)), terminal)
+    except UserError as error:
+        raise UserError(
+            f"the run is finished and saved, but has no report: {error}. The same command, or "
+            f"python -m fgr_jax.report --workdir={workdir.name}, makes it"
+        ) from error
+    terminal.line(f"report    {page}")
 
 
 if __name__ == "__main__":

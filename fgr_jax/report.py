@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
     run = open_run(RunFolder.open(own.workdir), data_dir=own.data_dir)
     compared = None
     if own.compare is not None:
-        compared = open_run(RunFolder.open(own.compare), data_dir=own.data_dir)
+        compared = open_run(RunFolder.open(own.compare, flag="--compare"), data_dir=own.data_dir)
     compute_deterministically(run.config.deterministic)
     command_line.join_job(own)
     terminal = Terminal(quiet=jax.process_index() > 0)

@@ -21,14 +21,19 @@ class RunFolder:
     """
 
     name: str  # as the person calls it
+    flag: str  # with which the person named it
     local: Path  # the small files
     checkpoints: epath.Path  # the large ones, where they belong
     _remote: epath.Path | None = None
     _published: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def open(cls, name: str | Path) -> "RunFolder":
+    def open(cls, name: str | Path, *, flag: str = "--workdir") -> "RunFolder":
         """The folder `name`, which need not exist.
+
+        Args:
+          name: of a folder, or gs://BUCKET/FOLDER.
+          flag: with which it was named, for errors.
 
         Raises:
           UserError: it is in a bucket that cannot be reached.
@@ -36,10 +41,10 @@ class RunFolder:
         name = str(name)
         if not buckets.is_in_bucket(name):
             local = Path(name)
-            return cls(name, local, epath.Path(local.absolute()) / _CHECKPOINTS)
-        remote = buckets.open_folder(name, "--workdir")
+            return cls(name, flag, local, epath.Path(local.absolute()) / _CHECKPOINTS)
+        remote = buckets.open_folder(name, flag)
         local = Path(tempfile.mkdtemp(prefix="fgr_jax-"))
-        folder = cls(name, local, remote / _CHECKPOINTS, remote)
+        folder = cls(name, flag, local, remote / _CHECKPOINTS, remote)
         if remote.exists():
             for path in remote.iterdir():
                 if not path.is_dir():

@@ -33,6 +33,7 @@ class TrainedRun:
 
     workdir: RunFolder
     config: Config
+    recorded: dict[str, Any]  # the config's fields as the run wrote them, `config_lib.flat`
     # Fields of the config that the run's version did not have; here they have today's default. What
     # changes no result does not count.
     missing_fields: list[str]
@@ -65,9 +66,11 @@ def open_run(workdir: RunFolder, *, data_dir: str | None = None) -> TrainedRun:
     """
     folder = workdir.local
     if not folder.is_dir():
-        raise UserError(f"--workdir={workdir.name}: no such folder; name the workdir of a run")
+        raise UserError(f"{workdir.flag}={workdir.name}: no such folder; name the workdir of a run")
     if not (folder / "config.json").is_file():
-        raise UserError(f"--workdir={workdir.name} is no workdir of a run: it has no config.json")
+        raise UserError(
+            f"{workdir.flag}={workdir.name} is no workdir of a run: it has no config.json"
+        )
     fields = _read_json(workdir, "config.json", dict)
     config, missing = _config_of(fields, workdir)
     if data_dir is not None:
@@ -76,12 +79,13 @@ def open_run(workdir: RunFolder, *, data_dir: str | None = None) -> TrainedRun:
     examples = _EXAMPLES.search(data)
     if examples is None:
         raise UserError(
-            f"--workdir={workdir.name}: data.json does not say how many examples there are ({data!r}): "
-            "it was not written by this program, or was changed"
+            f"{workdir.flag}={workdir.name}: data.json does not say how many examples there are "
+            f"({data!r}): it was not written by this program, or was changed"
         )
     return TrainedRun(
         workdir,
         config,
+        fields,
         missing,
         class_names=_read_json(workdir, "classes.json", list),
         data=data,
@@ -117,7 +121,8 @@ def _chosen_step(workdir: RunFolder, step: int | None) -> int:
     there = saved_steps(workdir.checkpoints)
     if not there:
         raise UserError(
-            f"--workdir={workdir.name} holds no checkpoint yet: train there first, or name another one"
+            f"{workdir.flag}={workdir.name} holds no checkpoint yet: train there first, or name "
+            "another one"
         )
     if step is None:
         return there[-1]
@@ -175,7 +180,7 @@ def _config_of(fields: dict[str, Any], workdir: RunFolder) -> tuple[Config, list
     unknown = sorted(fields.keys() - known.keys())
     if unknown:
         raise UserError(
-            f"--workdir={workdir.name}: config.json has fields that this version does not know, "
+            f"{workdir.flag}={workdir.name}: config.json has fields that this version does not know, "
             f"{', '.join(unknown)}: use the version that trained it (provenance.jsonl names it)"
         )
     for name, value in fields.items():
@@ -184,7 +189,7 @@ def _config_of(fields: dict[str, Any], workdir: RunFolder) -> tuple[Config, list
     try:
         config_lib.validate(config)
     except UserError as error:
-        raise UserError(f"--workdir={workdir.name}: config.json: {error}") from error
+        raise UserError(f"{workdir.flag}={workdir.name}: config.json: {error}") from error
     missing = known.keys() - fields.keys()
     return config, sorted(name for name in missing if not name.startswith("runtime."))
 
@@ -195,12 +200,12 @@ def _read_json(workdir: RunFolder, name: str, kind: type) -> Any:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"--workdir={workdir.name}: {name} cannot be read ({error}): it describes the run, and "
+            f"{workdir.flag}={workdir.name}: {name} cannot be read ({error}): it describes the run, and "
             "belongs there as the run wrote it"
         ) from error
     if not isinstance(value, kind) or not value:
         raise UserError(
-            f"--workdir={workdir.name}: {name} holds no {kind.__name__}: it describes the run, and "
+            f"{workdir.flag}={workdir.name}: {name} holds no {kind.__name__}: it describes the run, and "
             "belongs there as the run wrote it"
         )
     return value

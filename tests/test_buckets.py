@@ -85,6 +85,35 @@ def test_a_run_in_a_bucket(data_dir: Path, bucket: str, tmp_path: Path) -> None:
         assert one.tobytes() == other.tobytes()
 
 
+@pytest.mark.long
+def test_two_processes_end_with_a_report(data_dir: Path, bucket: str) -> None:
+    """Only process 0 has written into its copy of the folder; the others need what is in there."""
+    config = tiny_config(data_dir)
+    config.duration, config.runtime.report = "1 epoch", True
+    folder, port = f"{bucket}/runs/three", free_port()
+    started = [
+        subprocess.Popen(
+            [
+                *command(config, Path("W"))[:-1],
+                f"--workdir={folder}",
+                f"--coordinator=localhost:{port}",
+                "--process_count=2",
+                f"--process_id={index}",
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    told = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], told
+    assert f"report    {folder}/report.html" in told[0]
+    assert "<!DOCTYPE html>" in (epath.Path(folder) / "report.html").read_text()
+    assert json.loads((epath.Path(folder) / "provenance.jsonl").read_text())["process_count"] == 2
+
+
 def test_the_results_are_in_the_bucket_before_the_checkpoint(
     data_dir: Path, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,9 @@ def test_memory_is_used_again_once_it_is_let_go() -> None:
     assert first.flags.c_contiguous
     assert first.flags.writeable
     del first
-    others = [np.empty(SHAPE, np.uint8) for _ in range(8)]  # which would get what the system has back
+    others = [
+        np.empty(SHAPE, np.uint8) for _ in range(8)
+    ]  # which would get what the system has back
     assert address(buffers.empty(SHAPE)) == where
     del others
 

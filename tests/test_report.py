@@ -1,5 +1,6 @@
 """`python -m fgr_jax.report`: what it shows, by which rules, and the page in a browser."""
 
+import base64
 import dataclasses
 import fcntl
 import html
@@ -24,7 +25,7 @@ from fgr_jax.config import Config, Data
 from fgr_jax.devices import data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.evaluating import measures
-from fgr_jax.evaluating.evaluated_run import EvaluatedRun, evaluate_run
+from fgr_jax.evaluating.evaluated_run import EvaluatedRun, evaluate_run, open_for_test
 from fgr_jax.evaluating.evaluation import evaluate as measure
 from fgr_jax.reporting.choices import confusable_group, spread_over, surest_errors
 from fgr_jax.reporting.contents import contents
@@ -72,12 +73,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture(scope="module")
-def evaluated(runs: Path) -> EvaluatedRun:
-    run = open_run(RunFolder.open(runs / "one"))
-    made = evaluate_run(run, data_mesh(), QUIET, crops="one")
+def evaluated_run(workdir: Path) -> EvaluatedRun:
+    mesh = data_mesh()
+    made = evaluate_run(
+        open_for_test(open_run(RunFolder.open(workdir)), mesh, QUIET), mesh, QUIET, crops="one"
+    )
     assert made is not None
     return made
+
+
+@pytest.fixture(scope="module")
+def evaluated(runs: Path) -> EvaluatedRun:
+    return evaluated_run(runs / "one")
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +106,8 @@ def test_the_page_in_a_browser(page: Path, width: int, height: int, tmp_path: Pa
         names = shown.locator("#classtable tbody tr td:first-child").all_inner_texts()
         assert sorted(names) == sorted(CLASSES)
         assert shown.locator("script").count() == 1
-        assert shown.locator("img[src='x'], b >> text=0.png").count() == 0
+        assert shown.locator("img[src='x']").count() == 0
+        assert shown.get_by_text("<b>0.png").count() > 0
         assert wrong == []
     seen = cv2.imread(str(tmp_path / "page.png"))
     assert seen is not None
@@ -166,21 +174,21 @@ def test_it_says_what_evaluate_says(runs: Path, page: Path) -> None:
 
 
 def test_its_maps_are_those_of_the_network(evaluated: EvaluatedRun) -> None:
-    viewer = Viewer(evaluated)
+    viewer = Viewer(evaluated, data_mesh())
     indices = list(range(19))  # more than a batch
     classes = [(index % 4, (index + 1) % 4) for index in indices]
-    seen = viewer.look(indices, classes)
+    maps, features = viewer.maps(indices, classes), viewer.features(indices)
     # Their mean is the score, which evaluating came to by itself.
     scores = evaluated.evaluation.predictions.scores
     expected = np.take_along_axis(scores[:19], np.asarray(classes), axis=1)
-    np.testing.assert_allclose(seen.maps.mean(axis=(2, 3)), expected, atol=1e-4)
-    assert seen.features.shape == (19, 64)  # 512 channels, an eighth as wide
+    np.testing.assert_allclose(maps.mean(axis=(2, 3)), expected, atol=1e-4)
+    assert features.shape == (19, 64)  # 512 channels, an eighth as wide
     kernel, bias = (
         np.asarray(evaluated.trained.variables["params"]["classifier"][name], np.float64)
         for name in ("kernel", "bias")
     )
     np.testing.assert_allclose(
-        seen.features.astype(np.float64) @ kernel[0, 0] + bias, scores[:19], atol=1e-4
+        features.astype(np.float64) @ kernel[0, 0] + bias, scores[:19], atol=1e-4
     )
 
 
@@ -202,13 +210,16 @@ def test_a_run_that_is_still_going_is_shown_and_told(runs: Path, tmp_path: Path)
     [
         (["--workdir={runs}/none"], "no such folder"),
         (["--workdir={runs}/pictures"], "is no workdir of a run"),
-        (["--workdir={runs}/one", "--compare={runs}/none"], "none: no such folder"),
+        (
+            ["--workdir={runs}/one", "--compare={runs}/none"],
+            "--compare={runs}/none: no such folder",
+        ),
         (["--workdir={runs}/one", "--step=5"], "holds the checkpoints of the steps"),
         (["--workdir={runs}/one", "--crops=seven"], "--crops"),
     ],
 )
 def test_bad_input(runs: Path, options: list[str], message: str) -> None:
-    with pytest.raises(UserError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message.format(runs=runs))):
         report.main(["report", *(option.format(runs=runs) for option in options)])
 
 
@@ -218,7 +229,7 @@ def test_runs_on_other_pictures_are_not_compared(
     config = tiny_config(data_dir)
     config.duration = "1 epoch"
     train(config, RunFolder.open(tmp_path / "tiny"), QUIET)
-    with pytest.raises(UserError, match=r"was not tested on the pictures of .* \(folder.*tiny"):
+    with pytest.raises(UserError, match=r"--compare=\S+tiny is tested on synthetic/tiny"):
         report.main(["report", f"--workdir={runs}/one", f"--compare={tmp_path}/tiny"])
     assert not list((runs / "one").glob("*.unfinished*"))
 
@@ -236,30 +247,123 @@ def test_nothing_confused_and_classes_without_pictures(evaluated: EvaluatedRun) 
         corrupt=["<i>broken.png is empty"],
     )
     made = dataclasses.replace(evaluated, evaluation=measure(kept, CLASSES))
-    filled = contents(made, None)
+    filled = contents([made], data_mesh())
     assert filled.top1 == 1.0
     assert filled.embedding is None
     page = as_html(filled)
     assert "No class was taken for another" in page
     assert "&lt;i&gt;broken.png is empty" in page
-    assert "nan" not in page.partition("<main>")[2].lower().replace("data:image", "")[:2000]
+    assert filled.rows[2].accuracies == [None]
+    assert (filled.rows[2].pictures, filled.rows[1].accuracies) == (0, [1.0])
+    assert "nan" not in re.sub(r"data:[^\"]*", "", page)
 
 
 def test_main_ends_with_it(data_dir: Path, tmp_path: Path) -> None:
     config = tiny_config(data_dir)
     config.duration, config.runtime.report = "1 epoch", True
     workdir = tmp_path / "run"
-    for start in range(2):
-        done = subprocess.run(
+
+    def run() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             command(config, workdir), cwd=ROOT, capture_output=True, text=True, timeout=300
         )
-        assert done.returncode == 0, done.stderr
-        if start == 0:
-            assert done.stdout.splitlines()[-1] == f"report    {workdir}/report.html"
-            written = (workdir / "report.html").stat().st_mtime_ns
-        # A run that was finished before is not shown again.
-        assert (workdir / "report.html").stat().st_mtime_ns == written
-    assert "tiny" in text_of(workdir / "report.html")
+
+    # Nowhere to write: the run is saved all the same, and told so.
+    (workdir / "report.html").mkdir(parents=True)
+    done = run()
+    assert done.returncode == 1
+    error = f"error: the run is finished and saved, but has no report: {workdir}/report.html cannot"
+    assert done.stderr.splitlines()[-1].startswith(error)
+    (workdir / "report.html").rmdir()
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert "this run is finished" in done.stdout
+    assert done.stdout.splitlines()[-1] == f"report    {workdir}/report.html"
+    assert "synthetic/tiny" in text_of(workdir / "report.html")
+    # Once it is there, it is left alone.
+    written = (workdir / "report.html").stat().st_mtime_ns
+    assert run().returncode == 0
+    assert (workdir / "report.html").stat().st_mtime_ns == written
+
+
+def test_a_picture_stands_with_its_own_class_name_and_maps(tmp_path: Path) -> None:
+    """Every class has a colour, and a corrupt picture comes first: what follows it must not shift."""
+    pictures = tmp_path / "pictures"
+    colours = {"red": (0, 0, 200), "green": (0, 200, 0), "blue": (200, 0, 0)}
+    for split, count in (("train", 6), ("test", 4)):
+        for name, colour in colours.items():
+            (pictures / split / name).mkdir(parents=True)
+            for index in range(count):
+                pixels = np.full((40, 40, 3), colour, np.uint8)
+                pixels[:4, : 4 * index + 4] = 255  # no two are the same file
+                cv2.imwrite(str(pictures / split / name / f"{name}{index}.png"), pixels)
+    config = folder_config(pictures, tmp_path / "tfds")
+    config.loss.gce_start, config.data.corrupt_images = "never", "skip"
+    runs = []
+    for seed in range(2):
+        config.seed = seed
+        config.duration = ("1 epoch", "6 epochs")[seed]
+        train(config, RunFolder.open(tmp_path / str(seed)), QUIET)
+        runs.append(evaluated_run(tmp_path / str(seed)))
+    # As if the first picture could not be read.
+    for place, made in enumerate(runs):
+        predictions = made.evaluation.predictions
+        rest = dataclasses.replace(
+            predictions,
+            names=predictions.names[1:],
+            indices=predictions.indices[1:],
+            shown=jax.tree.map(lambda values: values[1:], predictions.shown),
+            corrupt=[predictions.names[0]],
+        )
+        runs[place] = dataclasses.replace(made, evaluation=measure(rest, sorted(colours)))
+    filled = contents(runs, data_mesh())
+    assert len(filled.gallery) == 11
+    viewers = [Viewer(each, data_mesh()) for each in runs]
+    cards = filled.gallery + [card for section in filled.pairs for card in section.cards]
+    for card in cards:
+        assert card.label in card.name
+        assert hue_of(card.views[0].address) == card.label
+    names = runs[0].evaluation.predictions.names
+    for card in filled.gallery:
+        index, label = names.index(card.name), sorted(colours).index(card.label)
+        for run, viewer, view in zip(runs, viewers, card.views[1:], strict=True):
+            expected = viewer.heat_maps(index, viewer.maps([index], [(label, label)])[0])[0]
+            assert view.address == expected
+            probability = measures.probabilities(run.evaluation.predictions.scores)[index, label]
+            assert f"{probability:.1%} sure" in view.note
+        assert card.views[1].address != card.views[2].address
+        for verdict, run in zip(card.verdicts, runs, strict=True):
+            guess = int(run.evaluation.predictions.scores[index].argmax())
+            assert verdict.guess == sorted(colours)[guess]
+            assert verdict.is_right == (guess == label)
+    for section in filled.pairs:
+        assert {card.label for card in section.cards} <= {section.first, section.second}
+        for card in section.cards:
+            assert card.verdicts[0].guess in (section.first, section.second)
+            assert card.views[1].title == f"map of {card.label}"
+
+
+def hue_of(address: str) -> str:
+    """The colour of the middle of a picture."""
+    encoded = np.frombuffer(base64.b64decode(address.partition("base64,")[2]), np.uint8)
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    middle = decoded[decoded.shape[0] // 2, decoded.shape[1] // 2]
+    return ("blue", "green", "red")[int(middle.argmax())]
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e30])
+def test_a_network_that_says_nothing_has_a_page(evaluated: EvaluatedRun, scale: float) -> None:
+    """Its features are all the same, or overflow."""
+    params = jax.tree.map(lambda leaf: leaf * scale, evaluated.trained.variables["params"])
+    variables = {**evaluated.trained.variables, "params": params}
+    trained = dataclasses.replace(evaluated.trained, variables=variables)
+    opened = dataclasses.replace(evaluated, trained=trained)
+    made = evaluate_run(opened, data_mesh(), QUIET, crops="one")
+    assert made is not None
+    filled = contents([made], data_mesh())
+    assert filled.embedding is None
+    assert "nan" not in re.sub(r"data:[^\"]*", "", as_html(filled))
 
 
 def test_the_papers_figures_stand_beside_its_own_split_alone() -> None:

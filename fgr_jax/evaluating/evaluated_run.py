@@ -16,45 +16,81 @@ _SHOWN = 20  # corrupt pictures
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class EvaluatedRun:
-    """What one run's network made of its test split."""
+class OpenedRun:
+    """A run's network at a checkpoint, and what it is to be tested on."""
 
     run: TrainedRun
     trained: TrainedNetwork
     source: ExampleSource
+    warnings: list[str]  # what has changed since it was trained
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EvaluatedRun(OpenedRun):
+    """What the network made of it."""
+
     crops: str  # of `CROPS`
     evaluation: Evaluation
 
 
-def evaluate_run(
-    run: TrainedRun,
-    mesh: Mesh,
-    terminal: Terminal,
-    *,
-    crops: str,
-    step: int | None = None,
-    batch_size: int | None = None,
-) -> EvaluatedRun | None:
-    """Evaluates `run`; process 0 gets what came out, the others None.
+def open_for_test(
+    run: TrainedRun, mesh: Mesh, terminal: Terminal, *, step: int | None = None
+) -> OpenedRun:
+    """Opens the test split and restores the network.
 
     Args:
       run: as it was opened.
       mesh: the devices.
-      terminal: is told what is evaluated, and shows how far it is.
-      crops: a name in `CROPS`.
+      terminal: is told what is to be evaluated.
       step: of the checkpoint; None: the latest.
+
+    Raises:
+      UserError: the data set or the checkpoint is not there, or is another's.
+    """
+    train, test = _open_splits(run, terminal)
+    trained = restore(run, step, mesh)
+    warnings = []
+    if train.identity != run.data:
+        warnings.append(
+            f"the data set is no longer the one that the run was trained on (then {run.data}, now "
+            f"{train.identity})"
+        )
+    if run.missing_fields:
+        warnings.append(
+            "config.json is of an older version and lacks "
+            f"{', '.join(run.missing_fields)}: they have the defaults of this version"
+        )
+    for warning in warnings:
+        terminal.warn(warning)
+    if trained.step < run.calendar.total_steps:
+        terminal.line(f"{run.workdir.name}: {checkpoint_in_words(run, trained.step)}")
+    return OpenedRun(run, trained, test, warnings)
+
+
+def evaluate_run(
+    opened: OpenedRun, mesh: Mesh, terminal: Terminal, *, crops: str, batch_size: int | None = None
+) -> EvaluatedRun | None:
+    """Runs the network over the test split; process 0 gets what came out, the others None.
+
+    Args:
+      opened: what, and on what.
+      mesh: the devices.
+      terminal: shows how far it is.
+      crops: a name in `CROPS`.
       batch_size: over all devices; None: the run's.
 
     Raises:
-      UserError: the data set or the checkpoint is not there or is another's, or a picture is corrupt and
-        the run's `data.corrupt_images` is "stop".
+      UserError: a picture is corrupt and the run's `data.corrupt_images` is "stop".
     """
-    source = _open_test_split(run, terminal)
-    trained = restore(run, step, mesh)
-    _tell(run, trained, source, mesh, terminal)
+    run, source = opened.run, opened.source
+    terminal.line(
+        f"evaluating {run.workdir.name} on {source.data_set}: {len(source):,} pictures of "
+        f"{source.split}, {len(source.class_names)} classes, on {mesh.size} × "
+        f"{mesh.devices.flat[0].device_kind}"
+    )
     predictions = predict_split(
         run.config,
-        trained,
+        opened.trained,
         source,
         mesh,
         terminal,
@@ -65,13 +101,14 @@ def evaluate_run(
     def measured() -> EvaluatedRun:
         assert predictions is not None  # on process 0
         _see_to_corrupt_pictures(predictions, source, run, terminal)
-        return EvaluatedRun(run, trained, source, crops, evaluate(predictions, source.class_names))
+        evaluation = evaluate(predictions, source.class_names)
+        return EvaluatedRun(run, opened.trained, source, opened.warnings, crops, evaluation)
 
     return once_for_all(measured)
 
 
-def _open_test_split(run: TrainedRun, terminal: Terminal) -> ExampleSource:
-    """The test split, of the data set that the run was trained on."""
+def _open_splits(run: TrainedRun, terminal: Terminal) -> tuple[ExampleSource, ExampleSource]:
+    """(train, test) of the data set that the run was trained on."""
     try:
         train, test = open_splits(run.config.data, terminal)
     except NotPreparedError as error:
@@ -85,30 +122,7 @@ def _open_test_split(run: TrainedRun, terminal: Terminal) -> ExampleSource:
             f"trained on ({len(test.class_names)} there, {len(run.class_names)} in classes.json, or "
             "other names or another order): say where that data set is, --data_dir=FOLDER"
         )
-    if train.identity != run.data:
-        terminal.warn(
-            f"the data set is no longer the one that the run was trained on (then {run.data}, now "
-            f"{train.identity})"
-        )
-    return test
-
-
-def _tell(
-    run: TrainedRun, trained: TrainedNetwork, source: ExampleSource, mesh: Mesh, terminal: Terminal
-) -> None:
-    total = run.calendar.total_steps
-    if run.missing_fields:
-        terminal.warn(
-            "config.json is of an older version and lacks "
-            f"{', '.join(run.missing_fields)}: they have the defaults of this version"
-        )
-    if trained.step < total:
-        terminal.line(f"{run.workdir.name}: {checkpoint_in_words(run, trained.step)}")
-    terminal.line(
-        f"evaluating {run.workdir.name} on {source.data_set}: {len(source):,} pictures of "
-        f"{source.split}, {len(source.class_names)} classes, on {mesh.size} × "
-        f"{mesh.devices.flat[0].device_kind}"
-    )
+    return train, test
 
 
 def checkpoint_in_words(run: TrainedRun, step: int) -> str:

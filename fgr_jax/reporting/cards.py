@@ -4,14 +4,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
-from fgr_jax.evaluating import measures
 from fgr_jax.evaluating.evaluation import Evaluation
 from fgr_jax.evaluating.measures import ConfusedPair, Integers
 from fgr_jax.reporting.choices import spread_over, surest_errors
-from fgr_jax.reporting.pictures import thumbnail
 from fgr_jax.reporting.plots import RUN_NAMES
 from fgr_jax.reporting.viewer import Viewer
 
@@ -30,18 +25,23 @@ class View:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a run made of a picture."""
+
+    run: str  # which; empty where there is one
+    guess: str
+    confidence: float
+    is_right: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Card:
     """A test picture, and what the network made of it."""
 
     name: str
     label: str
-    guess: str
-    confidence: float
+    verdicts: list[Verdict]
     views: list[View]
-
-    @property
-    def is_right(self) -> bool:
-        return self.label == self.guess
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class PairSection:
     first: str
     second: str
     pair: ConfusedPair
-    compared_count: int | None  # errors of the compared run
+    errors: list[int]  # of every run
     cards: list[Card]
 
 
@@ -62,35 +62,38 @@ def gallery(viewers: Sequence[Viewer]) -> list[Card]:
     """
     ours = viewers[0].evaluated.evaluation
     labels = ours.predictions.shown.label
-    chosen = spread_over(_true_probabilities(ours), _GALLERY).tolist()
+    chosen = spread_over(viewers[0].true_probabilities, _GALLERY).tolist()
     pairs = [(int(labels[index]), int(ours.guesses[index, 0])) for index in chosen]
-    seen = [viewer.look(chosen, pairs) for viewer in viewers]
+    maps = [viewer.maps(chosen, pairs) for viewer in viewers]
     cards = []
     for place, (index, (label, guess)) in enumerate(zip(chosen, pairs, strict=True)):
-        views = [View("the picture", thumbnail(viewers[0].picture(index)))]
-        for viewer, maps, run in zip(
-            viewers, (each.maps for each in seen), RUN_NAMES, strict=False
-        ):
-            evaluation = viewer.evaluated.evaluation
-            area = evaluation.predictions.shown.true_map.area[index]
-            probability = _true_probabilities(evaluation)[index]
-            views.append(
-                View(
-                    "map of the true class" + (f", {run}" if len(viewers) > 1 else ""),
-                    viewer.heat_map(index, maps[place, 0]),
-                    f"{probability:.1%} sure of it; "
-                    + ("nothing positive" if math.isnan(area) else f"area {area:.0%}"),
-                )
-            )
-        if len(viewers) == 1 and guess != label:
-            address = viewers[0].heat_map(index, seen[0].maps[place, 1])
-            views.append(View(f"map of {ours.class_names[guess]}", address))
-        cards.append(_card(ours, index, views))
+        views = [View("the picture", viewers[0].picture(index))]
+        if len(viewers) == 1:
+            shown = maps[0][place, : 1 if guess == label else 2]
+            titles = ["map of the true class", f"map of {ours.class_names[guess]}"]
+            addresses = viewers[0].heat_maps(index, shown)
+            views += [
+                View(title, address) for title, address in zip(titles, addresses, strict=False)
+            ]
+            views[1] = dataclasses.replace(views[1], note=_note(viewers[0], index))
+        else:
+            for viewer, run, of_run in zip(viewers, RUN_NAMES, maps, strict=True):
+                address = viewer.heat_maps(index, of_run[place, :1])[0]
+                views.append(View(f"map of the true class, {run}", address, _note(viewer, index)))
+        cards.append(_card(viewers, index, views))
     return cards
 
 
-def confused_pairs(ours: Viewer, theirs: Viewer | None = None) -> list[PairSection]:
-    """The pairs with most errors: examples of each direction, and of what was right, with both maps."""
+def _note(viewer: Viewer, index: int) -> str:
+    area = viewer.evaluated.evaluation.predictions.shown.true_map.area[index]
+    probability = viewer.true_probabilities[index]
+    sure = "no number" if math.isnan(probability) else f"{probability:.1%} sure of it"
+    return f"{sure}; " + ("nothing positive" if math.isnan(area) else f"area {area:.0%}")
+
+
+def confused_pairs(viewers: Sequence[Viewer]) -> list[PairSection]:
+    """The pairs with most errors of the first run: of each direction examples, and what was right."""
+    ours = viewers[0]
     evaluation = ours.evaluated.evaluation
     names = evaluation.class_names
     pairs = evaluation.pairs[:_PAIRS]
@@ -107,38 +110,44 @@ def confused_pairs(ours: Viewer, theirs: Viewer | None = None) -> list[PairSecti
     everything = [each for of_pair in chosen for each in of_pair]
     if not everything:
         return []
-    seen = iter(ours.look(*zip(*everything, strict=True)).maps)
+    maps = iter(ours.maps(*zip(*everything, strict=True)))
     sections = []
     for pair, of_pair in zip(pairs, chosen, strict=True):
         cards = []
         for index, classes in of_pair:
-            views = [View("the picture", thumbnail(ours.picture(index)))]
-            for shown, activation in zip(classes, next(seen), strict=True):
-                views.append(View(f"map of {names[shown]}", ours.heat_map(index, activation)))
-            cards.append(_card(evaluation, index, views))
-        compared = None
-        if theirs is not None:
-            confusion = theirs.evaluated.evaluation.confusion
-            compared = int(confusion[pair.first, pair.second] + confusion[pair.second, pair.first])
-        sections.append(PairSection(names[pair.first], names[pair.second], pair, compared, cards))
+            views = [View("the picture", ours.picture(index))]
+            addresses = ours.heat_maps(index, next(maps))
+            views += [
+                View(f"map of {names[shown]}", address)
+                for shown, address in zip(classes, addresses, strict=True)
+            ]
+            cards.append(_card([ours], index, views))
+        confusions = [viewer.evaluated.evaluation.confusion for viewer in viewers]
+        errors = [
+            int(confusion[pair.first, pair.second] + confusion[pair.second, pair.first])
+            for confusion in confusions
+        ]
+        sections.append(PairSection(names[pair.first], names[pair.second], pair, errors, cards))
     return sections
 
 
-def _card(evaluation: Evaluation, index: int, views: list[View]) -> Card:
-    names = evaluation.class_names
+def _card(viewers: Sequence[Viewer], index: int, views: list[View]) -> Card:
+    evaluation = viewers[0].evaluated.evaluation
     return Card(
         name=evaluation.predictions.names[index],
-        label=names[evaluation.predictions.shown.label[index]],
-        guess=names[evaluation.guesses[index, 0]],
-        confidence=float(evaluation.confidences[index, 0]),
+        label=evaluation.class_names[evaluation.predictions.shown.label[index]],
+        verdicts=[
+            _verdict(viewer.evaluated.evaluation, index, run if len(viewers) > 1 else "")
+            for viewer, run in zip(viewers, RUN_NAMES, strict=False)
+        ],
         views=views,
     )
 
 
-def _true_probabilities(evaluation: Evaluation) -> npt.NDArray[np.float64]:
-    probabilities = measures.probabilities(evaluation.predictions.scores)
-    labels = evaluation.predictions.shown.label
-    return np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
+def _verdict(evaluation: Evaluation, index: int, run: str) -> Verdict:
+    guess, confidence = evaluation.guesses[index, 0], float(evaluation.confidences[index, 0])
+    is_right = guess == evaluation.predictions.shown.label[index] and math.isfinite(confidence)
+    return Verdict(run, evaluation.class_names[guess], confidence, bool(is_right))
 
 
 def _surest(evaluation: Evaluation, true: int, taken_for: int, count: int) -> Integers:

@@ -11,7 +11,7 @@ def spread_over(true_probabilities: Scores, count: int) -> Integers:
     """Pictures from the one the network got most wrong to the one it is surest of, evenly spaced.
 
     Args:
-      true_probabilities: of the true class, `[N]`.
+      true_probabilities: of the true class, `[N]`; NaN counts as most wrong.
       count: how many.
 
     Returns:
@@ -20,7 +20,7 @@ def spread_over(true_probabilities: Scores, count: int) -> Integers:
     """
     total = len(true_probabilities)
     count = min(count, total)
-    order = np.argsort(true_probabilities, kind="stable")
+    order = np.argsort(np.nan_to_num(true_probabilities, nan=-1), kind="stable")
     return order[(2 * np.arange(count) + 1) * total // (2 * max(count, 1))]
 
 

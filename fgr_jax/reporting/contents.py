@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 
+from jax.sharding import Mesh
+
 from fgr_jax.errors import UserError
 from fgr_jax.evaluating.diversity import MASS_SHARE
-from fgr_jax.evaluating.evaluated_run import EvaluatedRun, checkpoint_in_words
+from fgr_jax.evaluating.evaluated_run import EvaluatedRun, OpenedRun, checkpoint_in_words
 from fgr_jax.evaluating.measures import CALIBRATION_BINS, ConfusedPair
 from fgr_jax.recording.curves import Curve, error_curve
 from fgr_jax.reporting import plots
@@ -23,7 +25,7 @@ class Contents:
     """All that the template fills in."""
 
     title: str
-    state: str  # which checkpoint this is of; empty: the last
+    notices: list[str]  # what a reader must know before any figure
     runs: list[str]  # what they are called
     data: str
     pictures: int
@@ -51,23 +53,25 @@ class Contents:
     licence: str
 
 
-def contents(ours: EvaluatedRun, theirs: EvaluatedRun | None) -> Contents:
-    """Works everything out; runs the network once more over what is shown.
+def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> Contents:
+    """Works everything out; runs the networks once more over what is shown.
+
+    Args:
+      runs: one, or two of the same test split.
+      mesh: the devices; those of this process are used.
 
     Raises:
-      UserError: the two runs were evaluated on different pictures or classes.
+      UserError: the two runs could not read the same pictures.
     """
-    if theirs is not None:
-        _require_same_pictures(ours, theirs)
-    runs = [ours] if theirs is None else [ours, theirs]
-    viewers = [Viewer(each) for each in runs]
+    ours = runs[0]
+    _require_same_pictures(runs)
+    viewers = [Viewer(each, mesh) for each in runs]
     evaluation = ours.evaluation
     paper = paper_accuracy(ours.run.config.data)
-    complete = ours.trained.step == ours.run.calendar.total_steps
     facts = [run_facts(each.run, each.trained.step) for each in runs]
     return Contents(
         title=ours.run.workdir.name,
-        state="" if complete else checkpoint_in_words(ours.run, ours.trained.step),
+        notices=_notices(runs),
         runs=[each.run.workdir.name for each in runs],
         data=f"{ours.source.data_set}, split “{ours.source.split}”",
         pictures=len(evaluation.predictions.names),
@@ -79,7 +83,7 @@ def contents(ours: EvaluatedRun, theirs: EvaluatedRun | None) -> Contents:
         corrupt=evaluation.predictions.corrupt,
         headline=headline([each.evaluation for each in runs], paper),
         paper=paper,
-        pairs=confused_pairs(*viewers),
+        pairs=confused_pairs(viewers),
         pair_count=len(evaluation.pairs),
         gallery=gallery(viewers),
         curves=plots.draw_curves([_curves_of(each) for each in runs]),
@@ -87,7 +91,7 @@ def contents(ours: EvaluatedRun, theirs: EvaluatedRun | None) -> Contents:
         rows=class_rows([each.evaluation for each in runs]),
         embedding=embedding(viewers),
         facts=[(name, [each.get(name, "") for each in facts]) for name in _names(facts)],
-        config=config_fields([each.run.config for each in runs]),
+        config=config_fields([each.run.recorded for each in runs]),
         mass_share=MASS_SHARE,
         bins=CALIBRATION_BINS,
         run_colours=plots.RUN_COLOURS,
@@ -96,22 +100,45 @@ def contents(ours: EvaluatedRun, theirs: EvaluatedRun | None) -> Contents:
     )
 
 
-def _require_same_pictures(ours: EvaluatedRun, theirs: EvaluatedRun) -> None:
-    for what, one, other in (
-        ("on the pictures", ours.source.identity, theirs.source.identity),
-        ("with the classes", ours.source.class_names, theirs.source.class_names),
-        (
-            "on the pictures",
-            ours.evaluation.predictions.names,
-            theirs.evaluation.predictions.names,
-        ),
-    ):
-        if one != other:
-            shown = f" ({one} and {other})" if isinstance(one, str) else ""
-            raise UserError(
-                f"--compare={theirs.run.workdir.name} was not tested {what} of "
-                f"{ours.run.workdir.name}{shown}: compare runs on the same test split"
-            )
+def _notices(runs: Sequence[EvaluatedRun]) -> list[str]:
+    """What a reader must know of the runs before any figure."""
+    notices = []
+    for evaluated in runs:
+        who = f"{evaluated.run.workdir.name}: " if len(runs) > 1 else ""
+        if evaluated.trained.step < evaluated.run.calendar.total_steps:
+            notices.append(who + checkpoint_in_words(evaluated.run, evaluated.trained.step))
+        notices += [who + warning for warning in evaluated.warnings]
+    return [notice[0].upper() + notice[1:] if len(runs) == 1 else notice for notice in notices]
+
+
+def require_same_test(ours: OpenedRun, theirs: OpenedRun) -> None:
+    """Checks that two runs can be compared.
+
+    Raises:
+      UserError: they are of different test splits, or of different classes.
+    """
+    compared, name = theirs.run.workdir, ours.run.workdir.name
+    if ours.source.identity != theirs.source.identity:
+        raise UserError(
+            f"{compared.flag}={compared.name} is tested on {theirs.source.identity}, and {name} on "
+            f"{ours.source.identity}: compare runs on the same test split"
+        )
+    if ours.source.class_names != theirs.source.class_names:
+        raise UserError(
+            f"{compared.flag}={compared.name} tells other classes apart than {name}: compare runs of "
+            "the same classes"
+        )
+
+
+def _require_same_pictures(runs: Sequence[EvaluatedRun]) -> None:
+    names = [set(each.evaluation.predictions.names) for each in runs]
+    alone = sorted(names[0] ^ names[-1])
+    if alone:
+        compared = runs[-1].run.workdir
+        raise UserError(
+            f"{compared.flag}={compared.name} could not be tested on the pictures of "
+            f"{runs[0].run.workdir.name}: one of them could not read {', '.join(alone[:5])}"
+        )
 
 
 def _curves_of(evaluated: EvaluatedRun) -> tuple[Curve, Curve]:

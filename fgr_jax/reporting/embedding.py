@@ -26,10 +26,11 @@ class Embedding:
     colours: list[tuple[str, str]]  # of each class its colour and name
     pictures: int
     of: int  # pictures there are of these classes
+    limit: int  # classes at most
 
 
 def embedding(viewers: Sequence[Viewer]) -> Embedding | None:
-    """The first run's largest confusable group, by every run; None without errors or pictures."""
+    """The first run's largest confusable group, by every run; None where there is nothing to show."""
     ours = viewers[0].evaluated.evaluation
     group = confusable_group(ours.pairs, _GROUP)
     labels = ours.predictions.shown.label
@@ -40,12 +41,17 @@ def embedding(viewers: Sequence[Viewer]) -> Embedding | None:
     groups = np.searchsorted(group, labels[shown])
     drawn = []
     for viewer in viewers:
-        features = viewer.look(shown.tolist(), [(0, 0)] * len(shown)).features
+        features = viewer.features(shown.tolist())
+        # With a network that makes the same of everything, or no numbers, t-SNE brings the process down.
+        if not np.isfinite(features).all() or not np.ptp(features, axis=0).any():
+            return None
         errors = viewer.evaluated.evaluation.guesses[shown, 0] != labels[shown]
         drawn.append(plots.draw_embedding(_in_the_plane(features), groups, errors))
     colours = plots.group_colours(len(group))
     names = [ours.class_names[index] for index in group]
-    return Embedding(drawn, list(zip(colours, names, strict=True)), len(shown), len(of_group))
+    return Embedding(
+        drawn, list(zip(colours, names, strict=True)), len(shown), len(of_group), _GROUP
+    )
 
 
 def _in_the_plane(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -53,6 +59,7 @@ def _in_the_plane(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     from sklearn.manifold import TSNE  # two seconds, and only here
 
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
+    features = (features - features.mean(axis=0)) / features.std()  # it is the same at any scale
     # Threads that wait for one another make it many times slower where anything else is running.
     with threadpoolctl.threadpool_limits(1):
         return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)

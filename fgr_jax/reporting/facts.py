@@ -1,6 +1,8 @@
 """What a run was: config, versions, devices, time, fingerprint."""
 
 import dataclasses
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,63 +18,78 @@ class Field:
     """A field of the config in the runs of a report."""
 
     name: str
-    values: list[str]  # a run each
+    values: list[str]  # a run each; empty where its version had no such field
     is_default: bool  # in all of them
-
-    @property
-    def differs(self) -> bool:
-        """Whether the runs have different values."""
-        return len(set(self.values)) > 1
+    differs: bool  # the runs have different values
 
 
-def config_fields(configs: list[Config]) -> list[Field]:
-    """All fields, those that are not as by default first."""
-    flat = [config_lib.flat(config) for config in configs]
-    default = config_lib.flat(Config())
-    fields = [
-        Field(
-            name,
-            [str(each[name]) for each in flat],
-            all(each[name] == default[name] for each in flat),
+def config_fields(recorded: Sequence[Mapping[str, Any]]) -> list[Field]:
+    """All fields, as the runs wrote them, those that are not as by default first."""
+    fields = []
+    for name, default in config_lib.flat(Config()).items():
+        values = [each.get(name, "") for each in recorded]
+        fields.append(
+            Field(
+                name,
+                [str(value) for value in values],
+                is_default=all(value == default for value in values),
+                differs=any(value != values[0] for value in values),
+            )
         )
-        for name in default
-    ]
     return sorted(fields, key=lambda field: field.is_default)
 
 
 def run_facts(run: TrainedRun, step: int) -> dict[str, str]:
     """What else there is to say of a run, by what it is called."""
     folder = run.workdir.local
-    starts = json_lines.read(folder / "provenance.jsonl")
     facts = {
         "workdir": run.workdir.name,
         "checkpoint": f"step {step:,} of {run.calendar.total_steps:,}",
         "trained on": run.data,
         "seed": str(run.config.seed),
-        "time in training": _in_words(_training_seconds(folder, run.config.batch_size)),
+        "time in training": _in_words(_training_seconds(folder, run.config.batch_size))
+        + ", without evaluating, saving and compiling",
         "fingerprint": _fingerprint(folder),
-        "starts": str(len(starts)),
     }
-    return facts | (_of_start(starts[-1]) if starts else {})
+    return facts | _of_starts(json_lines.read(folder / "provenance.jsonl"))
 
 
-def _of_start(start: dict[str, Any]) -> dict[str, str]:
-    """Of a line of `provenance.jsonl`; the older the run, the less it says."""
-    devices = start.get("devices") or []
+def _of_starts(starts: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Of the lines of `provenance.jsonl`: each value with the step that it counts from.
+
+    The older the run, the less they say.
+    """
+    said: dict[str, Callable[[dict[str, Any]], str]] = {
+        "started": lambda start: start.get("time") or "",
+        "command": lambda start: shlex.join(start.get("command") or []),
+        "code": lambda start: start.get("git_revision") or "",
+        "devices": lambda start: _devices(start.get("devices") or []),
+        "processes": lambda start: str(start.get("process_count") or ""),
+        "XLA flags": lambda start: start.get("xla_flags") or "",
+        "Python": lambda start: start.get("python") or "",
+        "platform": lambda start: start.get("platform") or "",
+        "packages": lambda start: ", ".join(
+            f"{name} {version}"
+            for name, version in (start.get("packages") or {}).items()
+            if version
+        ),
+    }
+    facts = {}
+    for name, value_of in said.items():
+        changes: list[tuple[int, str]] = []
+        for start in starts:
+            if not changes or changes[-1][1] != value_of(start):
+                changes.append((start["step"], value_of(start)))
+        if len(changes) == 1:
+            facts[name] = changes[0][1]
+        else:
+            facts[name] = "; ".join(f"from step {step:,}: {value}" for step, value in changes)
+    return {name: value for name, value in facts.items() if value}
+
+
+def _devices(devices: Sequence[str]) -> str:
     kinds = sorted({device.partition(" ")[2] for device in devices})
-    packages = start.get("packages") or {}
-    facts = {
-        "started": start.get("time"),
-        "command": " ".join(start.get("command") or []),
-        "code": start.get("git_revision"),
-        "devices": f"{len(devices)} × {', '.join(kinds)}" if devices else "",
-        "processes": start.get("process_count"),
-        "XLA flags": start.get("xla_flags"),
-        "Python": start.get("python"),
-        "platform": start.get("platform"),
-        "packages": ", ".join(f"{name} {version}" for name, version in packages.items() if version),
-    }
-    return {name: str(value) for name, value in facts.items() if value}
+    return f"{len(devices)} × {', '.join(kinds)}" if devices else ""
 
 
 def _training_seconds(folder: Path, batch_size: int) -> float:

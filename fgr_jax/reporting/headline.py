@@ -43,7 +43,7 @@ def headline(evaluations: Sequence[Evaluation], paper: PaperAccuracy | None) -> 
             Figure("among the first five guesses", [_percent(each.top5) for each in main])
         )
     figures += [
-        Figure("loss, cross-entropy", [f"{each.loss:.3f}" for each in main]),
+        Figure("loss, cross-entropy", [_number(each.loss) for each in main]),
         Figure("expected calibration error", [_percent(each.calibration.error) for each in main]),
         Figure(
             f"map of the true class: area that holds {MASS_SHARE:.0%} of it",
@@ -54,6 +54,13 @@ def headline(evaluations: Sequence[Evaluation], paper: PaperAccuracy | None) -> 
             [_percent(each.relative_entropy) for each in maps],
         ),
     ]
+    if any(each.without_mass for each in maps):
+        figures.append(
+            Figure(
+                "map of the true class: nothing positive, and left out of these means",
+                [f"{each.without_mass:,}" for each in maps],
+            )
+        )
     if any(each.visible_parts for each in maps):
         figures.append(
             Figure(
@@ -62,6 +69,10 @@ def headline(evaluations: Sequence[Evaluation], paper: PaperAccuracy | None) -> 
             )
         )
     return figures
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3f}"
 
 
 def _percent(value: float) -> str:

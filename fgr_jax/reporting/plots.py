@@ -93,9 +93,8 @@ def draw_embedding(
 
 
 def group_colours(count: int) -> list[str]:
-    """Colours to tell `count` groups apart by."""
-    names = mpl.colormaps["tab10" if count <= 10 else "tab20"]
-    return [mpl.colors.to_hex(names(index % names.N)) for index in range(count)]
+    """Colours to tell `count` groups apart by, 10 at most."""
+    return [mpl.colors.to_hex(mpl.colormaps["tab10"](index)) for index in range(count)]
 
 
 def _figure() -> Figure:

@@ -1,14 +1,16 @@
 """From the folder of a run to the file of its report."""
 
-from pathlib import Path
+from collections.abc import Sequence
 
 from jax.sharding import Mesh
 
-from fgr_jax.evaluating.evaluated_run import EvaluatedRun, evaluate_run
+from fgr_jax.errors import UserError
+from fgr_jax.evaluating.evaluated_run import EvaluatedRun, evaluate_run, open_for_test
 from fgr_jax.processes import once_for_all
-from fgr_jax.reporting.contents import contents
+from fgr_jax.reporting.contents import contents, require_same_test
 from fgr_jax.reporting.page import as_html
 from fgr_jax.reporting.paper import paper_accuracy
+from fgr_jax.run_folder import RunFolder
 from fgr_jax.terminal import Terminal
 from fgr_jax.trained_run import TrainedRun
 from fgr_jax.whole_files import whole
@@ -40,22 +42,31 @@ def write_report(
       Where the page is.
 
     Raises:
-      UserError: as of `evaluate_run`, or the runs were tested on different pictures.
+      UserError: as of `open_for_test` and `evaluate_run`, or the runs are not of the same test split, or
+        the page cannot be written.
     """
+    # All that can be wrong is found before the first picture is looked at.
+    opened = [open_for_test(run, mesh, terminal, step=step)]
+    if compared is not None:
+        opened.append(open_for_test(compared, mesh, terminal))
+        require_same_test(*opened)
     paper = paper_accuracy(run.config.data)
     crops = crops or ("five" if paper and paper.five_crops else "one")
-    ours = evaluate_run(run, mesh, terminal, crops=crops, step=step)
-    theirs = None if compared is None else evaluate_run(compared, mesh, terminal, crops=crops)
+    evaluated = [evaluate_run(each, mesh, terminal, crops=crops) for each in opened]
     name = REPORT if compared is None else COMPARISON
-    once_for_all(lambda: _write(ours, theirs, run.workdir.local / name))
-    run.workdir.publish()
+    once_for_all(lambda: _write(evaluated, mesh, run.workdir, name))
     return f"{run.workdir.name}/{name}"
 
 
-def _write(ours: EvaluatedRun | None, theirs: EvaluatedRun | None, path: Path) -> None:
+def _write(
+    evaluated: Sequence[EvaluatedRun | None], mesh: Mesh, workdir: RunFolder, name: str
+) -> None:
     """On process 0."""
-    assert ours is not None
-    page = as_html(contents(ours, theirs))
-    with whole(path) as unfinished:
-        # What cannot be written as UTF-8, in the name of a file for one, becomes a question mark.
-        unfinished.write_text(page, encoding="utf-8", errors="replace")
+    page = as_html(contents([each for each in evaluated if each is not None], mesh))
+    try:
+        with whole(workdir.local / name) as unfinished:
+            # What cannot be written as UTF-8, in the name of a file for one, becomes a question mark.
+            unfinished.write_text(page, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{workdir.name}/{name} cannot be written: {error.strerror}") from error
+    workdir.publish()

@@ -1,54 +1,80 @@
 """Maps and features of a few pictures: what is too much to keep of all of them."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
+from jax.sharding import Mesh
 
 from fgr_jax import images
 from fgr_jax.devices import batch_sharding, data_mesh, replicated
 from fgr_jax.diversification import class_scores
+from fgr_jax.evaluating import measures
 from fgr_jax.evaluating.evaluated_run import EvaluatedRun
 from fgr_jax.models.cam_network import CamNetwork
-from fgr_jax.reporting.pictures import heat_map
+from fgr_jax.reporting.pictures import as_jpeg, heat_map, smaller
 from fgr_jax.training.step import normalise
 
 
-class Seen(NamedTuple):
-    """What the network made of the centre crop of n pictures."""
-
-    maps: npt.NDArray[np.float32]  # of two classes, [n, 2, H, W]
-    features: npt.NDArray[np.float32]  # what the maps are made of, averaged over space, [n, D]
-
-
 class Viewer:
-    """Shows single pictures of an evaluated run to its network, on this process's devices alone."""
+    """Shows single pictures of an evaluated run to its network, on this process's devices alone.
 
-    def __init__(self, evaluated: EvaluatedRun):
+    Pictures are named by their index in the run's predictions.
+    """
+
+    def __init__(self, evaluated: EvaluatedRun, mesh: Mesh):
         self.evaluated = evaluated
-        self._mesh = data_mesh(jax.local_devices())
+        evaluation = evaluated.evaluation
+        probabilities = measures.probabilities(evaluation.predictions.scores)
+        labels = evaluation.predictions.shown.label
+        # Of the true class, [N].
+        self.true_probabilities = np.take_along_axis(probabilities, labels[:, None], axis=1)[:, 0]
+        ours = [each for each in mesh.devices.flat if each.process_index == jax.process_index()]
+        self._mesh = data_mesh(ours)
+        # As many for each device as in a batch of the run, spread over all devices.
+        self._batch_size = -(-evaluated.run.config.batch_size // mesh.size) * len(ours)
         self._variables = jax.device_put(
             jax.device_get(evaluated.trained.variables), replicated(self._mesh)
         )
         self._look = _compiled(evaluated.trained.network)
+        self._small: dict[int, images.Image] = {}  # those that were shown
 
-    def look(self, pictures: Sequence[int], classes: Sequence[tuple[int, int]]) -> Seen:
-        """Runs the network.
+    def maps(
+        self, pictures: Sequence[int], classes: Sequence[tuple[int, int]]
+    ) -> npt.NDArray[np.float32]:
+        """The maps of two classes in each picture, `[n, 2, H, W]`."""
+        return np.concatenate([maps for maps, _ in self._looks(pictures, classes)])
 
-        Args:
-          pictures: which, as indices into the predictions, at least one.
-          classes: of each picture the two classes whose maps are wanted.
-        """
-        config = self.evaluated.run.config
-        data, size = config.data, -(-config.batch_size // self._mesh.size) * self._mesh.size
+    def features(self, pictures: Sequence[int]) -> npt.NDArray[np.float32]:
+        """What the maps are made of, averaged over space, `[n, D]`."""
+        any_classes = [(0, 0)] * len(pictures)
+        return np.concatenate([pooled for _, pooled in self._looks(pictures, any_classes)])
+
+    def picture(self, index: int) -> str:
+        """The address of a picture, made small."""
+        return as_jpeg(self._smaller(index))
+
+    def heat_maps(self, index: int, maps: npt.NDArray[np.float32]) -> list[str]:
+        """The addresses of a picture with each of K maps `[K, H, W]` over it, on one scale."""
+        data, stride = self.evaluated.run.config.data, self.evaluated.trained.network.stride
+        picture = self._smaller(index)
+        return [
+            heat_map(picture, each, data, stride, highest=float(np.nan_to_num(maps).max()))
+            for each in maps
+        ]
+
+    def _looks(
+        self, pictures: Sequence[int], classes: Sequence[tuple[int, int]]
+    ) -> Iterator[list[npt.NDArray[np.float32]]]:
+        """[maps, features] of every batch."""
+        data, size = self.evaluated.run.config.data, self._batch_size
         offset = images.centre_offset(data.resize, data.crop)
-        seen = []
         for first in range(0, len(pictures), size):
             crops = [
-                images.resize_and_crop(self.picture(index), data.resize, offset, offset, data.crop)
+                images.resize_and_crop(self._decode(index), data.resize, offset, offset, data.crop)
                 for index in pictures[first : first + size]
             ]
             wanted = np.asarray(classes[first : first + size], np.int32)
@@ -58,19 +84,18 @@ class Viewer:
                 np.pad(wanted, ((0, missing), (0, 0))),
             )
             made = self._look(self._variables, *jax.device_put(batch, batch_sharding(self._mesh)))
-            seen.append([np.asarray(part)[: len(crops)] for part in made])
-        return Seen(*(np.concatenate(parts) for parts in zip(*seen, strict=True)))
+            yield [np.asarray(part)[: len(crops)] for part in made]
 
-    def picture(self, index: int) -> images.Image:
-        """A picture as it is stored, decoded, without what is cut off its bottom."""
+    def _smaller(self, index: int) -> images.Image:
+        if index not in self._small:
+            self._small[index] = smaller(self._decode(index))
+        return self._small[index]
+
+    def _decode(self, index: int) -> images.Image:
+        """A picture as it is stored, without what is cut off its bottom."""
         in_split = int(self.evaluated.evaluation.predictions.indices[index])
         encoded = self.evaluated.source[in_split].encoded_image
         return images.decode(encoded, cut_bottom=self.evaluated.run.config.data.cut_bottom)
-
-    def heat_map(self, index: int, activation: npt.NDArray[np.float32]) -> str:
-        """The address of a picture with a map `[H, W]` over it."""
-        stride = self.evaluated.trained.network.stride
-        return heat_map(self.picture(index), activation, self.evaluated.run.config.data, stride)
 
 
 def _compiled(network: CamNetwork) -> Any:
