@@ -19,9 +19,16 @@ jax.config.update("jax_num_cpu_devices", 8)
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Compiles what several tests, and their subprocesses, run only once."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
-    jax.config.update("jax_compilation_cache_dir", folder)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    base = tmp_path_factory.getbasetemp()
+    # Of several pytest processes, each has a folder of its own in a common one.
+    folder = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled")
+    for name, value in (
+        ("jax_compilation_cache_dir", folder),
+        ("jax_persistent_cache_min_compile_time_secs", 0.2),
+        ("jax_persistent_cache_min_entry_size_bytes", -1),
+    ):
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture(scope="session")

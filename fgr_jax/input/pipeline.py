@@ -18,7 +18,6 @@ import numpy.typing as npt
 from fgr_jax import images, random_streams
 from fgr_jax.config import Data, Runtime
 from fgr_jax.errors import UserError
-from fgr_jax.input.buffers import ImageBuffers
 from fgr_jax.input.source import Example
 
 # Batches that are ready beside those that the threads are decoding.
@@ -212,7 +211,6 @@ class _Renderer:
         self._source = source
         self._where = f"data set {source.data_set}, split {source.split}"
         self._data = data
-        self._buffers = ImageBuffers()
 
     def __call__(self, views: Sequence[_View]) -> Batch:
         cv2.setNumThreads(1)  # a batch is decoded by one thread, and there are several of those
@@ -221,7 +219,7 @@ class _Renderer:
         examples = [None if view.example is None else self._source[view.example] for view in views]
         size = self._data.crop
         batch = Batch(
-            image=self._buffers.empty((len(views), size, size, 3)),
+            image=np.empty((len(views), size, size, 3), np.uint8),
             label=np.array([example.label if example else 0 for example in examples], np.int32),
             mask=np.array([example is not None for example in examples], np.bool_),
         )
