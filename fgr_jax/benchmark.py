@@ -34,7 +34,9 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_enum("part", "all", _PARTS, "what to time", flag_values=own)
     flags.DEFINE_integer("rounds", 20, "timed rounds", lower_bound=1, flag_values=own)
     flags.DEFINE_integer("classes", 200, "number of classes", lower_bound=2, flag_values=own)
-    flags.DEFINE_integer("pictures", 64, "to predict", lower_bound=1, flag_values=own)
+    flags.DEFINE_integer(
+        "pictures", None, "in a round of input or predict", lower_bound=1, flag_values=own
+    )
     flags.DEFINE_integer("examples", 5994, "in an epoch", lower_bound=1, flag_values=own)
     config = command_line.parse(argv, __doc__ or "", own).config
     # Each part's imports are its own: a GPU machine without tfds and Grain can time the step.
@@ -56,11 +58,13 @@ def main(argv: Sequence[str]) -> int:
     if own.part in ("input", "all"):
         from fgr_jax.measuring.input_speed import print_input_speed
 
-        print_input_speed(config, rounds=own.rounds)
+        print_input_speed(config, pictures=own.pictures or 4096, rounds=own.rounds)
     if own.part in ("predict", "all"):
         from fgr_jax.measuring.predict_speed import print_predict_speed
 
-        print_predict_speed(config, classes=own.classes, pictures=own.pictures, rounds=own.rounds)
+        print_predict_speed(
+            config, classes=own.classes, pictures=own.pictures or 64, rounds=own.rounds
+        )
     if own.part == "scaling":
         from fgr_jax.measuring.scaling import print_scaling
 

@@ -46,7 +46,15 @@ def test_the_step_is_timed_with_jax_flax_optax_and_ml_collections_alone() -> Non
 
 def test_the_input_is_timed_beside_a_bare_loop() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "fgr_jax.benchmark", *SMALL, "--part=input", "--rounds=1"],
+        [
+            sys.executable,
+            "-m",
+            "fgr_jax.benchmark",
+            *SMALL,
+            "--part=input",
+            "--rounds=1",
+            "--pictures=256",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -483,6 +483,7 @@ def test_one_and_eight_devices_agree(tiny: Config, weights: dict) -> None:
         assert relative_difference(states[8][1], states[1][1]) < 1e-4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "weights",
     [{"label_smoothing": 0.1, "max_entropy": 0.5, "center": 0.3}, LGM, ADDITIONS],

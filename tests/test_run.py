@@ -434,6 +434,7 @@ def test_the_fade_of_the_config_reaches_the_step(
     assert (given["gce_start_step"], given["gce_fade_steps"]) == (2, 7)
 
 
+@pytest.mark.long
 def test_centres_are_saved_and_a_resumed_run_goes_on_with_them(
     config: Config, tmp_path: Path
 ) -> None:

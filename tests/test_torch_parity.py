@@ -135,6 +135,7 @@ def test_one_training_step_in_float64(
     assert max(statistics.values()) < 1e-9
 
 
+@pytest.mark.long
 def test_one_training_step_in_float32(goldens: dict[str, np.ndarray]) -> None:
     """Scores, loss and statistics to 1e-3; gradients as near to the exact ones as PyTorch's are.
 

@@ -14,17 +14,15 @@ from fgr_jax.input.source import open_splits
 from fgr_jax.measuring.interleaving import interleaved, median_and_quartiles
 from fgr_jax.terminal import Terminal
 
-_PICTURES = 4096  # in a round
 
-
-def print_input_speed(config: Config, *, rounds: int) -> None:
-    """Times both on generated photographs, which it prepares first."""
+def print_input_speed(config: Config, *, pictures: int, rounds: int) -> None:
+    """Times both on generated photographs, `pictures` in a round, which it prepares first."""
     with tempfile.TemporaryDirectory() as folder:
         config.data.name, config.data.data_dir = "synthetic/photographs", folder
         config.data.train_split, config.data.test_split = "train", "test"
         source, _ = open_splits(config.data, Terminal())
         share = Share(config.batch_size)
-        steps = range(max(1, _PICTURES // config.batch_size))
+        steps = range(max(1, pictures // config.batch_size))
         pictures = len(steps) * config.batch_size
         encoded = [source[index].encoded_image for index in range(min(pictures, len(source)))]
         kilobytes = sum(map(len, encoded)) / len(encoded) / 1e3
