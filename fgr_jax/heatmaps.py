@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fgr_jax.images import Image
+from fgr_jax.images import Image, centre_offset
 
 _TINY = float(np.finfo(np.float32).tiny)
 _OPACITY = 0.55  # of the colours over the picture
@@ -26,6 +26,30 @@ def at_pixels(
     """
     columns = np.arange(crop_size, dtype=np.float32) / stride
     return _sample(activation, columns, columns)
+
+
+def over_centre_crop(
+    picture: Image,
+    activation: npt.NDArray[np.floating],
+    *,
+    resize: int,
+    crop_size: int,
+    stride: int,
+    highest: float | None = None,
+) -> Image:
+    """The `overlay` of a map of the picture's centre crop.
+
+    Args:
+      picture: as it was decoded, or smaller, `[h, w, 3]`.
+      activation: one class's map, `[H, W]`.
+      resize: the side of the square that the picture was resized to, in pixels.
+      crop_size: the network's input, in pixels.
+      stride: pixels from one cell to the next.
+      highest: as of `overlay`.
+    """
+    offset = centre_offset(resize, crop_size)
+    heat = at_pixels(activation, crop_size, stride)
+    return overlay(picture, heat, resize=resize, top=offset, left=offset, highest=highest)
 
 
 def overlay(

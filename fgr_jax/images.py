@@ -155,6 +155,12 @@ def centre_offset(size: int, crop_size: int) -> int:
     return round((size - crop_size) / 2)
 
 
+def centre_crop(image: Image, size: int, crop_size: int) -> Image:
+    """The centre of the whole picture, resized: what a network is shown of it in a test."""
+    offset = centre_offset(size, crop_size)
+    return resize_and_crop(image, size, offset, offset, crop_size)
+
+
 def five_crop_offsets(height: int, width: int, size: int) -> tuple[tuple[int, int], ...]:
     """(top, left) of torchvision's `FiveCrop`, in its order.
 

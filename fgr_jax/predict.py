@@ -22,7 +22,7 @@ from fgr_jax import command_line, images
 from fgr_jax.config import Data
 from fgr_jax.devices import compute_deterministically, data_mesh
 from fgr_jax.errors import UserError
-from fgr_jax.heatmaps import at_pixels, overlay
+from fgr_jax.heatmaps import over_centre_crop
 from fgr_jax.predicting.guesses import Guess, compiled_look, guesses
 from fgr_jax.predicting.pictures import BATCHES_AHEAD, find, stream
 from fgr_jax.predicting.records import records
@@ -109,11 +109,11 @@ def _write_heatmaps(
     assert guess.maps is not None
     path = guess.picture.path
     picture = images.decode(path.read_bytes(), cut_bottom=data.cut_bottom)
-    offset = images.centre_offset(data.resize, data.crop)
     target.parent.mkdir(parents=True, exist_ok=True)
     for place, (index, activation) in enumerate(zip(guess.classes, guess.maps, strict=True), 1):
-        heat = at_pixels(activation, data.crop, stride)
-        shown = overlay(picture, heat, resize=data.resize, top=offset, left=offset)
+        shown = over_centre_crop(
+            picture, activation, resize=data.resize, crop_size=data.crop, stride=stride
+        )
         class_name = class_names[index].translate(_UNNAMED)
         name = target.with_name(f"{target.name}.{place}-{class_name}.jpg")
         encoded = cv2.imencode(".jpg", shown[:, :, ::-1])[1]

@@ -22,6 +22,7 @@ class OpenedRun:
     run: TrainedRun
     trained: TrainedNetwork
     source: ExampleSource
+    state: str  # which checkpoint it is; empty: the last of a finished run
     warnings: list[str]  # what has changed since it was trained
 
 
@@ -62,9 +63,10 @@ def open_for_test(
         )
     for warning in warnings:
         terminal.warn(warning)
-    if trained.step < run.calendar.total_steps:
-        terminal.line(f"{run.workdir.name}: {checkpoint_in_words(run, trained.step)}")
-    return OpenedRun(run, trained, test, warnings)
+    state = _state(run, trained.step)
+    if state:
+        terminal.line(f"{run.workdir.name}: {state}")
+    return OpenedRun(run, trained, test, state, warnings)
 
 
 def evaluate_run(
@@ -102,7 +104,9 @@ def evaluate_run(
         assert predictions is not None  # on process 0
         _see_to_corrupt_pictures(predictions, source, run, terminal)
         evaluation = evaluate(predictions, source.class_names)
-        return EvaluatedRun(run, opened.trained, source, opened.warnings, crops, evaluation)
+        return EvaluatedRun(
+            run, opened.trained, source, opened.state, opened.warnings, crops, evaluation
+        )
 
     return once_for_all(measured)
 
@@ -125,11 +129,11 @@ def _open_splits(run: TrainedRun, terminal: Terminal) -> tuple[ExampleSource, Ex
     return train, test
 
 
-def checkpoint_in_words(run: TrainedRun, step: int) -> str:
-    """Which checkpoint of `run` that of `step` is."""
+def _state(run: TrainedRun, step: int) -> str:
+    """Which checkpoint of `run` that of `step` is, where it is not the last."""
     total = run.calendar.total_steps
     if step == total:
-        return f"the run is finished: this is its last checkpoint, of step {step:,}"
+        return ""
     if run.is_training:
         return f"the run is still going: this is its checkpoint of step {step:,} of {total:,}"
     return f"this is the checkpoint of step {step:,} of {total:,}, not of the last"

@@ -1,6 +1,5 @@
 """The input pipeline's pictures a second, beside those of a bare OpenCV loop."""
 
-import statistics
 import tempfile
 from itertools import cycle, islice
 
@@ -11,7 +10,7 @@ from fgr_jax import images
 from fgr_jax.config import Config
 from fgr_jax.input.pipeline import Share, training_batches
 from fgr_jax.input.source import open_splits
-from fgr_jax.measuring.interleaving import interleaved, median_and_quartiles
+from fgr_jax.measuring.interleaving import interleaved, print_speeds
 from fgr_jax.terminal import Terminal
 
 
@@ -43,12 +42,9 @@ def print_input_speed(config: Config, *, pictures: int, rounds: int) -> None:
                 pass
 
         times = interleaved({"bare loop": bare, "pipeline": pipeline}, rounds)
-    ratios = [b / p for b, p in zip(times["bare loop"], times["pipeline"], strict=True)]
     print(
         f"input: 500×375 JPEGs of {kilobytes:.0f} kB to {config.data.resize} and "
         f"{config.data.crop}; {config.runtime.decode_threads} threads, "
         f"{config.runtime.decode_workers} worker processes; median of {rounds} interleaved rounds"
     )
-    for name, seconds in times.items():
-        print(f"{name:14} {pictures / statistics.median(seconds):9.0f} images/s")
-    print(f"{'pipeline / bare loop on one core':34} {median_and_quartiles(ratios)}")
+    print_speeds(times, "pipeline / bare loop on one core", pictures=pictures, decimals=0)

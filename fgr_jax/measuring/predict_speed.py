@@ -1,7 +1,6 @@
 """Pictures a second of `predict`, from files to guesses, beside the bare network's."""
 
 import math
-import statistics
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from fgr_jax.config import Config
 from fgr_jax.devices import batch_sharding, data_mesh, replicated
 from fgr_jax.diversification import class_scores
 from fgr_jax.input.source import ExampleSource, open_splits
-from fgr_jax.measuring.interleaving import interleaved, median_and_quartiles
+from fgr_jax.measuring.interleaving import interleaved, print_speeds
 from fgr_jax.predicting.guesses import compiled_look, guesses
 from fgr_jax.predicting.pictures import BATCHES_AHEAD, stream
 from fgr_jax.terminal import Terminal
@@ -68,15 +67,12 @@ def print_predict_speed(config: Config, *, classes: int, pictures: int, rounds: 
                 pass
 
         times = interleaved({"bare network": bare, "predict": predict}, rounds)
-    ratios = [b / p for b, p in zip(times["bare network"], times["predict"], strict=True)]
     print(
         f"predict: {pictures:,} photographs of 500×375 in files, batches of {config.batch_size}, "
         f"{size}×{size}; {config.runtime.decode_threads} threads decode; median of {rounds} "
         "interleaved rounds"
     )
-    for name, seconds in times.items():
-        print(f"{name:14} {pictures / statistics.median(seconds):9.1f} images/s")
-    print(f"{'predict / bare network':34} {median_and_quartiles(ratios)}")
+    print_speeds(times, "predict / bare network", pictures=pictures, decimals=1)
 
 
 def _write(source: ExampleSource, folder: Path, count: int) -> list[Path]:

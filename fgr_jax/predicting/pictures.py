@@ -56,10 +56,9 @@ def find(named: Sequence[str]) -> list[Path]:
 
 def read(path: Path, data: Data) -> Picture:
     """The centre crop of a picture, as the evaluation of a run shows it to the network."""
-    offset = images.centre_offset(data.resize, data.crop)
     try:
         image = images.decode(path.read_bytes(), cut_bottom=data.cut_bottom)
-        return Picture(path, images.resize_and_crop(image, data.resize, offset, offset, data.crop))
+        return Picture(path, images.centre_crop(image, data.resize, data.crop))
     except images.ImageError as error:
         return Picture(path, None, str(error))
     except OSError as error:

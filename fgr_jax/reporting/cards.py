@@ -70,12 +70,9 @@ def gallery(viewers: Sequence[Viewer]) -> list[Card]:
         views = [View("the picture", viewers[0].picture(index))]
         if len(viewers) == 1:
             shown = maps[0][place, : 1 if guess == label else 2]
-            titles = ["map of the true class", f"map of {ours.class_names[guess]}"]
-            addresses = viewers[0].heat_maps(index, shown)
-            views += [
-                View(title, address) for title, address in zip(titles, addresses, strict=False)
-            ]
-            views[1] = dataclasses.replace(views[1], note=_note(viewers[0], index))
+            true, *guessed = viewers[0].heat_maps(index, shown)
+            views.append(View("map of the true class", true, _note(viewers[0], index)))
+            views += [View(f"map of {ours.class_names[guess]}", address) for address in guessed]
         else:
             for viewer, run, of_run in zip(viewers, RUN_NAMES, maps, strict=True):
                 address = viewer.heat_maps(index, of_run[place, :1])[0]

@@ -7,9 +7,10 @@ from jax.sharding import Mesh
 
 from fgr_jax.errors import UserError
 from fgr_jax.evaluating.diversity import MASS_SHARE
-from fgr_jax.evaluating.evaluated_run import EvaluatedRun, OpenedRun, checkpoint_in_words
+from fgr_jax.evaluating.evaluated_run import EvaluatedRun, OpenedRun
 from fgr_jax.evaluating.measures import CALIBRATION_BINS, ConfusedPair
 from fgr_jax.recording.curves import Curve, error_curve
+from fgr_jax.recording.metrics_log import read_metrics
 from fgr_jax.reporting import plots
 from fgr_jax.reporting.cards import Card, PairSection, confused_pairs, gallery
 from fgr_jax.reporting.class_table import ClassRow, class_rows
@@ -105,9 +106,7 @@ def _notices(runs: Sequence[EvaluatedRun]) -> list[str]:
     notices = []
     for evaluated in runs:
         who = f"{evaluated.run.workdir.name}: " if len(runs) > 1 else ""
-        if evaluated.trained.step < evaluated.run.calendar.total_steps:
-            notices.append(who + checkpoint_in_words(evaluated.run, evaluated.trained.step))
-        notices += [who + warning for warning in evaluated.warnings]
+        notices += [who + notice for notice in (evaluated.state, *evaluated.warnings) if notice]
     return [notice[0].upper() + notice[1:] if len(runs) == 1 else notice for notice in notices]
 
 
@@ -143,11 +142,9 @@ def _require_same_pictures(runs: Sequence[EvaluatedRun]) -> None:
 
 def _curves_of(evaluated: EvaluatedRun) -> tuple[Curve, Curve]:
     """Of the test split and in training."""
-    folder, epoch = evaluated.run.workdir.local, float(evaluated.run.calendar.epoch)
-    return (
-        error_curve(folder, "test", epoch=epoch),
-        error_curve(folder, "train", epoch=epoch),
-    )
+    records = read_metrics(evaluated.run.workdir.local)
+    epoch = float(evaluated.run.calendar.epoch)
+    return error_curve(records, "test", epoch=epoch), error_curve(records, "train", epoch=epoch)
 
 
 def _names(facts: Sequence[dict[str, str]]) -> list[str]:

@@ -14,8 +14,9 @@ from fgr_jax.devices import batch_sharding, data_mesh, replicated
 from fgr_jax.diversification import class_scores
 from fgr_jax.evaluating import measures
 from fgr_jax.evaluating.evaluated_run import EvaluatedRun
+from fgr_jax.heatmaps import over_centre_crop
 from fgr_jax.models.cam_network import CamNetwork
-from fgr_jax.reporting.pictures import as_jpeg, heat_map, smaller
+from fgr_jax.reporting.pictures import as_jpeg, smaller
 from fgr_jax.training.step import normalise
 
 
@@ -60,9 +61,18 @@ class Viewer:
     def heat_maps(self, index: int, maps: npt.NDArray[np.float32]) -> list[str]:
         """The addresses of a picture with each of K maps `[K, H, W]` over it, on one scale."""
         data, stride = self.evaluated.run.config.data, self.evaluated.trained.network.stride
-        picture = self._smaller(index)
+        picture, highest = self._smaller(index), float(np.nan_to_num(maps).max())
         return [
-            heat_map(picture, each, data, stride, highest=float(np.nan_to_num(maps).max()))
+            as_jpeg(
+                over_centre_crop(
+                    picture,
+                    each,
+                    resize=data.resize,
+                    crop_size=data.crop,
+                    stride=stride,
+                    highest=highest,
+                )
+            )
             for each in maps
         ]
 
@@ -71,10 +81,9 @@ class Viewer:
     ) -> Iterator[list[npt.NDArray[np.float32]]]:
         """[maps, features] of every batch."""
         data, size = self.evaluated.run.config.data, self._batch_size
-        offset = images.centre_offset(data.resize, data.crop)
         for first in range(0, len(pictures), size):
             crops = [
-                images.resize_and_crop(self._decode(index), data.resize, offset, offset, data.crop)
+                images.centre_crop(self._decode(index), data.resize, data.crop)
                 for index in pictures[first : first + size]
             ]
             wanted = np.asarray(classes[first : first + size], np.int32)

@@ -46,7 +46,8 @@ def result(seed: int, workdir: Path, status: int) -> Result:
         told = [line for line in lines if line.strip()]
         last = told[-1].removeprefix("error: ") if told else f"status {status}"
         return Result(seed, workdir, failure=last)
-    tests = [record for record in read_metrics(workdir) if record["split"] == "test"]
+    records = read_metrics(workdir)
+    top1 = [record["top1"] for record in records if record["split"] == "test"][-1]
     epoch = float(open_run(RunFolder.open(workdir)).calendar.epoch)
-    curve = error_curve(workdir, "test", epoch=epoch)
-    return Result(seed, workdir, top1=tests[-1]["top1"], curve=curve)
+    curve = error_curve(records, "test", epoch=epoch)
+    return Result(seed, workdir, top1=top1, curve=curve)
