@@ -1,4 +1,4 @@
-"""Pictures as NumPy arrays: decoding, resizing, cropping, flipping. Colour is RGB, `[H, W, 3]`."""
+"""Pictures as NumPy arrays: decoding, resizing, cropping. Colour is RGB, `[H, W, 3]`."""
 
 import math
 
@@ -18,16 +18,6 @@ _GIF_END = b"\x3b"
 _BMP_START = b"BM"
 _TIFF_STARTS = (b"II*\x00", b"MM\x00*")
 _STARTS = (_JPEG_START, _PNG_START, *_GIF_STARTS, _BMP_START, *_TIFF_STARTS)
-
-
-MIRROR = 4  # the element of `dihedral` that exchanges left and right
-
-# Counter-clockwise, as `np.rot90` counts them.
-_QUARTER_TURNS = {
-    1: cv2.ROTATE_90_COUNTERCLOCKWISE,
-    2: cv2.ROTATE_180,
-    3: cv2.ROTATE_90_CLOCKWISE,
-}
 
 
 class ImageError(Exception):
@@ -176,15 +166,3 @@ def five_crops(image: Image, size: int) -> Image:
     height, width = image.shape[:2]
     offsets = five_crop_offsets(height, width, size)
     return np.stack([crop(image, top, left, size) for top, left in offsets])
-
-
-def dihedral(image: Image, element: int) -> Image:
-    """One of the eight symmetries of the square.
-
-    `element` is in 0..7: 0 is the identity, and 4 exchanges left and right.
-    """
-    if element % MIRROR:
-        image = cv2.rotate(image, _QUARTER_TURNS[element % MIRROR])  # type: ignore[assignment]
-    if element >= MIRROR:  # cv2.flip, since a NumPy view would take a millisecond to copy later
-        image = cv2.flip(image, 1)  # type: ignore[assignment]
-    return image

@@ -15,7 +15,7 @@ import reference_losses
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_losses import score_batches
-from test_step import CLASSES, as_numpy, batch_of, build, relative_difference
+from test_step import CLASSES, as_numpy, batch_of, build, relative_difference, shown
 
 from fgr_jax import config as config_lib
 from fgr_jax.compared_losses import (
@@ -353,7 +353,7 @@ def test_the_step_is_the_references_put_together(tiny: Config, weights: dict) ->
             params = with_bias(params, jnp.zeros(CLASSES))
         maps, updates = network.apply(
             {"params": params, "batch_stats": before.batch_stats},
-            normalise(batch_of(8)["image"]),
+            shown(batch_of(8)),
             train=True,
             mutable=["batch_stats", "intermediates"],
         )

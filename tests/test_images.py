@@ -246,17 +246,3 @@ def test_each_of_five_crops_shows_its_corner() -> None:
     for corner in range(4):
         assert set(np.unique(crops[corner])) == {0, corner + 1, 5}  # all of them see the middle
     assert set(np.unique(crops[4])) == {0, 5}
-
-
-def test_dihedral_elements_are_the_eight_symmetries() -> None:
-    image = np.arange(9 * 3, dtype=np.uint8).reshape(3, 3, 3)
-    views = {images.dihedral(image, element).tobytes() for element in range(8)}
-    assert len(views) == 8
-    np.testing.assert_array_equal(images.dihedral(image, 0), image)
-    np.testing.assert_array_equal(images.dihedral(image, 4), image[:, ::-1])
-    for element in range(8):
-        turned = np.rot90(image, element % 4)
-        expected = turned[:, ::-1] if element >= 4 else turned
-        np.testing.assert_array_equal(images.dihedral(image, element), expected)
-    # Closed: turning a symmetry is a symmetry again.
-    assert all(np.rot90(images.dihedral(image, element)).tobytes() in views for element in range(8))

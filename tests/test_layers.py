@@ -14,6 +14,7 @@ LAYERS = [
         "diversification",
         "losses",
         "random_streams",
+        "symmetries",
         "durations",
         "images",
         "digests",

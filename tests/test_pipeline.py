@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -12,6 +12,7 @@ import official_layouts
 import pytest
 import tensorflow_datasets as tfds
 from absl import flags
+from test_symmetries import turned_by_numpy
 from tiny_run import QUIET
 
 from fgr_jax import images
@@ -24,6 +25,7 @@ from fgr_jax.input.pipeline import (
     AnnotatedBatch,
     Batch,
     Share,
+    TrainingBatch,
     annotated_batches,
     evaluation_batches,
     training_batches,
@@ -62,15 +64,16 @@ def stream(
     share: Share = ALONE,
     seed: int = 0,
     steps: range = range(6),
-) -> list[Batch]:
+) -> list[TrainingBatch]:
     return list(training_batches(source, data, runtime, share, seed=seed, steps=steps))
 
 
-def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
+def assert_same(ours: Sequence[Batch], theirs: Sequence[Batch]) -> None:
+    """Of training batches, their symmetries are compared too."""
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
-        for name in ("image", "label", "mask"):
-            np.testing.assert_array_equal(one[name], other[name])
+        for name in {"image", "label", "mask"} | set(other):
+            np.testing.assert_array_equal(one[name], other[name])  # type: ignore[literal-required]
 
 
 @pytest.fixture(scope="session")
@@ -107,11 +110,12 @@ def test_processes_share_the_rows_of_the_same_global_batches(
         stream(photographs, CROPPED, share=Share(8, process, processes))
         for process in range(processes)
     ]
-    joined: list[Batch] = [
+    joined: list[TrainingBatch] = [
         {
             "image": np.concatenate([row["image"] for row in rows]),
             "label": np.concatenate([row["label"] for row in rows]),
             "mask": np.concatenate([row["mask"] for row in rows]),
+            "symmetry": np.concatenate([row["symmetry"] for row in rows]),
         }
         for rows in zip(*shares, strict=True)
     ]
@@ -150,7 +154,8 @@ def test_every_crop_and_symmetry_occurs(augmentation: str, symmetries: int) -> N
 
     data = dataclasses.replace(SMALL, crop=7, augmentation=augmentation)
     batches = stream(Ramp(1), data, steps=range(250))
-    seen = collections.Counter(image.tobytes() for batch in batches for image in batch["image"])
+    turned = [turned_by_numpy(batch["image"], batch["symmetry"]) for batch in batches]
+    seen = collections.Counter(image.tobytes() for images in turned for image in images)
     assert len(seen) == 2 * 2 * symmetries  # 2×2 places for 7 in 8 pixels
     expected = 1000 / len(seen)
     assert all(abs(count - expected) < 5 * expected**0.5 for count in seen.values())
@@ -187,8 +192,8 @@ def test_a_corrupt_picture_is_skipped_and_masked_when_asked() -> None:
     batches = stream(source, data, steps=range(5))  # two epochs
     labels = np.concatenate([batch["label"][batch["mask"]] for batch in batches])
     assert collections.Counter(labels.tolist()) == {i: 2 for i in range(10) if i not in (3, 5)}
-    batches = list(evaluation_batches(source, data, THREADS, Share(4)))
-    assert sum(int(batch["mask"].sum()) for batch in batches) == 8
+    tested = evaluation_batches(source, data, THREADS, Share(4))
+    assert sum(int(batch["mask"].sum()) for batch in tested) == 8
 
 
 @pytest.mark.parametrize("crops", [1, 5])

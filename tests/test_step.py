@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference
 import reference_losses
+from test_symmetries import turned_by_numpy
 
 from fgr_jax.config import Config
 from fgr_jax.devices import batch_sharding, data_mesh
@@ -54,8 +55,15 @@ def batch_of(size: int, *, pixels: int = 32, devices: int = 1, seed: int = 0) ->
         "image": rng.integers(0, 256, (size, pixels, pixels, 3), np.uint8),
         "label": rng.integers(0, CLASSES, size, np.int32),
         "mask": np.ones(size, bool),
+        "symmetry": rng.integers(0, 8, size, np.int32),
     }
     return jax.device_put(batch, batch_sharding(data_mesh(jax.devices()[:devices])))
+
+
+def shown(batch: dict) -> jax.Array:
+    """What a training step shows the network of a batch, turned by another hand."""
+    turned = turned_by_numpy(np.asarray(batch["image"]), np.asarray(batch["symmetry"]))
+    return normalise(jnp.asarray(turned))
 
 
 def as_numpy(tree: object) -> list[np.ndarray]:
@@ -80,7 +88,7 @@ def test_the_step_is_network_block_and_gce_put_together(tiny: Config) -> None:
     def maps_of(params: dict) -> Any:
         return network.apply(
             {"params": params, "batch_stats": before.batch_stats},
-            normalise(batch["image"]),
+            shown(batch),
             train=True,
             mutable=["batch_stats"],
         )
@@ -216,7 +224,7 @@ def test_gce_arrives_over_its_fade(tiny: Config) -> None:
     fading, state = build(tiny, gce_start_step=2, gce_fade_steps=4)
     maps, _ = build_network(tiny, CLASSES).apply(
         {"params": state.params, "batch_stats": state.batch_stats},
-        normalise(batch["image"]),
+        shown(batch),
         train=True,
         mutable=["batch_stats"],
     )

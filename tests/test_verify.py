@@ -20,6 +20,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.input import pipeline
 from fgr_jax.recording.comparison import compare
 from fgr_jax.run_folder import RunFolder
+from fgr_jax.symmetries import MIRROR
 from fgr_jax.training import run as run_lib
 from fgr_jax.training import step as step_lib
 
@@ -54,6 +55,18 @@ def flip_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
         for step, batch in enumerate(batches(*arguments, **options), start=1):
             if step == FAULTY_STEP:
                 batch["image"][3, 7, 9, 1] ^= 1
+            yield batch
+
+    monkeypatch.setattr(run_lib, "training_batches", faulty)
+
+
+def mirror_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = pipeline.training_batches
+
+    def faulty(*arguments: Any, **options: Any) -> Any:
+        for step, batch in enumerate(batches(*arguments, **options), start=1):
+            if step == FAULTY_STEP:
+                batch["symmetry"][5] ^= MIRROR
             yield batch
 
     monkeypatch.setattr(run_lib, "training_batches", faulty)
@@ -116,6 +129,7 @@ def flip_a_parameter_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 FAULTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "one flipped pixel": (flip_a_pixel, "images"),
+    "one mirrored picture": (mirror_a_picture, "images"),
     "another label": (change_a_label, "labels"),
     "one mask bit": (flip_a_mask_bit, "masks"),
     "one parameter bit": (flip_a_parameter_bit, "parameters"),

@@ -15,7 +15,7 @@ import grain
 import numpy as np
 import numpy.typing as npt
 
-from fgr_jax import images, random_streams
+from fgr_jax import images, random_streams, symmetries
 from fgr_jax.config import Data, Runtime
 from fgr_jax.errors import UserError
 from fgr_jax.input.source import Example
@@ -30,6 +30,12 @@ class Batch(TypedDict):
     image: npt.NDArray[np.uint8]  # [B, crop, crop, 3], RGB
     label: npt.NDArray[np.int32]  # [B]
     mask: npt.NDArray[np.bool_]  # [B], false for padding and for skipped pictures
+
+
+class TrainingBatch(Batch):
+    """This process's share of a global batch to be trained on."""
+
+    symmetry: npt.NDArray[np.int32]  # [B], what the devices do to the pictures: `symmetries.turned`
 
 
 class AnnotatedBatch(TypedDict):
@@ -61,7 +67,7 @@ class AnnotatedSource(Source, Protocol):
     part_count: int  # in every picture; 0: no annotations
 
 
-_AnyBatch = TypeVar("_AnyBatch", Batch, AnnotatedBatch)
+_AnyBatch = TypeVar("_AnyBatch", Batch, TrainingBatch, AnnotatedBatch)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -79,7 +85,7 @@ class Share:
 
 def training_batches(
     source: Source, data: Data, runtime: Runtime, share: Share, *, seed: int, steps: range
-) -> Iterator[Batch]:
+) -> Iterator[TrainingBatch]:
     """Shuffled, augmented batches: those of `steps`, the first step of a run being step 0.
 
     Every epoch has an order of its own, and an example another augmentation in every epoch.
@@ -93,7 +99,7 @@ def training_batches(
         .repeat()
         .random_map(_RandomView(data), seed=random_streams.stream_seed(seed, "augmentation"))
     )
-    return _read(views, _Renderer(source, data), runtime, share, steps)
+    return _read(views, _TrainingRenderer(source, data), runtime, share, steps)
 
 
 def evaluation_batches(
@@ -172,7 +178,7 @@ class _View(NamedTuple):
     example: int | None  # of the example in the source; None: padding
     top: int = 0  # of the crop in the resized picture, in pixels
     left: int = 0
-    symmetry: int = 0  # an element of `images.dihedral`
+    symmetry: int = 0  # an element of `symmetries.turned`
 
 
 class _RandomView:
@@ -185,7 +191,10 @@ class _RandomView:
     def __call__(self, index: int, rng: np.random.Generator) -> _View:
         top = int(rng.integers(self._margin, endpoint=True))
         left = int(rng.integers(self._margin, endpoint=True))
-        symmetry = rng.integers(8) if self._dihedral else images.MIRROR * rng.integers(2)
+        if self._dihedral:
+            symmetry = rng.integers(symmetries.COUNT)
+        else:
+            symmetry = symmetries.MIRROR * rng.integers(2)
         return _View(index, top, left, int(symmetry))
 
 
@@ -228,7 +237,7 @@ class _Renderer:
             if window is None:
                 batch["image"][row], batch["label"][row], batch["mask"][row] = 0, 0, False
             else:
-                batch["image"][row] = images.dihedral(window, view.symmetry)
+                batch["image"][row] = window
         return batch
 
     def _window(self, view: _View, example: Example) -> images.Image | None:
@@ -244,6 +253,14 @@ class _Renderer:
                 f"{self._where}: {example.name} {error}; replace the file and prepare the data set "
                 "again, or leave such pictures out with --config.data.corrupt_images=skip"
             ) from error
+
+
+class _TrainingRenderer(_Renderer):
+    """Reads and decodes the views of a batch, and leaves their symmetries to the devices."""
+
+    def __call__(self, views: Sequence[_View]) -> TrainingBatch:
+        symmetry = np.array([view.symmetry for view in views], np.int32)
+        return TrainingBatch(**super().__call__(views), symmetry=symmetry)
 
 
 class _AnnotatedRenderer:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fgr_jax import symmetries
 from fgr_jax.config import Config
 from fgr_jax.devices import batch_sharding, data_mesh
 from fgr_jax.measuring.interleaving import interleaved, median_and_quartiles
@@ -53,6 +54,7 @@ def synthetic_batch(config: Config, classes: int) -> DeviceBatch:
         "image": rng.integers(0, 256, (config.batch_size, size, size, 3), np.uint8),
         "label": rng.integers(0, classes, config.batch_size, np.int32),
         "mask": np.ones(config.batch_size, np.bool_),
+        "symmetry": rng.integers(symmetries.COUNT, size=config.batch_size, dtype=np.int32),
     }
     return jax.device_put(batch, batch_sharding(data_mesh()))
 

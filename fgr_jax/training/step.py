@@ -31,6 +31,7 @@ from fgr_jax.digests import digest, digest_of_tree
 from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy, gradient_boosting_cross_entropy
 from fgr_jax.models.cam_network import CamNetwork, class_means, with_bias
+from fgr_jax.symmetries import turned
 
 # ImageNet's channel means and deviations, for pixels in [0, 1], RGB.
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -39,7 +40,8 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 # How far center loss moves its centres in a step (Wen et al. 2016).
 CENTER_RATE = 0.5
 
-DeviceBatch = Mapping[str, jax.Array]  # `fgr_jax.input.pipeline.Batch`, on the devices
+# `fgr_jax.input.pipeline.Batch`, or its `TrainingBatch` to train on, on the devices.
+DeviceBatch = Mapping[str, jax.Array]
 
 
 class Totals(flax.struct.PyTreeNode):
@@ -224,7 +226,7 @@ def build_steps(
             used = with_bias(params, jnp.zeros(network.num_classes)) if loss.lgm else params
             maps, updates = network.apply(
                 {"params": used, "batch_stats": state.batch_stats},
-                normalise(batch["image"]),
+                normalise(turned(batch["image"], batch["symmetry"])),
                 train=True,
                 mutable=["batch_stats", "intermediates"],
             )
@@ -276,7 +278,7 @@ def build_steps(
         state: TrainState, batch: DeviceBatch, record: StepRecord
     ) -> dict[str, jax.Array]:
         return {
-            "images": digest(batch["image"]),
+            "images": digest(turned(batch["image"], batch["symmetry"])),
             "labels": digest(batch["label"]) + digest(batch["mask"]),
             "masks": record.mask_digest,
             "loss": digest(record.loss),
