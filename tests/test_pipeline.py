@@ -52,6 +52,13 @@ class Pictures:
         return Example(data[:30] if i in self.corrupt else data, i, f"grey-{i}.png")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _flags_are_parsed() -> None:
+    """Grain's worker processes want absl's flags parsed, as every command has them."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
 SMALL = Data(name="pictures", resize=8, crop=6, augmentation="dihedral")
 THREADS = Runtime(decode_threads=2)
 ALONE = Share(4)
@@ -95,8 +102,6 @@ CROPPED = Data(name="synthetic/tiny", resize=36, crop=32, augmentation="dihedral
     ids=str,
 )
 def test_threads_and_workers_change_nothing(photographs: ExampleSource, runtime: Runtime) -> None:
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
     expected = stream(photographs, CROPPED)
     assert_same(stream(photographs, CROPPED, runtime), expected)
 
@@ -213,8 +218,6 @@ def test_annotated_batches_show_the_centre_crop_of_evaluation(
 
 @pytest.mark.parametrize(("processes", "workers"), [(1, 0), (2, 0), (4, 0), (1, 1)])
 def test_annotated_batches_name_every_picture_once(processes: int, workers: int) -> None:
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
     runtime = Runtime(decode_threads=2, decode_workers=workers)
     shares = [
         list(annotated_batches(Pictures(10), SMALL, runtime, Share(4, index, processes), crops=1))
