@@ -158,6 +158,7 @@ def print_scaling(config: Config, *, classes: int, examples: int) -> None:
         "image": jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.uint8),
         "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
         "mask": jax.ShapeDtypeStruct((config.batch_size,), jnp.bool_),
+        "symmetry": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
     }
     compiled = steps.train.lower(state, batch).compile()
     found = collectives(compiled.as_text())
