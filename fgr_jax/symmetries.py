@@ -1,6 +1,6 @@
 """The eight symmetries of the square, each picture of a batch by its own, on the devices.
 
-Turning a picture on the host costs about 3% of reading and decoding it; on a device it costs nothing
+Turning a picture on the host costs about 2% of reading and decoding it; on a device it costs nothing
 that can be seen beside a training step.
 """
 

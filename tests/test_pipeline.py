@@ -79,7 +79,8 @@ def assert_same(ours: Sequence[Batch], theirs: Sequence[Batch]) -> None:
     """Of training batches, their symmetries are compared too."""
     assert len(ours) == len(theirs)
     for one, other in zip(ours, theirs, strict=True):
-        for name in {"image", "label", "mask"} | set(other):
+        assert {"image", "label", "mask"} <= set(other)
+        for name in other:
             np.testing.assert_array_equal(one[name], other[name])  # type: ignore[literal-required]
 
 

@@ -48,40 +48,39 @@ def sound(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-def flip_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+def spoil_a_batch(
+    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[pipeline.TrainingBatch], None]
+) -> None:
     batches = pipeline.training_batches
 
     def faulty(*arguments: Any, **options: Any) -> Any:
         for step, batch in enumerate(batches(*arguments, **options), start=1):
             if step == FAULTY_STEP:
-                batch["image"][3, 7, 9, 1] ^= 1
+                spoil(batch)
             yield batch
 
     monkeypatch.setattr(run_lib, "training_batches", faulty)
+
+
+def flip_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spoil(batch: pipeline.TrainingBatch) -> None:
+        batch["image"][3, 7, 9, 1] ^= 1
+
+    spoil_a_batch(monkeypatch, spoil)
 
 
 def mirror_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = pipeline.training_batches
+    def spoil(batch: pipeline.TrainingBatch) -> None:
+        batch["symmetry"][5] ^= MIRROR
 
-    def faulty(*arguments: Any, **options: Any) -> Any:
-        for step, batch in enumerate(batches(*arguments, **options), start=1):
-            if step == FAULTY_STEP:
-                batch["symmetry"][5] ^= MIRROR
-            yield batch
-
-    monkeypatch.setattr(run_lib, "training_batches", faulty)
+    spoil_a_batch(monkeypatch, spoil)
 
 
 def change_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    batches = pipeline.training_batches
+    def spoil(batch: pipeline.TrainingBatch) -> None:
+        batch["label"][2] = (batch["label"][2] + 1) % 4
 
-    def faulty(*arguments: Any, **options: Any) -> Any:
-        for step, batch in enumerate(batches(*arguments, **options), start=1):
-            if step == FAULTY_STEP:
-                batch["label"][2] = (batch["label"][2] + 1) % 4
-            yield batch
-
-    monkeypatch.setattr(run_lib, "training_batches", faulty)
+    spoil_a_batch(monkeypatch, spoil)
 
 
 def flip_a_mask_bit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,11 @@ import math
 import re
 
 import jax
-import jax.numpy as jnp
 
 from fgr_jax.config import Config
 from fgr_jax.devices import data_mesh
 from fgr_jax.errors import UserError
-from fgr_jax.measuring.step_time import steps_of
+from fgr_jax.measuring.step_time import steps_of, synthetic_batch
 from fgr_jax.models.cam_network import parameter_count
 
 _BYTES = {
@@ -153,21 +152,14 @@ def print_scaling(config: Config, *, classes: int, examples: int) -> None:
         )
     steps = steps_of(config, classes, gce_start_step=0, block=True)
     state = jax.eval_shape(steps.init)
-    size = config.data.crop
-    batch = {
-        "image": jax.ShapeDtypeStruct((config.batch_size, size, size, 3), jnp.uint8),
-        "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
-        "mask": jax.ShapeDtypeStruct((config.batch_size,), jnp.bool_),
-        "symmetry": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32),
-    }
-    compiled = steps.train.lower(state, batch).compile()
+    compiled = steps.train.lower(state, synthetic_batch(config, classes)).compile()
     found = collectives(compiled.as_text())
     largest = max(found, key=lambda each: each.size)
     flops = (compiled.cost_analysis() or {}).get("flops", math.nan) * devices / config.batch_size
     step = Step(flops, largest.size, len(found) - 1)
     print(
         f"ResNet-{config.network.depth} × {config.network.width:g}, {classes} classes, "
-        f"{parameter_count(state.params):,} parameters, {size}×{size}: "
+        f"{parameter_count(state.params):,} parameters, {config.data.crop}×{config.data.crop}: "
         f"{flops / 1e9:.1f} GFLOP for an image, forwards and backwards"
     )
     rest = sum(each.size for each in found) - largest.size
