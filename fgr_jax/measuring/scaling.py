@@ -25,6 +25,8 @@ _BYTES = {
     "s32": 4,
     "u64": 8,
     "u32": 4,
+    "s8": 1,
+    "u8": 1,
     "pred": 1,
 }
 _COLLECTIVE = re.compile(
