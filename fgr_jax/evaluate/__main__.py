@@ -62,14 +62,13 @@ def _show_and_write(evaluated: EvaluatedRun | None, terminal: Terminal) -> None:
     pictures = len(evaluation.predictions.names)
     title = f"step {step:,} of {run.workdir.name}, {pictures:,} test pictures"
     print_tables(evaluation, title, alpha, terminal)
-    # A folder of its own: the run's other files, of which a bucket may have newer ones by now, stay.
-    results = RunFolder.open(f"{run.workdir.name}/evaluation/step-{step}-{evaluated.crops}")
+    results = run.workdir.evaluation(step, evaluated.crops)
     about = {
         "workdir": run.workdir.name,
         "step": step,
         "total_steps": run.calendar.total_steps,
         "crops": evaluated.crops,
-        "data": evaluated.source.identity,
+        "data": str(evaluated.source.identity),
         "alpha": alpha,
     }
     write_files(evaluation, about, results.local)

@@ -10,6 +10,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.evaluate.evaluation import Evaluation, evaluate
 from fgr_jax.evaluate.predictions import CROPS, Predictions, predict_split
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun, restore
+from fgr_jax.runs.folder import CLASSES, CONFIG
 from fgr_jax.terminal import Terminal
 
 _SHOWN = 20  # corrupt pictures
@@ -58,8 +59,8 @@ def open_for_test(
         )
     if run.missing_fields:
         warnings.append(
-            "config.json is of an older version and lacks "
-            f"{', '.join(run.missing_fields)}: they have the defaults of this version"
+            f"{CONFIG} is of an older version and lacks {', '.join(run.missing_fields)}: they have the "
+            "defaults of this version"
         )
     for warning in warnings:
         terminal.warn(warning)
@@ -123,7 +124,7 @@ def _open_splits(run: TrainedRun, terminal: Terminal) -> tuple[ExampleSource, Ex
     if test.class_names != run.class_names:
         raise UserError(
             f"the data set {test.data_set} has other classes than the run in {run.workdir.name} was "
-            f"trained on ({len(test.class_names)} there, {len(run.class_names)} in classes.json, or "
+            f"trained on ({len(test.class_names)} there, {len(run.class_names)} in {CLASSES}, or "
             "other names or another order): say where that data set is, --data_dir=FOLDER"
         )
     return train, test

@@ -17,8 +17,7 @@ from fgr_jax.report.facts import Field, config_fields, run_facts
 from fgr_jax.report.headline import Figure, headline
 from fgr_jax.report.paper import PaperAccuracy, paper_accuracy
 from fgr_jax.report.viewer import Viewer
-from fgr_jax.runs.curves import Curve, error_curve
-from fgr_jax.runs.metrics_log import read_metrics
+from fgr_jax.runs.logs import Curve, error_curve, read_metrics
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from fgr_jax.evaluate.measures import Calibration
 from fgr_jax.report.pictures import as_address
-from fgr_jax.runs.curves import Curve
+from fgr_jax.runs.logs import Curve
 
 # Of this run and of the one it is compared with; the colors are told apart by everybody, and in gray.
 RUN_COLORS = ("#1b5faa", "#d1731c")

@@ -12,10 +12,8 @@ from fgr_jax.inference.saved_run import TrainedRun
 from fgr_jax.report.contents import contents, require_same_test
 from fgr_jax.report.page import as_html
 from fgr_jax.report.paper import paper_accuracy
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.folder import COMPARISON, REPORT, RunFolder
 from fgr_jax.terminal import Terminal
-
-REPORT, COMPARISON = "report.html", "comparison.html"
 
 
 def write_report(

@@ -8,7 +8,7 @@ import time
 import jax
 
 from fgr_jax.calendar import Calendar
-from fgr_jax.config import Config
+from fgr_jax.config import Config, flat
 from fgr_jax.data.pipeline import Batch, Share, training_batches
 from fgr_jax.data.source import open_splits
 from fgr_jax.distributed import (
@@ -23,11 +23,10 @@ from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
 from fgr_jax.models.network import parameter_count
 from fgr_jax.models.weights.pretrained import start_from
-from fgr_jax.runs import workdir as workdir_lib
 from fgr_jax.runs.checkpoints import Checkpoints, latest_step
-from fgr_jax.runs.fingerprint_log import FingerprintLog
-from fgr_jax.runs.folder import RunFolder
-from fgr_jax.runs.metrics_log import MetricsLog
+from fgr_jax.runs.description import Description
+from fgr_jax.runs.folder import PROVENANCE, RunFolder
+from fgr_jax.runs.logs import FingerprintLog, MetricsLog
 from fgr_jax.runs.provenance import provenance
 from fgr_jax.terminal import Terminal
 from fgr_jax.train.evaluation import averages, evaluate
@@ -99,8 +98,8 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
     )
 
     # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
-    run = (workdir, config, train_source.identity, class_names)
-    once_for_all(lambda: workdir_lib.check(*run))
+    run = Description(flat(config), train_source.identity, class_names)
+    once_for_all(lambda: workdir.check(run))
     step = agreed_integer(latest_step(workdir.checkpoints) or 0)
     outcome = Outcome(step, step, calendar.total_steps, len(class_names), train_source.license)
     if step == calendar.total_steps:
@@ -115,13 +114,13 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
         variables, start = start_from(config.pretrained, variables)
         state = state.replace(**jax.device_put(variables, replicated(mesh)))
 
-    once_for_all(lambda: workdir_lib.claim(*run))
+    once_for_all(lambda: workdir.claim(run))
     checkpoints = Checkpoints(workdir.checkpoints)
     if step:
         state = checkpoints.restore(step, state)
     writes = jax.process_index() == 0
     if writes:
-        json_lines.append(workdir.local / "provenance.jsonl", {"step": step, **provenance()})
+        json_lines.append(workdir.local / PROVENANCE, {"step": step, **provenance()})
     cells = network.map_size(config.data.crop)
     terminal.line(
         f"data      {train_source.data_set}: {len(train_source):,} training and "
