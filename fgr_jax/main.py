@@ -69,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _report(config: Config, workdir: RunFolder, outcome: Outcome, terminal: Terminal) -> None:
     """Writes the report of a finished run, but where an earlier start has done so."""
-    from fgr_jax.report.report import write_report  # half a second, and only here
+    from fgr_jax.report.page import write_report  # half a second, and only here
 
     is_there = outcome.first_step == outcome.step and (workdir.local / REPORT).exists()
     if distributed.agreed_integer(is_there):

@@ -1,4 +1,4 @@
-"""What a run was: config, versions, devices, time, fingerprint."""
+"""How a run was made: config, versions, devices, time, fingerprint."""
 
 import dataclasses
 import shlex
@@ -45,26 +45,26 @@ def config_fields(recorded: Sequence[Mapping[str, Any]]) -> list[Field]:
 
 
 def run_facts(run: TrainedRun, step: int) -> dict[str, str]:
-    """What else there is to say of a run, by what it is called."""
+    """Returns the other facts about a run, by their names."""
     folder = run.workdir.local
     facts = {
         "workdir": run.workdir.name,
         "checkpoint": f"step {step:,} of {run.calendar.total_steps:,}",
         "trained on": str(run.data),
         "seed": str(run.config.seed),
-        "time in training": _in_words(_training_seconds(folder, run.config.batch_size))
-        + ", without evaluating, saving and compiling",
+        "training time": _in_words(_training_seconds(folder, run.config.batch_size))
+        + ", without evaluation, saving and compilation",
         "fingerprint": _fingerprint(folder),
     }
     return facts | _of_starts(json_lines.read(folder / PROVENANCE))
 
 
 def _of_starts(starts: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Of the lines of `provenance.jsonl`: each value with the step that it counts from.
+    """Summarizes provenance records: each value, with the step since which it holds if it changed.
 
-    The older the run, the less they say.
+    Records of older runs have fewer fields.
     """
-    said: dict[str, Callable[[dict[str, Any]], str]] = {
+    values_of: dict[str, Callable[[dict[str, Any]], str]] = {
         "started": lambda start: start.get("time") or "",
         "command": lambda start: shlex.join(start.get("command") or []),
         "code": lambda start: start.get("git_revision") or "",
@@ -80,7 +80,7 @@ def _of_starts(starts: Sequence[dict[str, Any]]) -> dict[str, str]:
         ),
     }
     facts = {}
-    for name, value_of in said.items():
+    for name, value_of in values_of.items():
         changes: list[tuple[int, str]] = []
         for start in starts:
             if not changes or changes[-1][1] != value_of(start):
@@ -98,12 +98,12 @@ def _devices(devices: Sequence[str]) -> str:
 
 
 def _training_seconds(folder: Path, batch_size: int) -> float:
-    """As `timings.jsonl` has it: evaluations, saving and the first step's compilation left out."""
+    """Sums up the timings, which leave out evaluation, saving and the first step's compilation."""
     seconds, before = 0.0, 0
     for record in json_lines.read(folder / TIMINGS):
         if "images_per_second" in record:
-            pictures = (record["step"] - before) * batch_size
-            seconds += pictures / max(record["images_per_second"], 1e-9)
+            images = (record["step"] - before) * batch_size
+            seconds += images / max(record["images_per_second"], 1e-9)
             before = record["step"]
     return seconds
 
