@@ -18,7 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from fgr_jax import random_streams
 from fgr_jax.config import Config
-from fgr_jax.data.symmetries import turned
+from fgr_jax.data.augmentation import turned
 from fgr_jax.digests import digest, digest_of_tree
 from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.diversification import class_scores, draw, suppress
@@ -40,7 +40,7 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 # How far center loss moves its centers in a step (Wen et al. 2016).
 CENTER_RATE = 0.5
 
-# `fgr_jax.data.pipeline.Batch`, or its `TrainingBatch` to train on, on the devices.
+# `fgr_jax.data.batch.Batch`, or its `TrainingBatch` to train on, on the devices.
 DeviceBatch = Mapping[str, jax.Array]
 
 
