@@ -140,7 +140,9 @@ def _state(run: TrainedRun, step: int) -> str:
     if step == total:
         return ""
     if run.is_training:
-        return f"the run is still being trained: this is its checkpoint of step {step:,} of {total:,}"
+        return (
+            f"the run is still being trained: this is its checkpoint of step {step:,} of {total:,}"
+        )
     return f"this is the checkpoint of step {step:,} of {total:,}, not of the last"
 
 

@@ -155,4 +155,3 @@ def _json_of(accuracy: Accuracy) -> dict[str, Any]:
 def _json_of_map(summary: MapSummary) -> dict[str, Any]:
     values = {**dataclasses.asdict(summary), "parts_share": summary.parts_share}
     return {name: as_json(value) for name, value in values.items()}
-

@@ -97,7 +97,8 @@ def predict_split(
     batch_size = -(-batch_size // mesh.size) * mesh.size
     share = Share(batch_size, jax.process_index(), jax.process_count())
     count = evaluation_batch_count(source, share)
-    run = compiled(trained, mesh, lambda *batch: _per_image(*batch, trained.network.stride))
+    stride = trained.network.stride
+    run = compiled(trained, mesh, lambda outputs, batch: _per_image(outputs, batch, stride))
 
     def batches() -> Iterator[tuple[list[tuple[str, str]], HostBatch]]:
         for batch in annotated_batches(source, config.data, config.runtime, share, crops=crops):
@@ -117,9 +118,7 @@ def predict_split(
     if jax.process_index() > 0:
         return None
     # For every batch the rows of every process in turn: the order of the global batch.
-    rows = [
-        row for batch in zip(*of_all_processes, strict=True) for part in batch for row in part
-    ]
+    rows = [row for batch in zip(*of_all_processes, strict=True) for part in batch for row in part]
     whole: PerImage = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
     return Predictions(
         names=[name for (name, _), decoded in zip(rows, whole.mask, strict=True) if decoded],

@@ -14,11 +14,10 @@ from fgr_jax.config import Config
 from fgr_jax.data.identity import DataIdentity
 from fgr_jax.distributed import agreed_integer, once_for_all, replicated
 from fgr_jax.errors import UserError
-from fgr_jax.models.network import CamNetwork
+from fgr_jax.models.network import Network, build_network
 from fgr_jax.runs.checkpoints import read, saved_steps
 from fgr_jax.runs.description import missing_fields
 from fgr_jax.runs.folder import CLASSES, CONFIG, PROVENANCE, RunFolder
-from fgr_jax.train.step import build_network
 
 _DIFFERENCES_SHOWN = 3
 
@@ -47,7 +46,7 @@ class TrainedNetwork:
     """The network of a run at one of its checkpoints."""
 
     step: int
-    network: CamNetwork
+    network: Network
     # {"params", "batch_stats"}, replicated over the devices.
     variables: Any
 

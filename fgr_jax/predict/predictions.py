@@ -53,8 +53,10 @@ class Predictor:
 
         def select(outputs: Outputs, _: DeviceBatch) -> Any:
             probabilities, classes = jax.lax.top_k(jax.nn.softmax(outputs.scores), top)
-            maps = maps_of(outputs.maps, classes) if with_maps else None
-            return classes, probabilities, maps
+            if not with_maps:
+                return classes, probabilities, None
+            assert outputs.maps is not None
+            return classes, probabilities, maps_of(outputs.maps, classes)
 
         self._run = compiled(trained, mesh, select)
 

@@ -5,8 +5,8 @@
 
 It has the accuracy beside the paper's, the confused classes and the evidence for each of them, a gallery
 with class activation maps, the curves of training, every class, the features of confused classes, and
-how the run was made. --compare adds another run with the same test split. Training writes the page at its
-end; of a run that is still being trained it shows the latest checkpoint. --crops=five averages the
+how the run was made. --compare adds another run with the same test split. Training writes the page at
+its end; of a run that is still being trained it shows the latest checkpoint. --crops=five averages the
 softmax outputs of five crops, which is the default where the paper reports five crops.
 
 The page is DIR/report.html; with --compare, DIR/comparison.html.

@@ -64,7 +64,9 @@ def _in_the_plane(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     from sklearn.manifold import TSNE  # takes two seconds to import
 
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
-    features = (features - features.mean(axis=0)) / features.std()  # t-SNE does not depend on the scale
+    features = (
+        features - features.mean(axis=0)
+    ) / features.std()  # t-SNE does not depend on the scale
     # Its threads wait for one another, which takes many times longer on a busy machine.
     with threadpoolctl.threadpool_limits(1):
         return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)

@@ -36,9 +36,8 @@ def draw_curves(curves: Sequence[tuple[Curve, Curve]]) -> str:
             epochs = [epoch for epoch, _ in curve]
             errors = [100 * error for _, error in curve]
             marker = "o" if len(curve) <= 60 else None
-            axes.plot(
-                epochs, errors, line, color=color, marker=marker, ms=3, label=f"{name}, {what}"
-            )
+            label = f"{name}, {what}" if len(curves) > 1 else what
+            axes.plot(epochs, errors, line, color=color, marker=marker, ms=3, label=label)
     axes.set_xlabel("epochs")
     axes.set_ylabel("error, %")
     axes.set_ylim(bottom=0)
@@ -67,7 +66,8 @@ def draw_calibration(calibrations: Sequence[Calibration]) -> str:
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(loc="upper left")
+    if len(calibrations) > 1:
+        axes.legend(loc="upper left")
     return _url(figure)
 
 

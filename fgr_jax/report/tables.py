@@ -77,12 +77,12 @@ def _map_metrics(maps: Sequence[MapSummary | None]) -> list[Metric]:
         ]
     if any(each.without_mass for each in present):
         rows.append(
-            metric("no positive cell, left out of these means", lambda each: f"{each.without_mass:,}")
+            metric(
+                "no positive cell, left out of these means", lambda each: f"{each.without_mass:,}"
+            )
         )
     if any(each.visible_parts for each in present):
-        rows.append(
-            metric("annotated parts in that area", lambda each: as_text(each.parts_share))
-        )
+        rows.append(metric("annotated parts in that area", lambda each: as_text(each.parts_share)))
     return rows
 
 
