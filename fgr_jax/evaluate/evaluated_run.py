@@ -122,8 +122,8 @@ def _open_splits(run: TrainedRun, terminal: Terminal) -> tuple[ExampleSource, Ex
         train, test = open_splits(run.config.data, terminal)
     except NotPreparedError as error:
         raise UserError(
-            f"{error}: prepare it again (python -m fgr_jax.prepare, with the config of the run), or name "
-            "its folder, --data_dir=FOLDER"
+            f"{error}: prepare it again (python -m fgr_jax.prepare, with the config of the run), or name"
+            " its folder, --data_dir=FOLDER"
         ) from error
     if test.class_names != run.class_names:
         raise UserError(
