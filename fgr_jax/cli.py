@@ -191,7 +191,13 @@ def _without_config(argv: Sequence[str]) -> list[str]:
 
 def _load(path: Path, argument: str | None) -> Config:
     """Runs the config file once, to say what is wrong with it."""
-    return python_files.load(path, "get_config", Config, flag="--config", argument=argument)
+    return python_files.load(
+        path,
+        "get_config",
+        Config,
+        flag="--config",
+        arguments=[] if argument is None else [argument],
+    )
 
 
 def _check_overrides(argv: Sequence[str]) -> None:

@@ -39,8 +39,10 @@ class Data:
 
 @dataclasses.dataclass(slots=True)
 class Network:
-    """The backbone. The CAM head has nothing to choose."""
+    """The backbone and the head: listed ones, or FILE.py:FUNCTION of your own."""
 
+    backbone: str = "resnet"
+    head: str = "cam"
     depth: int = 50  # ResNet-18, 34, 50, 101 or 152
     width: float = 1.0  # factor on all channel counts
     last_stride: int = 2  # 1: twice as many rows and columns of map cells
@@ -65,6 +67,8 @@ class Loss:
     so they want gce_start="never"; they go with the block and without.
     """
 
+    # Empty: the loss that the fields below describe. FILE.py:FUNCTION: an objective of your own.
+    objective: str = ""
     k: int = 15  # hardest negatives; with k ≥ classes − 1 it is cross-entropy
     gce_start: str = "0 steps"  # cross-entropy before; "never": cross-entropy throughout
     # An addition to the paper: from gce_start on, the weight of the negatives beyond the k hardest falls
