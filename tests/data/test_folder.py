@@ -17,6 +17,7 @@ from tiny_run import QUIET
 
 from fgr_jax.config import Config, Data, Runtime
 from fgr_jax.data.pipeline import Share, training_batches
+from fgr_jax.data.prepare.listing import ImageFile, Listing, check
 from fgr_jax.data.sets import catalog, elpv
 from fgr_jax.data.sets.folder import is_test
 from fgr_jax.data.source import ExampleSource, open_splits
@@ -248,6 +249,18 @@ def test_every_bad_file_is_named(tmp_path: Path) -> None:
     assert "train: elm/002.png is not an image" in message
     (folder / "test" / "elm" / "000.png").write_bytes(b"")
     assert "test: elm/000.png is empty" in refused(folder, tmp_path / "tfds")
+
+
+def test_a_listing_with_repeated_names_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "trees", {"oak": 2, "elm": 1})
+    files = [ImageFile(str(folder / name), 0, name) for name in ("oak/000.png", "oak/001.png")]
+    listing = Listing(["oak", "oak"], {"train": [*files, files[0]], "test": [files[1]]})
+    with pytest.raises(UserError) as caught:
+        check(listing, "data set trees", None, {})
+    assert "the class 'oak' occurs twice in the list of classes" in str(caught.value)
+    assert "train: oak/000.png occurs twice in the list" in str(caught.value)
+    assert "oak/001.png" not in str(caught.value)
+    assert "3 problems" in str(caught.value)  # and the second class has no training images
 
 
 def test_a_folder_without_permission_is_named(
