@@ -168,10 +168,8 @@ def center_crop(image: Image, size: int, crop_size: int) -> Image:
 def test_crop_offsets(data: Data, crops: int) -> tuple[tuple[int, int], ...]:
     """Returns (top, left) of each crop of a test image in the resized square, the center last.
 
-    Args:
-      data: the sizes.
-      crops: 1: the center; 5: those of torchvision's `FiveCrop`, in its order: upper left, upper
-        right, lower left, lower right, center.
+    With `crops=5` they are those of torchvision's `FiveCrop`, in its order: upper left, upper right,
+    lower left, lower right, center; with `crops=1`, the center alone.
     """
     end = data.resize - data.crop
     center = center_offset(data.resize, data.crop)

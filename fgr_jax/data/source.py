@@ -133,5 +133,7 @@ def _open(data: Data, terminal: Terminal) -> Any:
         return read_only_builder.builder_from_files(name, data_dir=str(data_dir))
     except tfds.core.DatasetNotFoundError:
         raise NotPreparedError(f"data set {data.name!r} is not prepared in {data_dir}") from None
-    except ValueError as error:  # a name that tfds cannot parse
-        raise UserError(f"--config.data.name={data.name!r}: {error}") from error
+    except ValueError as error:  # tfds cannot parse it
+        raise UserError(
+            f"--config.data.name={data.name!r}: is not the name of a tfds data set, NAME or NAME/VARIANT"
+        ) from error

@@ -1,5 +1,6 @@
 """The user's own folder of images: layouts, the split, names, and what can be wrong with it."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -16,7 +17,8 @@ from tiny_run import QUIET
 
 from fgr_jax.config import Config, Data, Runtime
 from fgr_jax.data.pipeline import Share, training_batches
-from fgr_jax.data.sets import elpv
+from fgr_jax.data.prepare.listing import ImageFile, Listing, check
+from fgr_jax.data.sets import catalog, elpv
 from fgr_jax.data.sets.folder import is_test
 from fgr_jax.data.source import ExampleSource, open_splits
 from fgr_jax.errors import UserError
@@ -109,6 +111,22 @@ def test_a_changed_folder_is_prepared_anew_and_an_unchanged_one_is_not(tmp_path:
     assert changed.identity != more.identity
 
 
+@pytest.mark.parametrize(("name", "told"), [("My Trees", "my_trees"), ("日本", "pictures")])
+def test_a_folder_that_is_prepared_already_is_found_again(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    """Its name, and so the identity of runs that were trained on it, depends on these facts alone."""
+    folder = write(tmp_path / name, {"train/oak": 1, "train/elm": 1, "test/oak": 1, "test/elm": 1})
+    digest = hashlib.blake2b(digest_size=6)
+    for split in ("train", "test"):
+        for label, of_class in enumerate(("elm", "oak")):
+            status = (folder / split / of_class / "000.png").stat()
+            facts = (split, f"{of_class}/000.png", label, status.st_size, status.st_mtime_ns)
+            digest.update(repr(facts).encode())
+    train_source, _ = open_folder(folder, tmp_path / "tfds")
+    assert train_source.data_set == f"folder/{told}-{digest.hexdigest()}/1.0.0"
+
+
 def test_it_trains_evaluates_and_names_its_classes(tiny: Config, tmp_path: Path) -> None:
     folder = write(tmp_path / "trees", dict.fromkeys(CLASSES, 14))
     tiny.data.name, tiny.data.folder = "folder", str(folder)
@@ -184,6 +202,14 @@ def refused(folder: Path, data_dir: Path) -> str:
     return str(caught.value)
 
 
+def test_what_the_command_cannot_prepare(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'caltech101': this command prepares cub, .* and folder"):
+        catalog.prepare(Data(name="caltech101"), [], tmp_path, QUIET, verify=False)
+    with pytest.raises(UserError, match=r"--source=A: a folder of your own is named with"):
+        catalog.prepare(Data(name="folder"), [Path("A")], tmp_path, QUIET, verify=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_layouts_that_are_none(tmp_path: Path) -> None:
     data_dir = tmp_path / "tfds"
     assert "no such folder" in refused(tmp_path / "nowhere", data_dir)
@@ -223,6 +249,18 @@ def test_every_bad_file_is_named(tmp_path: Path) -> None:
     assert "train: elm/002.png is not an image" in message
     (folder / "test" / "elm" / "000.png").write_bytes(b"")
     assert "test: elm/000.png is empty" in refused(folder, tmp_path / "tfds")
+
+
+def test_a_listing_with_repeated_names_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "trees", {"oak": 2, "elm": 1})
+    files = [ImageFile(str(folder / name), 0, name) for name in ("oak/000.png", "oak/001.png")]
+    listing = Listing(["oak", "oak"], {"train": [*files, files[0]], "test": [files[1]]})
+    with pytest.raises(UserError) as caught:
+        check(listing, "data set trees", None, {})
+    assert "the class 'oak' occurs twice in the list of classes" in str(caught.value)
+    assert "train: oak/000.png occurs twice in the list" in str(caught.value)
+    assert "oak/001.png" not in str(caught.value)
+    assert "3 problems" in str(caught.value)  # and the second class has no training images
 
 
 def test_a_folder_without_permission_is_named(

@@ -196,8 +196,11 @@ def test_a_corrupt_image_is_skipped_and_masked_when_asked() -> None:
     batches = stream(source, data, steps=range(5))  # two epochs
     labels = np.concatenate([batch["label"][batch["mask"]] for batch in batches])
     assert collections.Counter(labels.tolist()) == {i: 2 for i in range(10) if i not in (3, 5)}
-    tested = evaluation_batches(source, data, THREADS, Share(4))
+    tested = list(evaluation_batches(source, data, THREADS, Share(4)))
     assert sum(int(batch["mask"].sum()) for batch in tested) == 8
+    for batch in [*batches, *tested]:
+        assert not batch["image"][~batch["mask"]].any()
+        assert not batch["label"][~batch["mask"]].any()
 
 
 @pytest.mark.parametrize("crops", [1, 5])
@@ -320,8 +323,11 @@ def test_open_splits_names_what_is_wrong(data_dir: object) -> None:
         open_splits(Data(name="synthetic/tiny", test_split="val", **here), QUIET)
     with pytest.raises(UserError, match=r"has no split 'test\[:0\]'"):
         open_splits(Data(name="synthetic/tiny", test_split="test[:0]", **here), QUIET)
-    with pytest.raises(UserError, match=r"variants of synthetic are photographs, tiny"):
-        open_splits(Data(name="synthetic/huge", **here), QUIET)
+    for variant in ("huge", "ti ny"):
+        with pytest.raises(UserError, match=r"variants of synthetic are photographs, tiny"):
+            open_splits(Data(name=f"synthetic/{variant}", **here), QUIET)
+    with pytest.raises(UserError, match=r"data.name='c ub': is not the name of a tfds data set"):
+        open_splits(Data(name="c ub", **here), QUIET)
 
 
 def test_a_part_of_a_split_can_be_held_out(data_dir: object) -> None:

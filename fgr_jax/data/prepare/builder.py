@@ -26,13 +26,6 @@ _READERS = 4  # threads: reading waits for the disk
 _READ_AHEAD = 32  # images
 
 
-class Duplicate(NamedTuple):
-    """Two files with the same content on both sides of the split."""
-
-    train: str
-    test: str
-
-
 class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """A data set of labeled image files; a subclass states where they are and how many there must be."""
 
@@ -64,21 +57,14 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         progress: Callable[[int], None] = lambda _: None,
         **kwargs: Any,
     ):
-        """Stores the images of `listing`.
-
-        Args:
-          listing: the images.
-          verify: whether every image is decoded.
-          progress: called with the number of images stored so far.
-          **kwargs: as of tfds.
-        """
+        """Stores `listing`; `verify` decodes every image, `progress` takes the number stored so far."""
         self._listing = listing
         self._verify = verify
         self._progress = progress
         self._stored = 0
         self._problems = Problems()
         self._in_train: dict[bytes, str] = {}
-        self.duplicates: list[Duplicate] = []
+        self.duplicates: list[tuple[str, str]] = []  # test and training files of equal content
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -126,7 +112,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             if split == "train":
                 self._in_train[digest] = file.name
             elif digest in self._in_train:
-                self.duplicates.append(Duplicate(self._in_train[digest], file.name))
+                self.duplicates.append((file.name, self._in_train[digest]))
             yield (
                 file.name,
                 {

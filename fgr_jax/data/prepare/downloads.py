@@ -31,11 +31,8 @@ class Archive:
         if not self.checksum:
             return True
         algorithm, _, expected = self.checksum.partition(":")
-        digest = hashlib.new(algorithm)
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        return digest.hexdigest() == expected
+            return hashlib.file_digest(file, algorithm).hexdigest() == expected
 
 
 def download(archive: Archive, folder: Path, progress: Callable[[int], None]) -> Path:

@@ -1,5 +1,6 @@
 """Lists what a data set consists of, from its annotations, before any image is read."""
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -48,26 +49,36 @@ class Problems:
             raise UserError("\n  ".join([f"{heading}; {way_out}", *self._found]))
 
 
-def check(listing: Listing, what: str) -> int:
-    """Checks that a network can be trained on the listed images and that their files exist.
+def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str, int]) -> int:
+    """Checks that a listing is complete, that its files exist and that a network can be trained on them.
+
+    Args:
+      listing: the images.
+      what: names the data set in errors.
+      classes: how many classes there must be; None: at least two.
+      counts: how many images a split must have, where that is known.
 
     Returns:
       The size of all images, in bytes.
 
     Raises:
-      UserError: naming every image that is missing or empty, every name that occurs twice, every
-        class without training images, every split without images.
+      UserError: naming every wrong number, every image that is missing or empty, every name that
+        occurs twice, every class without training images, every split without images.
     """
     problems = Problems()
     total_bytes = 0
     if len(listing.class_names) < 2:
         names = ", ".join(map(repr, listing.class_names)) or "none"
         problems.add(f"there must be at least two classes, and there is {names}")
+    if classes not in (None, len(listing.class_names)):
+        problems.add(f"{len(listing.class_names):,} classes instead of {classes:,}")
     for name in _repeated(listing.class_names):
         problems.add(f"the class {name!r} occurs twice in the list of classes")
     for split, files in listing.splits.items():
         if not files:
             problems.add(f"the split {split} has no images")
+        if len(files) != counts.get(split, len(files)):
+            problems.add(f"{split}: {len(files):,} images instead of {counts[split]:,}")
         for name in _repeated(file.name for file in files):
             problems.add(f"{split}: {name} occurs twice in the list")
         for file in files:
@@ -88,13 +99,7 @@ def check(listing: Listing, what: str) -> int:
 
 
 def _repeated(names: Iterable[str]) -> list[str]:
-    seen: set[str] = set()
-    repeated: list[str] = []
-    for name in names:
-        if name in seen:
-            repeated.append(name)
-        seen.add(name)
-    return repeated
+    return [name for name, count in collections.Counter(names).items() if count > 1]
 
 
 class LayoutNotFoundError(UserError):

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-from etils import epath
 from tensorflow_datasets.core import constants, read_only_builder
 
 from fgr_jax.config import Data
 from fgr_jax.data.prepare.archives import is_archive, unpack
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import download
-from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, Problems, check
+from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, check
 from fgr_jax.errors import UserError
 from fgr_jax.terminal import Terminal
 
@@ -129,9 +128,10 @@ def _read_sources(
         try:
             return builder.read(sources[0])
         except LayoutNotFoundError as error:
-            archives = _archives_in(builder, sources[0])
+            known = (sources[0] / archive.file_name for archive in builder.ARCHIVES)
+            archives = [path for path in known if path.is_file()]
             if not archives:
-                raise UserError(f"{error}. {how_to_get(builder)}") from error
+                raise UserError(f"{error}. {_how_to_get(builder)}") from error
             sources = archives
     for source in sources:
         if source.is_file() and is_archive(source):
@@ -145,7 +145,7 @@ def _read_sources(
     except LayoutNotFoundError as error:
         named = " and ".join(source.name for source in sources)
         missing = str(error).removeprefix(f"{staging} holds ")
-        raise UserError(f"{named}: holds {missing}. {how_to_get(builder)}") from error
+        raise UserError(f"{named}: holds {missing}. {_how_to_get(builder)}") from error
     except UserError as error:  # the user knows the archive, not where it was unpacked
         raise UserError(str(error).replace(f"{staging}{os.sep}", "")) from error
 
@@ -154,24 +154,22 @@ def _find_or_download(
     builder: type[ImageBuilder], downloads: Path, terminal: Terminal
 ) -> list[Path]:
     """Returns the archives of a data set, from `downloads` or downloaded into it."""
-    if not all(archive.url for archive in builder.ARCHIVES):
-        found = _archives_in(builder, downloads)
-        if found:
-            _check_archives(builder, found, terminal)
-            return found
-        raise UserError(
-            f"data set {builder.name} cannot be downloaded automatically, and is not in {downloads}. "
-            + how_to_get(builder)
-        )
     paths = []
     for archive in builder.ARCHIVES:
         path = downloads / archive.file_name
         if path.is_file():
             _check_archives(builder, [path], terminal)
-        else:
+        elif archive.url:
             with _bar_of_bytes(terminal, f"downloading {archive.file_name}", archive.size) as done:
                 download(archive, downloads, done)
+        else:
+            continue
         paths.append(path)
+    if not paths:
+        raise UserError(
+            f"data set {builder.name} cannot be downloaded automatically, and is not in {downloads}. "
+            + _how_to_get(builder)
+        )
     return paths
 
 
@@ -193,30 +191,11 @@ def _check_archives(builder: type[ImageBuilder], paths: Sequence[Path], terminal
             )
 
 
-def how_to_get(builder: type[ImageBuilder]) -> str:
+def _how_to_get(builder: type[ImageBuilder]) -> str:
     """Returns a sentence that says what to download, from where, and what to do with it."""
     names = ", ".join(archive.file_name for archive in builder.ARCHIVES)
     return f"{builder.HOMEPAGE}: " + (
         builder.HOW_TO_GET or f"download {names} and pass each with --source="
-    )
-
-
-def check_counts(builder: type[ImageBuilder], listing: Listing) -> None:
-    """Compares the listing with the numbers that the data set is known to have.
-
-    Raises:
-      UserError: a number differs; the message has both.
-    """
-    problems = Problems()
-    classes = len(listing.class_names)
-    if builder.CLASSES not in (None, classes):
-        problems.add(f"{classes:,} classes instead of {builder.CLASSES:,}")
-    for split, expected in (builder.COUNTS or {}).items():
-        count = len(listing.splits[split])
-        if count != expected:
-            problems.add(f"{split}: {count:,} images instead of {expected:,}")
-    problems.raise_if_any(
-        f"data set {builder.name}", "nothing was prepared; the source is incomplete"
     )
 
 
@@ -229,22 +208,13 @@ def store(
     variant: tfds.core.BuilderConfig | None = None,
     verify: bool,
 ) -> None:
-    """Writes a data set; what an attempt that was killed has left behind is removed first.
-
-    Args:
-      builder: which data set.
-      listing: its images.
-      data_dir: where data sets are prepared.
-      terminal: shows progress, and a warning where training and test share images.
-      variant: tfds's configuration, where there are several.
-      verify: whether every image is decoded once.
+    """Writes the images of `listing`, as `prepare` does; warns where training and test share images.
 
     Raises:
       UserError: something is wrong with the images. Nothing is left half-written.
       OSError: the disk is full.
     """
-    size = check(listing, f"data set {builder.name}")
-    check_counts(builder, listing)
+    size = check(listing, f"data set {builder.name}", builder.CLASSES, builder.COUNTS or {})
     if shutil.disk_usage(data_dir).free < size * _RECORD_OVERHEAD:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(data_dir))
     total = sum(map(len, listing.splits.values()))
@@ -256,7 +226,9 @@ def store(
             data_dir=str(data_dir),
             config=variant,
         )
-        _remove_unfinished(Path(building.data_dir).parent)
+        unfinished = f"*{constants.INCOMPLETE_PREFIX}*"  # of an attempt that was killed
+        for path in Path(building.data_dir).parent.glob(unfinished):
+            shutil.rmtree(path)
         try:
             building.download_and_prepare()
         except RuntimeError as error:  # array_record's has the system's message but not its number
@@ -265,10 +237,8 @@ def store(
                     raise OSError(code, os.strerror(code), str(data_dir)) from error
             raise
     if building.duplicates:
-        named = "; ".join(
-            f"{duplicate.test} is {duplicate.train}"
-            for duplicate in building.duplicates[:_DUPLICATES_NAMED]
-        )
+        first = building.duplicates[:_DUPLICATES_NAMED]
+        named = "; ".join(f"{test} is {train}" for test, train in first)
         more = len(building.duplicates) - _DUPLICATES_NAMED
         terminal.warn(
             f"{len(building.duplicates):,} test images are byte for byte also training images: "
@@ -286,20 +256,3 @@ def _staging(data_dir: Path, name: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _remove_unfinished(folder: Path) -> None:
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if constants.INCOMPLETE_PREFIX in path.name:
-                epath.Path(path).rmtree()
-
-
-def _archives_in(builder: type[ImageBuilder], folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return [
-        folder / archive.file_name
-        for archive in builder.ARCHIVES
-        if (folder / archive.file_name).is_file()
-    ]

@@ -10,7 +10,6 @@ from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
 from fgr_jax.data.prepare.listing import (
     ImageFile,
-    LayoutNotFoundError,
     Listing,
     find,
     find_folder,
@@ -43,10 +42,9 @@ class Cars(ImageBuilder):
     @classmethod
     def read(cls, root: Path) -> Listing:
         """Reads the devkit with one folder for each split, or the single file with one folder."""
-        try:
-            train_file = find(root, "cars_train_annos.mat")
-        except LayoutNotFoundError:
-            return _read_single_file(find(root, "cars_annos.mat", "cars_train_annos.mat"), root)
+        train_file = find(root, "cars_train_annos.mat", "cars_annos.mat")
+        if train_file.name == "cars_annos.mat":
+            return _read_single_file(train_file, root)
         class_names = _class_names(_load(find(root, "cars_meta.mat"), "class_names"))
         splits = {}
         for split, file, folder in (

@@ -30,20 +30,13 @@ INSTALLED: tuple[type[tfds.core.GeneratorBasedBuilder], ...] = (Elpv, Synthetic)
 def prepare(
     data: Data, sources: Sequence[Path], data_dir: Path, terminal: Terminal, *, verify: bool
 ) -> str:
-    """Prepares the data set that `data` names.
-
-    Args:
-      data: names the data set, and the user's folder.
-      sources: archives or an extracted folder, where the data set comes in archives.
-      data_dir: where data sets are prepared.
-      terminal: shows progress and warnings.
-      verify: whether every image is decoded once.
+    """Prepares the data set that `data` names, as `preparation.prepare` does.
 
     Returns:
       The name under which tfds finds it.
 
     Raises:
-      UserError: the name is unknown, or something is wrong with what is to be prepared.
+      UserError: the name is unknown, or something is wrong with the source.
     """
     for builder in ARCHIVED:
         if builder.name == data.name:

@@ -11,7 +11,7 @@ licensed under CC BY-NC-SA 4.0: they are read where pip put them and never copie
 import collections
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -33,6 +33,27 @@ class Cell(NamedTuple):
     file_name: str  # "images/cell0001.png", relative to labels.csv
     level: int  # 0..3, thirds of the defect probability
     cell_type: str  # "mono" or "poly"
+
+
+# The class names and the label of a cell, by variant.
+_LABELINGS: dict[str, tuple[list[str], Callable[[Cell], int]]] = {
+    "eight": (
+        [f"{cell_type}, {level}" for cell_type in TYPES for level in LEVELS],
+        lambda cell: TYPES.index(cell.cell_type) * len(LEVELS) + cell.level,
+    ),
+    "levels": (list(LEVELS), lambda cell: cell.level),
+    "defective": (["functional", "defective"], lambda cell: int(cell.level > 0)),
+}
+
+
+def class_names(variant: str) -> list[str]:
+    """Returns the names of the classes in label order."""
+    return _LABELINGS[variant][0]
+
+
+def class_of(cell: Cell, variant: str) -> int:
+    """Returns the label of `cell`, an index into `class_names(variant)`."""
+    return _LABELINGS[variant][1](cell)
 
 
 class Elpv(tfds.core.GeneratorBasedBuilder):
@@ -89,30 +110,6 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
                     "file_name": cell.file_name,
                 },
             )
-
-
-def class_names(labeling: str) -> list[str]:
-    """Returns the names in label order for the variants "eight", "levels" and "defective"."""
-    match labeling:
-        case "eight":
-            return [f"{cell_type}, {level}" for cell_type in TYPES for level in LEVELS]
-        case "levels":
-            return list(LEVELS)
-        case "defective":
-            return ["functional", "defective"]
-    raise ValueError(f"labeling={labeling!r} is none of eight, levels, defective")
-
-
-def class_of(cell: Cell, labeling: str) -> int:
-    """Returns the label of `cell`, an index into `class_names(labeling)`."""
-    match labeling:
-        case "eight":
-            return TYPES.index(cell.cell_type) * len(LEVELS) + cell.level
-        case "levels":
-            return cell.level
-        case "defective":
-            return int(cell.level > 0)
-    raise ValueError(f"labeling={labeling!r} is none of eight, levels, defective")
 
 
 def installed_source() -> Path:

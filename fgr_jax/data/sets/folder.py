@@ -88,13 +88,8 @@ def _two_splits(train: Path, test: Path) -> Listing:
     for path in sorted(test.iterdir()):
         if _is_class(path) and path.name not in class_names:
             problems.add(f"{path} has no counterpart in {train}")
-    splits: dict[str, list[ImageFile]] = {"train": [], "test": []}
-    for split, folder in (("train", train), ("test", test)):
-        for label, name in enumerate(class_names):
-            files = list(_files(folder / name)) if (folder / name).is_dir() else []
-            if not files:
-                problems.add(f"{folder / name} holds no images")
-            splits[split] += [ImageFile(str(folder / file), label, file) for file in files]
+    folders = {"train": train, "test": test}
+    splits = {split: _labeled(path, class_names, problems) for split, path in folders.items()}
     problems.raise_if_any(str(train.parent), "every class needs images in both splits")
     return Listing(class_names, splits)
 
@@ -102,15 +97,21 @@ def _two_splits(train: Path, test: Path) -> Listing:
 def _one_level(root: Path, class_names: list[str]) -> Listing:
     problems = Problems()
     splits: dict[str, list[ImageFile]] = {"train": [], "test": []}
-    for label, name in enumerate(class_names):
-        files = list(_files(root / name))
-        if not files:
-            problems.add(f"{root / name} holds no images")
-        for file in files:
-            split = "test" if is_test(file.rpartition("/")[2]) else "train"
-            splits[split].append(ImageFile(str(root / file), label, file))
+    for file in _labeled(root, class_names, problems):
+        splits["test" if is_test(file.name.rpartition("/")[2]) else "train"].append(file)
     problems.raise_if_any(str(root), "put images into these folders or remove them")
     return Listing(class_names, splits)
+
+
+def _labeled(root: Path, class_names: list[str], problems: Problems) -> list[ImageFile]:
+    """Lists the images of all classes; a class that has none is added to `problems`."""
+    listed = []
+    for label, name in enumerate(class_names):
+        files = list(_files(root / name)) if (root / name).is_dir() else []
+        if not files:
+            problems.add(f"{root / name} holds no images")
+        listed += [ImageFile(str(root / file), label, file) for file in files]
+    return listed
 
 
 def is_test(file_name: str) -> bool:
