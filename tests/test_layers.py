@@ -27,7 +27,13 @@ LAYERS = [
 
 
 # The same within `data`.
-DATA_LAYERS = [["images", "augmentation", "identity"], ["batch", "prepare"], ["sets"], ["source"], ["pipeline"]]
+DATA_LAYERS = [
+    ["images", "augmentation", "identity"],
+    ["batch", "prepare"],
+    ["sets"],
+    ["source"],
+    ["pipeline"],
+]
 
 
 @pytest.mark.parametrize(("package", "layers"), [("", LAYERS), ("data", DATA_LAYERS)])

@@ -99,7 +99,8 @@ def _print_maps(evaluation: Evaluation, alpha: float, terminal: Terminal) -> Non
         return
     block = "without the block" if alpha == 1 else f"with the block, α = {alpha}"
     has_parts = bool(true_map.visible_parts or predicted_map.visible_parts)
-    header = ["map of", f"area of {MASS_SHARE:.0%}", "entropy", "of maximum", "without mass"]
+    # With parts, just within 80 columns.
+    header = ["map of", f"{MASS_SHARE:.0%} area", "entropy", "relative", "no mass"]
     header += ["parts in it"] if has_parts else []
     rows = [
         _map_row("the true class", true_map, has_parts),
@@ -107,7 +108,8 @@ def _print_maps(evaluation: Evaluation, alpha: float, terminal: Terminal) -> Non
     ]
     terminal.table(f"class activation maps, trained {block}", rows, header=tuple(header))
     terminal.line(
-        f"The area is the smallest that holds {MASS_SHARE:.0%} of the positive part of a map"
+        f"The area is the smallest that holds {MASS_SHARE:.0%} of the positive part of a map, and relative "
+        "entropy is 100% for a uniform map"
         + ("; the parts are the annotated ones that are visible." if has_parts else ".")
     )
 

@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import official_layouts
 import pytest
 from etils import epath
+from pooled_head import POOLED_HEAD
 from several_processes import free_port
 from tiny_run import QUIET, ROOT, tiny_config
 
@@ -32,6 +34,8 @@ from fgr_jax.evaluate.files import FILES
 from fgr_jax.evaluate.predictions import predict_split
 from fgr_jax.inference.saved_run import open_run, restore
 from fgr_jax.models.network import forward
+from fgr_jax.predict import __main__ as predict
+from fgr_jax.report import __main__ as report
 from fgr_jax.runs.folder import RunFolder
 from fgr_jax.train.loop import train
 
@@ -441,3 +445,35 @@ def test_a_run_in_a_bucket(
     for name in ("per_class.csv", "confusions.csv"):
         assert (results / name).read_bytes() == (here / name).read_bytes()
     assert (there / "metrics.jsonl").read_text() == "newer"
+
+
+def test_a_network_without_maps(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Evaluated and reported without measures of maps; heat maps of it are refused."""
+    config = tiny_config(data_dir)
+    config.duration, config.network.head = "1 epoch", POOLED_HEAD
+    train(config, RunFolder.open(tmp_path / "run"), QUIET)
+    assert run(tmp_path / "run", "--crops=five") == 0
+    assert "The network has no class activation maps" in capsys.readouterr().out
+    folder = tmp_path / "run" / "evaluation" / "step-7-five"
+    results = json.loads((folder / "results.json").read_text())
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert results["center_crop"]["top1"] == last["top1"]
+    assert "maps" not in results
+    rows = rows_of(folder / "predictions.csv")
+    assert len(rows) == 27
+    assert not [name for name in rows[0] if "map" in name]
+
+    assert report.main(["report", f"--workdir={tmp_path}/run"]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "no class activation maps: the page has no heat maps" in page
+    assert ">image<" in page
+    assert "map of" not in page
+
+    image = tmp_path / "image.png"
+    assert cv2.imwrite(str(image), np.full((40, 40, 3), 99, np.uint8))
+    with pytest.raises(UserError, match=r"--heatmaps=heat: the network of \S+ has no class activ"):
+        predict.main(["predict", f"--workdir={tmp_path}/run", str(image), "--heatmaps=heat"])
+    assert predict.main(["predict", f"--workdir={tmp_path}/run", str(image)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{image}: ")
