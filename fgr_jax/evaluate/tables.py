@@ -108,7 +108,7 @@ def _print_maps(evaluation: Evaluation, alpha: float, terminal: Terminal) -> Non
     ]
     terminal.table(f"class activation maps, trained {block}", rows, header=tuple(header))
     terminal.line(
-        f"The area is the smallest that holds {MASS_SHARE:.0%} of the positive part of a map, and relative "
+        f"The area is the smallest that holds {MASS_SHARE:.0%} of the positive part of a map; relative "
         "entropy is 100% for a uniform map"
         + ("; the parts are the annotated ones that are visible." if has_parts else ".")
     )

@@ -10,8 +10,9 @@ import pytest
 
 from fgr_jax.config import Config, Network
 from fgr_jax.distributed import batch_sharding, data_mesh, replicated
-from fgr_jax.inference.forward import HostBatch, compiled, maps_of, padded, stream
+from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of, padded, stream
 from fgr_jax.inference.saved_run import TrainedNetwork
+from fgr_jax.losses.objective import Outputs
 from fgr_jax.models.network import build_network, forward
 
 
@@ -41,16 +42,13 @@ def test_all_rows_come_back_whatever_the_devices(variables: Any, devices: int) -
     expected = forward(network(), variables, jnp.asarray(images))
     assert expected.maps is not None
     model, mesh = trained(variables, devices)
-    run = compiled(
-        model,
-        mesh,
-        lambda outputs, batch: (
-            outputs.scores,
-            maps_of(outputs.maps, batch["classes"]),
-            outputs.features,
-            None,
-        ),
-    )
+
+    def select(outputs: Outputs, batch: DeviceBatch) -> Any:
+        assert outputs.maps is not None
+        maps = maps_of(outputs.maps, batch["classes"])
+        return outputs.scores, maps, outputs.features, None
+
+    run = compiled(model, mesh, select)
     batch = {"image": images, "classes": classes}
     ((note, (scores, maps, features, nothing)),) = stream(run, [("a note", batch)], mesh)
     assert note == "a note"
@@ -68,7 +66,7 @@ def test_all_rows_come_back_whatever_the_devices(variables: Any, devices: int) -
 def test_crops_are_rows_of_their_own(variables: Any) -> None:
     images = images_of(2, 3)
     model, mesh = trained(variables, 2)
-    run = compiled(model, mesh, lambda outputs, batch: outputs.scores.reshape(-1, 3, 5))
+    run = compiled(model, mesh, lambda outputs, _: outputs.scores.reshape(-1, 3, 5))
     ((_, scores),) = stream(run, [(None, {"image": images})], mesh)
     expected = forward(network(), variables, jnp.asarray(images.reshape(6, 32, 32, 3))).scores
     np.testing.assert_allclose(scores.reshape(6, 5), expected, rtol=1e-4, atol=1e-5)
