@@ -39,7 +39,7 @@ from fgr_jax.train.loop import train
 
 # What a browser would run, a formula, a leading underscore, a script without Latin letters.
 CLASSES = ["<img src=x onerror=alert(1)>", "<script>alert(2)<", "$x_{$ & _y", "_日本楓"]
-STEPS = 12  # 32 pictures in batches of 8, three epochs
+STEPS = 12  # 32 images in batches of 8, three epochs
 
 
 def write_images(folder: Path, classes: Sequence[str], *, train: int, test: int) -> Path:
@@ -275,7 +275,7 @@ def test_main_ends_with_it(data_dir: Path, tmp_path: Path) -> None:
             command(config, workdir), cwd=ROOT, capture_output=True, text=True, timeout=300
         )
 
-    # Nowhere to write: the run is saved all the same, and told so.
+    # Nowhere to write: the run is saved all the same, and the error says so.
     (workdir / "report.html").mkdir(parents=True)
     done = run()
     assert done.returncode == 1
@@ -447,7 +447,7 @@ def test_a_group_grows_by_the_pairs_with_most_errors() -> None:
 def test_two_hundred_classes_fit_into_eight_megabytes(tmp_path: Path) -> None:
     """Noise in every image: the largest that a page's images can be."""
     classes = [f"class {place:03}" for place in range(200)]
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in classes:
