@@ -64,12 +64,12 @@ def test_all_rows_come_back_whatever_the_devices(variables: Any, devices: int) -
 
 
 def test_crops_are_rows_of_their_own(variables: Any) -> None:
-    images = images_of(2, 3)
+    images = images_of(4, 3)
     model, mesh = trained(variables, 2)
     run = compiled(model, mesh, lambda outputs, _: outputs.scores.reshape(-1, 3, 5))
     ((_, scores),) = stream(run, [(None, {"image": images})], mesh)
-    expected = forward(network(), variables, jnp.asarray(images.reshape(6, 32, 32, 3))).scores
-    np.testing.assert_allclose(scores.reshape(6, 5), expected, rtol=1e-4, atol=1e-5)
+    expected = forward(network(), variables, jnp.asarray(images.reshape(12, 32, 32, 3))).scores
+    np.testing.assert_allclose(scores.reshape(12, 5), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_host_stays_one_batch_ahead() -> None:
