@@ -6,6 +6,9 @@ cd "$(dirname "$0")/.."
 
 source launch/virtual_environment.sh
 install -r requirements.txt --editable '.[test]'
+# The tests let SkyPilot read launch/sky_*.yaml. It needs an older click than requirements.txt has.
+[ -x .venv-skypilot/bin/python ] || "$python" -m venv .venv-skypilot
+.venv-skypilot/bin/python -m pip install --quiet --disable-pip-version-check skypilot==0.14.1
 # The report is looked at in a browser.
 if ! command -v "${CHROMIUM:-chromium}" chromium-browser google-chrome >/dev/null; then
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
