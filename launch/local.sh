@@ -12,9 +12,8 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-python=$root/.venv/bin/python
-[ -x "$python" ] || python=python3
-python=${PYTHON:-$python}
+PATH=$root/.venv/bin:$PATH
+python=${PYTHON:-python3}
 processes=2 devices=1 arguments=()
 for argument in "$@"; do
   case $argument in
@@ -40,7 +39,7 @@ set +m
 trap 'signal_all INT' INT
 trap 'signal_all TERM' TERM
 
-outcome=0 deadline=""
+saved=0 failed="" deadline=""
 while [ ${#pids[@]} -gt 0 ]; do
   for index in "${!pids[@]}"; do
     kill -0 "${pids[index]}" 2>/dev/null && continue
@@ -49,17 +48,14 @@ while [ ${#pids[@]} -gt 0 ]; do
     unset "pids[index]"
     case $status in
       0) continue ;;
-      130 | 143) # 130: a single process, after Ctrl-C
-        [ "$outcome" != 0 ] || outcome=143
-        continue
-        ;;
+      130 | 143) saved=143 && continue ;; # 130: a single process, after Ctrl-C
     esac
     echo "error: process $index ended with status $status" >&2
-    [ -z "$deadline" ] || continue
-    outcome=$status deadline=$((SECONDS + 10)) # the time that the others have to end
+    [ -z "$failed" ] || continue
+    failed=$status deadline=$((SECONDS + 10)) # the time that the others have to end
     signal_all TERM
   done
-  if [ -n "$deadline" ] && [ "$SECONDS" -ge "$deadline" ]; then break; fi
+  if [ -n "$failed" ] && [ "$SECONDS" -ge "$deadline" ]; then break; fi
   sleep 0.2 || true
 done
-exit "$outcome"
+exit "${failed:-$saved}"

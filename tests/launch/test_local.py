@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,19 @@ def test_two_processes_of_one_device_without_options(tmp_path: Path) -> None:
     assert environment["JAX_NUM_CPU_DEVICES"] == "1"
 
 
+def test_the_virtual_environment_of_the_project_is_used(tmp_path: Path) -> None:
+    Local(tmp_path, 0, 0)
+    project = tmp_path / "a project"
+    for folder in ("launch", ".venv/bin"):
+        (project / folder).mkdir(parents=True)
+    shutil.copy(ROOT / "launch" / "local.sh", project / "launch")
+    (project / ".venv" / "bin" / "python3").symlink_to(tmp_path / "python")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHON"}
+    script = project / "launch" / "local.sh"
+    subprocess.run(["bash", script], env=environment, check=True, timeout=30)
+    assert (tmp_path / "called.1").exists()
+
+
 def test_a_process_that_fails_is_named_and_the_others_are_ended(tmp_path: Path) -> None:
     local = Local(tmp_path, "ignores", "saves", 3)
     started = local.start()
@@ -135,8 +149,7 @@ def test_a_process_that_fails_is_named_and_the_others_are_ended(tmp_path: Path) 
     assert started.returncode == 3
     assert errors.splitlines() == ["error: process 2 ended with status 3"]
     assert printed == "process 1 saved\n"  # SIGTERM comes before SIGKILL
-    assert _is_gone(local.pid(0))
-    assert _is_gone(local.pid(1))
+    _wait_until(lambda: _is_gone(local.pid(0)) and _is_gone(local.pid(1)))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -49,3 +49,16 @@ def test_slurm_reads_its_options() -> None:
     ]
     assert {"--requeue", "--signal=TERM@120", "--open-mode=append"} <= set(options)
     assert not any(option.startswith("--gpus-per-task") for option in options)
+
+
+def test_the_documentation_names_files_and_versions_that_are_there() -> None:
+    text = (ROOT / "docs" / "launching.md").read_text()
+    names = re.findall(r"(?:tests/)?launch/[\w.]+\b(?![\w*])", text)
+    assert names
+    assert [name for name in names if not (ROOT / name).exists()] == []
+    tested = re.findall(r" (skypilot)==([\d.]+)\n", (LAUNCH / "test.sh").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    tested += [tuple(pin.split("==")) for pin in project["optional-dependencies"]["test"]]
+    named = re.findall(r"(\w+)(?:\[\w+\])?==([\d.]+\d)", text)
+    assert {package for package, _ in named} == {"skypilot", "gcsfs"}
+    assert set(named) <= set(tested)

@@ -14,9 +14,10 @@ from tiny_run import ROOT
 
 ARGUMENTS = ["--config=c.py", "--workdir=runs/a b", """--config.data.name=it's "odd" $HOME ` * é"""]
 _STAND_IN = """#!{python} -SE
-import json, pathlib, signal, sys, time
+import json, os, pathlib, signal, sys, time
 folder, name = pathlib.Path({folder!r}), pathlib.Path(sys.argv[0]).name
 (folder / f"{{name}}.called").write_text(json.dumps(sys.argv[1:]))
+(folder / f"{{name}}.path").write_text(os.environ["PATH"])
 status = json.loads((folder / "plan.json").read_text())[name]
 if isinstance(status, int):
     sys.exit(status)
@@ -83,6 +84,16 @@ def test_arguments_are_passed_on(tmp_path: Path) -> None:
         *("/some/python", "-m", "fgr_jax.main", "--distributed", *ARGUMENTS),
     ]
     assert slurm.called("scontrol") is None
+
+
+def test_the_virtual_environment_of_the_project_is_used(tmp_path: Path) -> None:
+    slurm = Slurm(tmp_path, srun=0)
+    assert slurm.start(PYTHON="").wait(timeout=30) == 0
+    called = slurm.called("srun")
+    assert called is not None
+    assert called[called.index("-m") - 1] == "python3"
+    first = (tmp_path / "srun.path").read_text().partition(":")[0]
+    assert first == f"{slurm.project}/.venv/bin"
 
 
 @pytest.mark.parametrize(("status", "is_requeued"), [(143, True), (1, False), (137, False)])
