@@ -154,8 +154,8 @@ def test_every_node_runs_a_process_of_the_job(tasks: dict[Path, dict], tmp_path:
 def test_nodes_train_save_and_resume(data_dir: Path, tmp_path: Path, count: int) -> None:
     """The nodes of launch/sky_gpu.yaml, all on this machine."""
     config = tiny_config(data_dir)
-    config.duration = "40 epochs"
-    config.evaluate_every = "20 epochs"
+    config.duration = "20 epochs"
+    config.evaluate_every = "10 epochs"
     workdir = tmp_path / "run"
     script = _tasks(tmp_path, command(config, workdir)[3:])[GPU]["script"]
     nodes = []
