@@ -38,6 +38,8 @@ if what == "saves":
         sys.exit(143)
     signal.signal(signal.SIGTERM, save)
     signal.signal(signal.SIGINT, save)
+elif isinstance(what, list):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(what[0]))
 elif what == "ignores":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 (folder / f"pid.{{index}}").write_text(str(os.getpid()))
@@ -150,6 +152,16 @@ def test_a_process_that_fails_is_named_and_the_others_are_ended(tmp_path: Path) 
     assert errors.splitlines() == ["error: process 2 ended with status 3"]
     assert printed == "process 1 saved\n"  # SIGTERM comes before SIGKILL
     _wait_until(lambda: _is_gone(local.pid(0)) and _is_gone(local.pid(1)))
+
+
+def test_the_status_is_that_of_the_process_that_failed_first(tmp_path: Path) -> None:
+    started = Local(tmp_path, [5], 3).start()
+    _, errors = started.communicate(timeout=30)
+    assert started.returncode == 3
+    assert errors.splitlines() == [
+        "error: process 1 ended with status 3",
+        "error: process 0 ended with status 5",
+    ]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
