@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parent.parent / "fgr_jax"
 
 # From the bottom up. A package or module imports only itself and what is in the lines above its own.
@@ -23,34 +25,37 @@ LAYERS = [
 ]
 
 
-def test_imports_run_one_way() -> None:
-    level = {name: number for number, names in enumerate(LAYERS) for name in names}
-    found = {
-        path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")
-    }
+# The same within `data`.
+DATA_LAYERS = [["images", "augmentation"], ["batch", "prepare"], ["sets"], ["source"], ["pipeline"]]
+
+
+@pytest.mark.parametrize(("package", "layers"), [("", LAYERS), ("data", DATA_LAYERS)])
+def test_imports_run_one_way(package: str, layers: list[list[str]]) -> None:
+    level = {name: number for number, names in enumerate(layers) for name in names}
+    root = PACKAGE / package
+    depth = len(root.relative_to(PACKAGE.parent).parts)
+    found = {path.relative_to(root).parts[0].removesuffix(".py") for path in root.rglob("*.py")}
     assert found - {"__init__"} == set(level)
-    for path in PACKAGE.rglob("*.py"):
-        layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for path in root.rglob("*.py"):
+        layer = path.relative_to(root).parts[0].removesuffix(".py")
         if layer == "__init__":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
-            for name in _imported(node):
-                other = name.split(".")[1]
+            for name in _imported(node, root.relative_to(PACKAGE.parent).as_posix()):
+                other = name.split(".")[depth]
                 below = level[other] < level[layer]
                 assert below or (other == layer), f"{path} imports {name}"
 
 
-def _imported(node: ast.AST) -> list[str]:
-    """Full names of our own modules that an import statement names."""
+def _imported(node: ast.AST, root: str) -> list[str]:
+    """Full names of what an import statement takes from the package in the folder `root`."""
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom) and node.module == "fgr_jax":
-        names = [f"fgr_jax.{alias.name}" for alias in node.names]
     elif isinstance(node, ast.ImportFrom):
-        names = [node.module or ""]
+        names = [f"{node.module}.{alias.name}" for alias in node.names]
     else:
         names = []
-    return [name for name in names if name.startswith("fgr_jax.")]
+    return [name for name in names if name.startswith(root.replace("/", ".") + ".")]
 
 
 def test_the_block_and_the_loss_need_only_jax() -> None:

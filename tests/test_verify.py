@@ -17,7 +17,8 @@ from tiny_run import QUIET, ROOT, config_flags, tiny_config
 from fgr_jax import diversification, random_streams
 from fgr_jax.config import Config
 from fgr_jax.data import pipeline
-from fgr_jax.data.symmetries import MIRROR
+from fgr_jax.data.augmentation import MIRROR
+from fgr_jax.data.batch import TrainingBatch
 from fgr_jax.errors import UserError
 from fgr_jax.runs.comparison import compare
 from fgr_jax.runs.folder import RunFolder
@@ -48,9 +49,7 @@ def sound(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-def spoil_a_batch(
-    monkeypatch: pytest.MonkeyPatch, spoil: Callable[[pipeline.TrainingBatch], None]
-) -> None:
+def spoil_a_batch(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[TrainingBatch], None]) -> None:
     batches = pipeline.training_batches
 
     def faulty(*arguments: Any, **options: Any) -> Any:
@@ -63,21 +62,21 @@ def spoil_a_batch(
 
 
 def flip_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(batch: pipeline.TrainingBatch) -> None:
+    def spoil(batch: TrainingBatch) -> None:
         batch["image"][3, 7, 9, 1] ^= 1
 
     spoil_a_batch(monkeypatch, spoil)
 
 
 def mirror_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(batch: pipeline.TrainingBatch) -> None:
+    def spoil(batch: TrainingBatch) -> None:
         batch["symmetry"][5] ^= MIRROR
 
     spoil_a_batch(monkeypatch, spoil)
 
 
 def change_a_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(batch: pipeline.TrainingBatch) -> None:
+    def spoil(batch: TrainingBatch) -> None:
         batch["label"][2] = (batch["label"][2] + 1) % 4
 
     spoil_a_batch(monkeypatch, spoil)

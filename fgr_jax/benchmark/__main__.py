@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     if own.part in ("input", "all"):
         from fgr_jax.benchmark.input_speed import print_input_speed
 
-        print_input_speed(config, pictures=own.pictures or 4096, rounds=own.rounds)
+        print_input_speed(config, count=own.pictures or 4096, rounds=own.rounds)
     if own.part in ("predict", "all"):
         from fgr_jax.benchmark.predict_speed import print_predict_speed
 

@@ -1,4 +1,4 @@
-"""The input pipeline's pictures a second, beside those of a bare OpenCV loop."""
+"""The speed of the input pipeline, beside that of a bare OpenCV loop."""
 
 import tempfile
 from itertools import cycle, islice
@@ -14,28 +14,28 @@ from fgr_jax.data.source import open_splits
 from fgr_jax.terminal import Terminal
 
 
-def print_input_speed(config: Config, *, pictures: int, rounds: int) -> None:
-    """Times both on generated photographs, `pictures` in a round, which it prepares first."""
+def print_input_speed(config: Config, *, count: int, rounds: int) -> None:
+    """Times both on generated photographs, at least `count` images a round, which it prepares first."""
     with tempfile.TemporaryDirectory() as folder:
         config.data.name, config.data.data_dir = "synthetic/photographs", folder
         config.data.train_split, config.data.test_split = "train", "test"
         source, _ = open_splits(config.data, Terminal())
         share = Share(config.batch_size)
-        steps = range(max(1, pictures // config.batch_size))
-        pictures = len(steps) * config.batch_size
-        encoded = [source[index].encoded_image for index in range(min(pictures, len(source)))]
+        steps = range(max(1, count // config.batch_size))
+        count = len(steps) * config.batch_size
+        encoded = [source[index].encoded_image for index in range(min(count, len(source)))]
         kilobytes = sum(map(len, encoded)) / len(encoded) / 1e3
 
         def bare() -> None:
             cv2.setNumThreads(1)
             margin = (config.data.resize - config.data.crop) // 2
-            for data in islice(cycle(encoded), pictures):
+            for data in islice(cycle(encoded), count):
                 image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
                 image = images.resize(np.asarray(image, np.uint8), config.data.resize)
                 images.crop(image, margin, margin, config.data.crop)
 
         def pipeline() -> None:
-            # From its start to its end: nothing is decoded ahead in the other variant's time.
+            # From its start to its end, so that nothing is decoded ahead in the other variant's time.
             for _ in training_batches(
                 source, config.data, config.runtime, share, seed=config.seed, steps=steps
             ):
@@ -47,4 +47,4 @@ def print_input_speed(config: Config, *, pictures: int, rounds: int) -> None:
         f"{config.data.crop}; {config.runtime.decode_threads} threads, "
         f"{config.runtime.decode_workers} worker processes; median of {rounds} interleaved rounds"
     )
-    print_speeds(times, "pipeline / bare loop on one core", pictures=pictures, decimals=0)
+    print_speeds(times, "pipeline / bare loop on one core", pictures=count, decimals=0)

@@ -10,12 +10,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fgr_jax.benchmark.interleaving import interleaved, median_and_quartiles
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import NEVER, Config, Loss
-from fgr_jax.data import symmetries
+from fgr_jax.data.batch import noise_batch
 from fgr_jax.distributed import batch_sharding, data_mesh
 from fgr_jax.models.network import build_network, network_name, parameter_count
 from fgr_jax.train.objective import build_objective
@@ -48,14 +47,7 @@ def steps_of(config: Config, classes: int, *, gce: bool = True, block: bool = Tr
 
 def synthetic_batch(config: Config, classes: int) -> DeviceBatch:
     """Noise in the config's batch size and resolution, on the devices."""
-    size = config.data.crop
-    rng = np.random.default_rng(0)
-    batch = {
-        "image": rng.integers(0, 256, (config.batch_size, size, size, 3), np.uint8),
-        "label": rng.integers(0, classes, config.batch_size, np.int32),
-        "mask": np.ones(config.batch_size, np.bool_),
-        "symmetry": rng.integers(symmetries.COUNT, size=config.batch_size, dtype=np.int32),
-    }
+    batch = noise_batch(config.data, config.batch_size, classes)
     return jax.device_put(batch, batch_sharding(data_mesh()))
 
 

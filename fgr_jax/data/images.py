@@ -1,10 +1,13 @@
-"""Pictures as NumPy arrays: decoding, resizing, cropping. Color is RGB, `[H, W, 3]`."""
+"""Images as NumPy arrays: decoding, resizing, cropping. Color is RGB, `[H, W, 3]`."""
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+
+from fgr_jax.config import Data
 
 Image = npt.NDArray[np.uint8]
 
@@ -21,41 +24,44 @@ _STARTS = (_JPEG_START, _PNG_START, *_GIF_STARTS, _BMP_START, *_TIFF_STARTS)
 
 
 class ImageError(Exception):
-    """The bytes are no complete picture; the message says why, in a few words."""
+    """The bytes are not a complete image; the message says why, in a few words."""
 
 
 def check(data: bytes) -> None:
-    """Looks at both ends of a picture, and decodes nothing.
+    """Checks both ends of an encoded image without decoding it.
 
     Raises:
-      ImageError: the bytes do not begin like a JPEG, PNG, WebP, BMP, GIF or TIFF, or are cut off.
+      ImageError: the bytes do not begin like a JPEG, PNG, WebP, BMP, GIF or TIFF, or are truncated.
     """
     if not data:
         raise ImageError("is empty")
     if not data.startswith(_STARTS) and not _is_webp(data):
-        raise ImageError("is not a picture (JPEG, PNG, WebP, BMP, GIF or TIFF)")
-    if _is_cut_off(data):
+        raise ImageError("is not an image (JPEG, PNG, WebP, BMP, GIF or TIFF)")
+    if _is_truncated(data):
         raise ImageError("is truncated")
 
 
 def decode(data: bytes, *, cut_bottom: int = 0) -> Image:
-    """Decodes a picture to uint8 RGB `[H, W, 3]`, upright by its EXIF orientation.
+    """Decodes an image to uint8 RGB `[H, W, 3]`, upright by its EXIF orientation.
 
-    `cut_bottom` rows at its lower end are left out.
+    Grayscale becomes RGB, 16 bits become 8, transparency is dropped, and only the first frame of a GIF
+    is decoded.
 
-    Gray becomes RGB, 16 bits become 8, transparency is dropped, and of a GIF the first frame is taken.
+    Args:
+      data: the encoded image.
+      cut_bottom: how many rows at the bottom are left out.
 
     Raises:
-      ImageError: the bytes are no picture, or the picture is cut off (OpenCV on its own fills a
-        truncated picture up with gray and says nothing), or no row is left.
+      ImageError: the bytes are not an image, or are truncated (OpenCV itself fills the rest with gray
+        and reports nothing), or no row is left.
     """
     check(data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:  # more pixels than OpenCV takes
+    except cv2.error as error:  # more pixels than OpenCV accepts
         raise ImageError(f"cannot be decoded ({error.err})") from error
     if image is None:
-        raise ImageError("is not a picture that can be decoded")
+        raise ImageError("is not an image that can be decoded")
     if cut_bottom >= len(image):
         raise ImageError(f"is {len(image)} pixels high, of which {cut_bottom} are to be cut off")
     return image[: len(image) - cut_bottom]  # type: ignore[return-value]  # uint8, as asked for
@@ -65,10 +71,10 @@ def _is_webp(data: bytes) -> bool:
     return data.startswith(b"RIFF") and data[8:12] == b"WEBP"
 
 
-def _is_cut_off(data: bytes) -> bool:
-    """Whether a picture ends before its format's end marker, or before the length it states."""
+def _is_truncated(data: bytes) -> bool:
+    """Whether an image ends before its format's end marker, or before the length it states."""
     if data.startswith(_JPEG_START):
-        return not data.endswith(_JPEG_END) and _is_cut_off_jpeg(data)
+        return not data.endswith(_JPEG_END) and _is_truncated_jpeg(data)
     if data.startswith(_PNG_START):
         return _PNG_END not in data[-1024:]
     if _is_webp(data):
@@ -80,9 +86,9 @@ def _is_cut_off(data: bytes) -> bool:
     return False
 
 
-def _is_cut_off_jpeg(data: bytes) -> bool:
-    """Whether no end marker follows the header."""
-    # Skip the header's segments: a thumbnail among them has an end marker of its own.
+def _is_truncated_jpeg(data: bytes) -> bool:
+    """Whether no end marker follows the header of a JPEG."""
+    # The header's segments are skipped: a thumbnail among them has an end marker of its own.
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
         marker = data[position + 1]
@@ -96,10 +102,10 @@ def _is_cut_off_jpeg(data: bytes) -> bool:
 
 
 def resize(image: Image, size: int) -> Image:
-    """Resizes the whole picture to `[size, size, 3]`, whatever its aspect ratio.
+    """Resizes the whole image to `[size, size, 3]`, whatever its aspect ratio.
 
     A side that shrinks is averaged over the area of each new pixel, so it does not alias; a side that
-    grows is interpolated linearly. Of OpenCV's choices this is the nearest to torchvision's
+    grows is interpolated linearly. Of OpenCV's choices this is the closest to torchvision's
     antialiased bilinear one.
     """
     height, width = image.shape[:2]
@@ -112,23 +118,23 @@ def resize(image: Image, size: int) -> Image:
 
 
 def crop(image: Image, top: int, left: int, size: int) -> Image:
-    """The square `[size, size, 3]` whose upper left corner is at (top, left), as a view."""
+    """Returns a view of the square `[size, size, 3]` whose upper left corner is at (top, left)."""
     return image[top : top + size, left : left + size]
 
 
 def resize_and_crop(image: Image, size: int, top: int, left: int, crop_size: int) -> Image:
-    """`crop(resize(image, size), top, left, crop_size)`, to the bit, in less time.
+    """Returns `crop(resize(image, size), top, left, crop_size)`, to the bit, in less time.
 
     Where both sides grow, what lies below the crop and to its right is not computed.
     """
     height, width = image.shape[:2]
     if height > size or width > size or height == width == size:
         return crop(resize(image, size), top, left, crop_size)
-    # One row and one column more than the crop's last ones lie between.
+    # Interpolation needs one row and one column beyond the crop's last ones.
     rows = min(height, math.ceil((top + crop_size) * height / size) + 1)
     columns = min(width, math.ceil((left + crop_size) * width / size) + 1)
     if (round(rows * size / height), round(columns * size / width)) == (rows, columns):
-        # OpenCV gives back unchanged what keeps its number of pixels, whatever the factors.
+        # OpenCV returns unchanged what keeps its number of pixels, whatever the factors.
         return crop(resize(image, size), top, left, crop_size)
     resized = cv2.resize(
         image[:rows, :columns],
@@ -140,29 +146,47 @@ def resize_and_crop(image: Image, size: int, top: int, left: int, crop_size: int
     return crop(resized, top, left, crop_size)  # type: ignore[arg-type]  # uint8 as `image`
 
 
+def crops_at(image: Image, data: Data, offsets: Sequence[tuple[int, int]]) -> Image:
+    """Returns the crops `[V, crop, crop, 3]` of the resized image at V offsets (top, left)."""
+    if len(offsets) == 1:
+        return resize_and_crop(image, data.resize, *offsets[0], data.crop)[None]
+    resized = resize(image, data.resize)
+    return np.stack([crop(resized, top, left, data.crop) for top, left in offsets])
+
+
 def center_offset(size: int, crop_size: int) -> int:
-    """Where a center crop begins, with torchvision's rounding where the margin is odd."""
+    """Returns where a center crop begins, rounded as torchvision rounds where the margin is odd."""
     return round((size - crop_size) / 2)
 
 
 def center_crop(image: Image, size: int, crop_size: int) -> Image:
-    """The center of the whole picture, resized: what a network is shown of it in a test."""
+    """Returns the center crop of the resized image, the network's input at test time."""
     offset = center_offset(size, crop_size)
     return resize_and_crop(image, size, offset, offset, crop_size)
 
 
-def five_crop_offsets(height: int, width: int, size: int) -> tuple[tuple[int, int], ...]:
-    """(top, left) of torchvision's `FiveCrop`, in its order.
+def test_crop_offsets(data: Data, crops: int) -> tuple[tuple[int, int], ...]:
+    """Returns (top, left) of each crop of a test image in the resized square, the center last.
 
-    Upper left, upper right, lower left, lower right, and last the center.
+    With `crops=5` they are those of torchvision's `FiveCrop`, in its order: upper left, upper right,
+    lower left, lower right, center; with `crops=1`, the center alone.
     """
-    bottom, right = height - size, width - size
-    center = (center_offset(height, size), center_offset(width, size))
-    return (0, 0), (0, right), (bottom, 0), (bottom, right), center
+    end = data.resize - data.crop
+    center = center_offset(data.resize, data.crop)
+    corners = (0, 0), (0, end), (end, 0), (end, end)
+    return (*(corners if crops == 5 else ()), (center, center))
 
 
-def five_crops(image: Image, size: int) -> Image:
-    """The four corners and, last, the center of `image` `[H, W, 3]`: `[5, size, size, 3]`."""
-    height, width = image.shape[:2]
-    offsets = five_crop_offsets(height, width, size)
-    return np.stack([crop(image, top, left, size) for top, left in offsets])
+def test_crops(encoded: bytes, data: Data, crops: int) -> Image:
+    """Decodes a test image and returns its crops `[V, crop, crop, 3]`, the center last.
+
+    Args:
+      encoded: the image file's content.
+      data: how many rows are cut off the bottom, and the sizes.
+      crops: 1 or 5, as of `test_crop_offsets`.
+
+    Raises:
+      ImageError: as of `decode`.
+    """
+    image = decode(encoded, cut_bottom=data.cut_bottom)
+    return crops_at(image, data, test_crop_offsets(data, crops))

@@ -1,7 +1,6 @@
 """Prepared tfds data sets, opened by name."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any, SupportsIndex
 
 import tensorflow_datasets as tfds
@@ -10,36 +9,28 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from fgr_jax.config import Data
 from fgr_jax.data.prepare.bucket_copy import copy_from_bucket
-from fgr_jax.data.prepare.preparation import default_data_dir, prepare_folder, quiet_tfds
-from fgr_jax.data.sets.elpv import Elpv
-from fgr_jax.data.sets.folder import Folder
-from fgr_jax.data.sets.synthetic import Synthetic
+from fgr_jax.data.prepare.preparation import data_dir_of, default_data_dir
+from fgr_jax.data.sets import catalog
 from fgr_jax.errors import UserError
 from fgr_jax.files import buckets
 from fgr_jax.terminal import Terminal
 
-# What needs no download: an installed package carries it, or it is generated.
-_PREPARED_ON_DEMAND: dict[str, type[tfds.core.GeneratorBasedBuilder]] = {
-    "elpv": Elpv,
-    "synthetic": Synthetic,
-}
-
-_PARTS = "part_locations"  # the feature, as `datasets.cub` stores it
+_PARTS = "part_locations"  # the feature, as `sets.cub` stores it
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Example:
-    """One record as it was stored."""
+    """A record as it was stored."""
 
     encoded_image: bytes
     label: int
-    name: str  # the file's own name where the data set keeps one, otherwise split and index
+    name: str  # the file's own name where the data set keeps one, otherwise the index
     # Of each annotated part in turn: x, y, in pixels, and whether it is visible. Empty: no annotations.
     part_locations: tuple[float, ...] = ()
 
 
 class ExampleSource:
-    """Random access to the examples of one split; what Grain reads from."""
+    """Random access to the examples of a split, for Grain to read from."""
 
     def __init__(self, builder: Any, split: str):
         try:
@@ -67,7 +58,8 @@ class ExampleSource:
         return len(self._records)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        # Only what is needed: tfds would turn every feature into an array, for more time than reading.
+        # Only the features that are needed: tfds would turn every one into an array, which takes
+        # longer than reading.
         record = tf_example_pb2.Example.FromString(self._records[index]).features.feature
         label = record["label"].int64_list.value[0]
         if not 0 <= label < len(self.class_names):
@@ -85,22 +77,17 @@ class ExampleSource:
 
 
 def _part_count(features: Any) -> int:
-    """How many parts are annotated in every picture; 0 where none are, as in most data sets."""
+    """Returns how many parts are annotated in every image; 0 where none are, as in most data sets."""
     shape: tuple[int, ...] = features[_PARTS].shape if _PARTS in features else ()
     return int(shape[0]) if len(shape) == 2 and shape[1] == 3 else 0
 
 
 def _file_name(record: Any) -> str:
-    """What the data set calls the picture; empty where it keeps no name."""
+    """Returns the image's file name; empty where the data set keeps none."""
     for feature in ("file_name", "image/filename"):
         if feature in record:
             return record[feature].bytes_list.value[0].decode()
     return ""
-
-
-def needs_no_download(name: str) -> bool:
-    """Whether the data set `name` is prepared by whoever opens it first."""
-    return name.partition("/")[0] in _PREPARED_ON_DEMAND
 
 
 class NotPreparedError(UserError):
@@ -108,7 +95,7 @@ class NotPreparedError(UserError):
 
 
 def open_splits(data: Data, terminal: Terminal) -> tuple[ExampleSource, ExampleSource]:
-    """Opens (train, test). What needs no download is prepared on the way.
+    """Opens (train, test), and prepares first what `catalog.prepare_on_demand` prepares.
 
     Raises:
       NotPreparedError: the data set is not prepared.
@@ -130,37 +117,22 @@ def open_splits(data: Data, terminal: Terminal) -> tuple[ExampleSource, ExampleS
     test = ExampleSource(builder, data.test_split)
     for source, field in ((train, "train_split"), (test, "test_split")):
         if len(source) == 0:
-            raise UserError(f"--config.data.{field}={source.split!r} holds no example")
+            raise UserError(f"--config.data.{field}={source.split!r} holds no examples")
     return train, test
 
 
 def _open(data: Data, terminal: Terminal) -> Any:
-    name = data.name
     if buckets.is_in_bucket(data.data_dir):
         copies = default_data_dir() / "from_buckets"
-        data_dir = copy_from_bucket(data.data_dir, name, copies, terminal)
+        data_dir = copy_from_bucket(data.data_dir, data.name, copies, terminal)
     else:
-        data_dir = Path(data.data_dir).expanduser() if data.data_dir else default_data_dir()
-    if name == Folder.name:
-        name = prepare_folder(data.folder, data_dir, terminal)
+        data_dir = data_dir_of(data)
+    name = catalog.prepare_on_demand(data, data_dir, terminal) or data.name
     try:
         return read_only_builder.builder_from_files(name, data_dir=str(data_dir))
     except tfds.core.DatasetNotFoundError:
-        pass
-    except ValueError as error:  # a name that tfds cannot take apart
-        raise UserError(f"--config.data.name={data.name!r}: {error}") from error
-    name, _, variant = data.name.partition("/")
-    if name not in _PREPARED_ON_DEMAND:
-        raise NotPreparedError(f"data set {data.name!r} is not prepared in {data_dir}")
-    builder_class = _PREPARED_ON_DEMAND[name]
-    variants = [config.name for config in builder_class.BUILDER_CONFIGS]
-    if variant and variant not in variants:
+        raise NotPreparedError(f"data set {data.name!r} is not prepared in {data_dir}") from None
+    except ValueError as error:  # tfds cannot parse it
         raise UserError(
-            f"--config.data.name={data.name!r}: the variants of {name} are " + ", ".join(variants)
-        )
-    builder = builder_class(
-        config=variant or variants[0], data_dir=str(data_dir), file_format="array_record"
-    )
-    with quiet_tfds():
-        builder.download_and_prepare()
-    return builder
+            f"--config.data.name={data.name!r}: is not the name of a tfds data set, NAME or NAME/VARIANT"
+        ) from error

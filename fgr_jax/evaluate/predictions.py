@@ -15,8 +15,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from fgr_jax.config import Config
 from fgr_jax.data.pipeline import (
-    AnnotatedSource,
     Share,
+    Source,
     annotated_batches,
     evaluation_batch_count,
 )
@@ -68,7 +68,7 @@ class Predictions:
 def predict_split(
     config: Config,
     trained: TrainedNetwork,
-    source: AnnotatedSource,
+    source: Source,
     mesh: Mesh,
     terminal: Terminal,
     *,

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import jax
 
 from fgr_jax.config import Config
-from fgr_jax.data.pipeline import Batch, Share, Source, evaluation_batch_count, evaluation_batches
+from fgr_jax.data.batch import Batch
+from fgr_jax.data.pipeline import Share, Source, evaluation_batch_count, evaluation_batches
 from fgr_jax.terminal import Terminal
 from fgr_jax.train.step import DeviceBatch, Steps, Totals, TrainState
 

@@ -7,7 +7,8 @@ import jax
 
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
-from fgr_jax.data.pipeline import Batch, Share, training_batches
+from fgr_jax.data.batch import Batch
+from fgr_jax.data.pipeline import Share, training_batches
 from fgr_jax.data.source import ExampleSource, open_splits
 from fgr_jax.distributed import (
     agreed_integer,

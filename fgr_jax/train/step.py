@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from fgr_jax import random_streams
 from fgr_jax.config import Config, Diversification
-from fgr_jax.data.symmetries import turned
+from fgr_jax.data.augmentation import turned
 from fgr_jax.digests import digest, digest_of_tree
 from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.diversification import class_scores, draw, suppress
@@ -25,7 +25,7 @@ from fgr_jax.losses import cross_entropy
 from fgr_jax.losses.objective import Extra, Objective, Outputs, Targets
 from fgr_jax.models.network import Network, forward, normalize
 
-# `fgr_jax.data.pipeline.Batch`, or its `TrainingBatch` to train on, on the devices.
+# `fgr_jax.data.batch.Batch`, or its `TrainingBatch` to train on, on the devices.
 DeviceBatch = Mapping[str, jax.Array]
 
 

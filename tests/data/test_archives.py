@@ -1,4 +1,4 @@
-"""Archives made by somebody else, and downloads that break off."""
+"""Archives that are not ours, and downloads that break off."""
 
 import gzip
 import hashlib
@@ -16,7 +16,7 @@ import pytest
 
 from fgr_jax.data.prepare import archives
 from fgr_jax.data.prepare.archives import unpack
-from fgr_jax.data.prepare.downloads import Archive, fetch
+from fgr_jax.data.prepare.downloads import Archive, download
 from fgr_jax.errors import UserError
 
 FILES = {"data/a.txt": b"first", "data/deep/b.bin": bytes(range(256)) * 50}
@@ -76,7 +76,7 @@ def test_members_that_climb_out(tmp_path: Path, name: str, kind: str) -> None:
         tar(path, {"n01.tar": tar(tmp_path / "inner", {name: b"x"}, "w").read_bytes()}, "w")
     else:
         tar(path, {name: b"x"})
-    with pytest.raises(UserError, match=r"its member '.*evil' climbs out of its folder"):
+    with pytest.raises(UserError, match=r"its member '.*evil' lies outside the folder"):
         unpack(path, out, ignore)
     assert not [found for found in tmp_path.rglob("*") if found.name.endswith("evil")]
 
@@ -128,17 +128,17 @@ def test_archives_cut_off_anywhere(tmp_path: Path, name: str) -> None:
     for length in (0, 1, 100, 4000, len(whole) // 2, 12000):
         path.write_bytes(whole[:length])
         with pytest.raises(
-            UserError, match=r"is damaged or cut off .*delete it and bring it again"
+            UserError, match=r"is damaged or truncated .*delete it and download it again"
         ):
             unpack(path, tmp_path / "out", ignore)
     path.write_bytes(b"<html>not found</html>" * 100)
-    with pytest.raises(UserError, match="is damaged or cut off"):
+    with pytest.raises(UserError, match="is damaged or truncated"):
         unpack(path, tmp_path / "out", ignore)
     damaged = bytearray(whole)
     damaged[len(damaged) // 2] ^= 255
     if name != "x.tar":  # a plain tar has no checksum over its content
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match="is damaged or cut off"):
+        with pytest.raises(UserError, match="is damaged or truncated"):
             unpack(path, tmp_path / "out", ignore)
 
 
@@ -192,19 +192,19 @@ def published(url: str) -> Archive:
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-def test_a_broken_download_goes_on(
+def test_a_broken_download_is_resumed(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch, ranges: bool
 ) -> None:
     monkeypatch.setattr(Server, "ranges", ranges)
     monkeypatch.setattr(Server, "stop_after", 1_500_000)
     with pytest.raises(
-        UserError, match=r"cannot be fetched .*; 1 MiB are kept, and the same command"
+        UserError, match=r"cannot be downloaded .*; 1 MiB are kept, and the same command"
     ):
-        fetch(published(url), tmp_path, ignore)
+        download(published(url), tmp_path, ignore)
     assert not (tmp_path / "x.tgz").exists()
     monkeypatch.setattr(Server, "stop_after", None)
     told: list[int] = []
-    path = fetch(published(url), tmp_path, told.append)
+    path = download(published(url), tmp_path, told.append)
     assert path.read_bytes() == PAYLOAD
     first, second = Server.requests
     assert first is None
@@ -215,19 +215,19 @@ def test_a_broken_download_goes_on(
 
 def test_a_download_that_was_complete_but_not_renamed(tmp_path: Path, url: str) -> None:
     (tmp_path / "x.tgz.unfinished").write_bytes(PAYLOAD)
-    assert fetch(published(url), tmp_path, ignore).read_bytes() == PAYLOAD
+    assert download(published(url), tmp_path, ignore).read_bytes() == PAYLOAD
 
 
 def test_another_file_is_not_taken(tmp_path: Path, url: str) -> None:
     (tmp_path / "x.tgz.unfinished").write_bytes(b"z" * 1000)  # of something else
-    with pytest.raises(UserError, match="its checksum is another"):
-        fetch(published(url), tmp_path, ignore)
+    with pytest.raises(UserError, match="the checksum differs"):
+        download(published(url), tmp_path, ignore)
     assert not list(tmp_path.iterdir())
-    assert fetch(published(url), tmp_path, ignore).read_bytes() == PAYLOAD
+    assert download(published(url), tmp_path, ignore).read_bytes() == PAYLOAD
 
 
 def test_a_server_that_is_not_there_or_has_no_such_file(tmp_path: Path, url: str) -> None:
     for address, reason in (("http://localhost:9", "ConnectionError"), (url + "/gone", "404")):
         with pytest.raises(UserError, match=rf"{reason}.*--source=x.tgz"):
-            fetch(Archive("x.tgz", url=address), tmp_path, ignore)
+            download(Archive("x.tgz", url=address), tmp_path, ignore)
     assert not list(tmp_path.iterdir())

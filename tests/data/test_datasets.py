@@ -23,7 +23,7 @@ from tiny_run import QUIET
 
 from fgr_jax.config import Config, Data, Runtime
 from fgr_jax.data.pipeline import Share, evaluation_batches
-from fgr_jax.data.prepare.builder import PictureBuilder
+from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.preparation import prepare
 from fgr_jax.data.sets import catalog
 from fgr_jax.data.sets.aircraft import Aircraft
@@ -39,7 +39,7 @@ from fgr_jax.train.loop import train
 
 ROOT = Path(__file__).parent.parent.parent
 
-OFFICIAL: dict[str, tuple[type[PictureBuilder], Callable[..., Written]]] = {
+OFFICIAL: dict[str, tuple[type[ImageBuilder], Callable[..., Written]]] = {
     "cub": (Cub, layouts.write_cub),
     "cars, devkit": (Cars, layouts.write_cars_devkit),
     "cars, one file": (Cars, layouts.write_cars_single_file),
@@ -51,7 +51,7 @@ OFFICIAL: dict[str, tuple[type[PictureBuilder], Callable[..., Written]]] = {
 
 
 def set_counts(
-    monkeypatch: pytest.MonkeyPatch, builder: type[PictureBuilder], written: Written
+    monkeypatch: pytest.MonkeyPatch, builder: type[ImageBuilder], written: Written
 ) -> None:
     """Makes the counts of a small archive the official ones."""
     monkeypatch.setattr(builder, "CLASSES", len(written.class_names))
@@ -63,7 +63,7 @@ def set_counts(
 @pytest.fixture(params=OFFICIAL)
 def official(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[type[PictureBuilder], Written]:
+) -> tuple[type[ImageBuilder], Written]:
     builder, write = OFFICIAL[request.param]
     (tmp_path / "archives").mkdir()
     written = write(tmp_path / "archives")
@@ -72,7 +72,7 @@ def official(
 
 
 def test_archive_to_training_and_evaluation(
-    official: tuple[type[PictureBuilder], Written], tiny: Config, tmp_path: Path
+    official: tuple[type[ImageBuilder], Written], tiny: Config, tmp_path: Path
 ) -> None:
     builder, written = official
     data_dir = tmp_path / "tfds"
@@ -100,7 +100,7 @@ def test_archive_to_training_and_evaluation(
     "official", [name for name in OFFICIAL if name != "imagenet"], indirect=True
 )
 def test_an_extracted_folder_and_a_folder_of_archives_are_as_good(
-    official: tuple[type[PictureBuilder], Written], tmp_path: Path
+    official: tuple[type[ImageBuilder], Written], tmp_path: Path
 ) -> None:
     builder, written = official
     extracted = tmp_path / "extracted"
@@ -165,7 +165,7 @@ def test_cub_keeps_boxes_and_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_the_banner_of_aircraft_is_cut_off_on_reading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The banner is white, and the rest of these pictures is dark."""
+    """The banner is white, and the rest of these images is dark."""
     written = layouts.write_aircraft(tmp_path)
     set_counts(monkeypatch, Aircraft, written)
     prepare(Aircraft, written.archives, tmp_path / "tfds", QUIET)
@@ -209,7 +209,7 @@ def test_official_counts_are_those_of_the_paper() -> None:
         "gtos_mobile": (31, 31315, 6066),
         "imagenet": (1000, 1281167, 50000),
     }
-    for builder in catalog.archived():
+    for builder in catalog.ARCHIVED:
         counts = builder.COUNTS or {}
         assert (builder.CLASSES, counts["train"], counts["test"]) == table.pop(builder.name)
     assert not table
@@ -224,7 +224,7 @@ def test_other_counts_are_refused_with_both_numbers(tmp_path: Path, name: str) -
     assert done.returncode == 1
     counts = builder.COUNTS or {}
     train = sum(record.split == "train" for record in written.records)
-    assert f"train: {train} pictures instead of {counts['train']:,}" in done.stderr
+    assert f"train: {train} images instead of {counts['train']:,}" in done.stderr
     assert f"{len(written.class_names)} classes instead of {builder.CLASSES}" in done.stderr
     assert "Traceback" not in done.stderr
     assert_nothing_was_prepared(tmp_path / "tfds")
@@ -247,7 +247,7 @@ def test_main_offers_the_command_and_the_command_says_what_to_get(tmp_path: Path
     assert f"data set 'cars' is not prepared in {tmp_path}: run {offered}\n" in done.stderr
     done = run("cars", tmp_path)
     assert done.returncode == 1
-    assert "cannot be fetched by a program" in done.stderr
+    assert "cannot be downloaded automatically" in done.stderr
     assert "cars_test_annos_withlabels.mat" in done.stderr
     assert "Traceback" not in done.stderr
     assert_nothing_was_prepared(tmp_path)
@@ -271,7 +271,7 @@ def rewritten(archive: Path, change: Callable[[str, bytes], bytes | None]) -> Pa
 BAD_CUB: dict[str, tuple[Callable[[str, bytes], bytes | None], tuple[str, ...]]] = {
     "annotations missing": (
         lambda name, data: None if name.endswith("train_test_split.txt") else data,
-        ("CUB_200_2011/train_test_split.txt is not there: the archive is not complete",),
+        ("CUB_200_2011/train_test_split.txt does not exist: the archive is incomplete",),
     ),
     "no annotations at all": (
         lambda name, data: None if name.endswith(".txt") else data,
@@ -281,15 +281,15 @@ BAD_CUB: dict[str, tuple[Callable[[str, bytes], bytes | None], tuple[str, ...]]]
         lambda name, data: (
             data.replace(b"\n2 ", b"\n2 7", 1) if name.endswith("class_labels.txt") else data
         ),
-        ("image_class_labels.txt, picture 2: the label 7", "is out of range, 1 to"),
+        ("image_class_labels.txt, image 2: the label 7", "is not in the range 1 to"),
     ),
-    "a picture without label": (
+    "an image without label": (
         lambda name, data: data.split(b"\n", 1)[1] if name.endswith("class_labels.txt") else data,
-        ("image_class_labels.txt says nothing of picture 1,",),
+        ("image_class_labels.txt has no entry for image 1,",),
     ),
     "half a line": (
         lambda name, data: data[:-8] if name.endswith("bounding_boxes.txt") else data,
-        ("bounding_boxes.txt, line", "has not the 5 fields it should"),
+        ("bounding_boxes.txt, line", "has fewer than 5 fields"),
     ),
 }
 
@@ -308,7 +308,7 @@ def test_bad_annotations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault:
     assert_nothing_was_prepared(tmp_path / "tfds")
 
 
-def test_every_missing_and_every_broken_picture_is_named(
+def test_every_missing_and_every_broken_image_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = layouts.write_cub(tmp_path)
@@ -321,7 +321,7 @@ def test_every_missing_and_every_broken_picture_is_named(
     with pytest.raises(UserError) as caught:
         prepare(Cub, [rewritten(written.archives[0], lose)], tmp_path / "tfds", QUIET)
     for name in (names[1], names[-2]):
-        assert f"{name} is in the list and not in the folder" in str(caught.value)
+        assert f"{name} is in the list but not in the folder" in str(caught.value)
     assert "2 problems" in str(caught.value)
 
     def damage(name: str, data: bytes) -> bytes | None:
@@ -332,7 +332,7 @@ def test_every_missing_and_every_broken_picture_is_named(
     with pytest.raises(UserError) as caught:
         prepare(Cub, [rewritten(written.archives[0], damage)], tmp_path / "tfds", QUIET)
     assert f"{names[0]} is truncated" in str(caught.value)
-    assert f"{names[-1]} is not a picture" in str(caught.value)
+    assert f"{names[-1]} is not an image" in str(caught.value)
     assert_nothing_was_prepared(tmp_path / "tfds")
 
 
@@ -348,7 +348,7 @@ def test_verify_finds_what_only_decoding_finds(
     archive = rewritten(
         written.archives[0], lambda path, data: hollow if path.endswith(name) else data
     )
-    with pytest.raises(UserError, match="is not a picture that can be decoded"):
+    with pytest.raises(UserError, match="is not an image that can be decoded"):
         prepare(Cub, [archive], tmp_path / "tfds", QUIET, verify=True)
     prepare(Cub, [archive], tmp_path / "tfds", QUIET)
 

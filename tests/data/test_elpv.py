@@ -28,8 +28,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for _ in range(count):
                 number += 1
                 name = f"images/cell{number:04}.png"
-                picture = rng.integers(0, 256, (30, 30), np.uint8)
-                cv2.imwrite(str(folder / name), picture)
+                pixels = rng.integers(0, 256, (30, 30), np.uint8)
+                cv2.imwrite(str(folder / name), pixels)
                 lines.append(f"{name}  {level / 3:<18}  {cell_type}")
     (folder / "labels.csv").write_text("\n".join(lines) + "\n")
     return folder

@@ -1,5 +1,6 @@
-"""Somebody's own folder of pictures: layouts, the split, names, and what can be wrong with it."""
+"""The user's own folder of images: layouts, the split, names, and what can be wrong with it."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -16,7 +17,8 @@ from tiny_run import QUIET
 
 from fgr_jax.config import Config, Data, Runtime
 from fgr_jax.data.pipeline import Share, training_batches
-from fgr_jax.data.sets import elpv
+from fgr_jax.data.prepare.listing import ImageFile, Listing, check
+from fgr_jax.data.sets import catalog, elpv
 from fgr_jax.data.sets.folder import is_test
 from fgr_jax.data.source import ExampleSource, open_splits
 from fgr_jax.errors import UserError
@@ -27,14 +29,14 @@ ROOT = Path(__file__).parent.parent.parent
 CLASSES = ["oak", "<script>elm", "Ulme & Buche", "日本楓"]
 
 
-def picture(seed: int, color: int = 0) -> bytes:
+def encoded_image(seed: int, color: int = 0) -> bytes:
     """A PNG of 40×48 pixels, another for every seed; its brightness tells its color."""
     pixels = np.random.default_rng(seed).integers(0, 60, (40, 48, 3), np.uint8) + 45 * color
     return cv2.imencode(".png", pixels.astype(np.uint8))[1].tobytes()
 
 
 def write(folder: Path, layout: dict[str, int]) -> Path:
-    """Writes so many pictures into each of the folders."""
+    """Writes the given number of images into each of the folders."""
     seed = 0
     for name, count in layout.items():
         (folder / name).mkdir(parents=True)
@@ -43,7 +45,7 @@ def write(folder: Path, layout: dict[str, int]) -> Path:
             color = sorted(path.rpartition("/")[2] for path in layout).index(
                 name.rpartition("/")[2]
             )
-            (folder / name / f"{index:03}.png").write_bytes(picture(seed, color % 4))
+            (folder / name / f"{index:03}.png").write_bytes(encoded_image(seed, color % 4))
     return folder
 
 
@@ -66,7 +68,7 @@ def test_two_splits_are_read_as_laid_out(tmp_path: Path, test_name: str) -> None
         f"{test_name}/{name}": 2 for name in CLASSES
     }
     folder = write(tmp_path / "trees", layout)
-    (folder / "train" / "oak" / "notes.txt").write_text("no picture")
+    (folder / "train" / "oak" / "notes.txt").write_text("no image")
     (folder / "train" / ".cache").mkdir()
     train_source, test_source = open_folder(folder, tmp_path / "tfds")
     assert train_source.class_names == sorted(CLASSES)
@@ -101,12 +103,28 @@ def test_a_changed_folder_is_prepared_anew_and_an_unchanged_one_is_not(tmp_path:
     again, _ = open_folder(folder, data_dir)
     assert again.identity == first.identity
     assert {path: path.stat().st_mtime_ns for path in data_dir.rglob("*.array_record*")} == files
-    (folder / "oak" / "new-0.png").write_bytes(picture(99))
+    (folder / "oak" / "new-0.png").write_bytes(encoded_image(99))
     more, _ = open_folder(folder, data_dir)
     assert more.identity != first.identity
-    (folder / "oak" / "new-0.png").write_bytes(picture(100))
+    (folder / "oak" / "new-0.png").write_bytes(encoded_image(100))
     changed, _ = open_folder(folder, data_dir)
     assert changed.identity != more.identity
+
+
+@pytest.mark.parametrize(("name", "told"), [("My Trees", "my_trees"), ("日本", "pictures")])
+def test_a_folder_that_is_prepared_already_is_found_again(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    """Its name, and so the identity of runs that were trained on it, depends on these facts alone."""
+    folder = write(tmp_path / name, {"train/oak": 1, "train/elm": 1, "test/oak": 1, "test/elm": 1})
+    digest = hashlib.blake2b(digest_size=6)
+    for split in ("train", "test"):
+        for label, of_class in enumerate(("elm", "oak")):
+            status = (folder / split / of_class / "000.png").stat()
+            facts = (split, f"{of_class}/000.png", label, status.st_size, status.st_mtime_ns)
+            digest.update(repr(facts).encode())
+    train_source, _ = open_folder(folder, tmp_path / "tfds")
+    assert train_source.data_set == f"folder/{told}-{digest.hexdigest()}/1.0.0"
 
 
 def test_it_trains_evaluates_and_names_its_classes(tiny: Config, tmp_path: Path) -> None:
@@ -149,7 +167,7 @@ def test_elpv_as_class_folders_gives_the_examples_of_its_builder(tmp_path: Path)
     lines = []
     for index in range(64):
         name = f"images/cell{index:04}.png"
-        (source / name).write_bytes(picture(index))
+        (source / name).write_bytes(encoded_image(index))
         lines.append(f"{name} {index % 4 / 3} {elpv.TYPES[index % 8 // 4]}")
     (source / "labels.csv").write_text("\n".join(lines))
     names = [name.replace("/", " of ") for name in elpv.class_names("eight")]
@@ -184,30 +202,38 @@ def refused(folder: Path, data_dir: Path) -> str:
     return str(caught.value)
 
 
+def test_what_the_command_cannot_prepare(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'caltech101': this command prepares cub, .* and folder"):
+        catalog.prepare(Data(name="caltech101"), [], tmp_path, QUIET, verify=False)
+    with pytest.raises(UserError, match=r"--source=A: a folder of your own is named with"):
+        catalog.prepare(Data(name="folder"), [Path("A")], tmp_path, QUIET, verify=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_layouts_that_are_none(tmp_path: Path) -> None:
     data_dir = tmp_path / "tfds"
     assert "no such folder" in refused(tmp_path / "nowhere", data_dir)
-    with pytest.raises(UserError, match=r"name their folder, --config.data.folder=PATH"):
+    with pytest.raises(
+        UserError, match=r"name the folder of your images, --config.data.folder=PATH"
+    ):
         open_splits(Data(name="folder", data_dir=str(data_dir)), QUIET)
     assert "holds no folders" in refused(write(tmp_path / "empty", {"": 2}), data_dir)
     assert "one is 'oak'" not in refused(write(tmp_path / "one", {"oak": 9}), data_dir)
-    assert "at least two classes to tell apart, and there is 'oak'" in refused(
-        tmp_path / "one", data_dir
-    )
+    assert "at least two classes, and there is 'oak'" in refused(tmp_path / "one", data_dir)
     half = write(tmp_path / "half", {"train/oak": 3, "train/elm": 3})
     assert "it needs both train/ and one of test/, val/" in refused(half, data_dir)
     holes = write(tmp_path / "holes", {"oak": 9, "elm": 0, "ash": 0})
     message = refused(holes, data_dir)
     assert f"{holes}: 2 problems" in message
-    assert f"{holes / 'ash'} holds no pictures" in message
-    assert f"{holes / 'elm'} holds no pictures" in message
+    assert f"{holes / 'ash'} holds no images" in message
+    assert f"{holes / 'elm'} holds no images" in message
     extra = write(
         tmp_path / "extra",
         {"train/oak": 2, "train/elm": 2, "test/oak": 2, "test/elm": 0, "test/fir": 1},
     )
     message = refused(extra, data_dir)
     assert f"{extra / 'test' / 'fir'} has no counterpart in {extra / 'train'}" in message
-    assert f"{extra / 'test' / 'elm'} holds no pictures" in message
+    assert f"{extra / 'test' / 'elm'} holds no images" in message
 
 
 def test_every_bad_file_is_named(tmp_path: Path) -> None:
@@ -220,9 +246,21 @@ def test_every_bad_file_is_named(tmp_path: Path) -> None:
     message = refused(folder, tmp_path / "tfds")
     assert "2 problems; nothing was prepared" in message
     assert "train: oak/001.png is truncated" in message
-    assert "train: elm/002.png is not a picture" in message
+    assert "train: elm/002.png is not an image" in message
     (folder / "test" / "elm" / "000.png").write_bytes(b"")
     assert "test: elm/000.png is empty" in refused(folder, tmp_path / "tfds")
+
+
+def test_a_listing_with_repeated_names_is_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "trees", {"oak": 2, "elm": 1})
+    files = [ImageFile(str(folder / name), 0, name) for name in ("oak/000.png", "oak/001.png")]
+    listing = Listing(["oak", "oak"], {"train": [*files, files[0]], "test": [files[1]]})
+    with pytest.raises(UserError) as caught:
+        check(listing, "data set trees", None, {})
+    assert "the class 'oak' occurs twice in the list of classes" in str(caught.value)
+    assert "train: oak/000.png occurs twice in the list" in str(caught.value)
+    assert "oak/001.png" not in str(caught.value)
+    assert "3 problems" in str(caught.value)  # and the second class has no training images
 
 
 def test_a_folder_without_permission_is_named(
@@ -242,7 +280,7 @@ def test_a_folder_without_permission_is_named(
     assert f"{folder / 'elm'} cannot be read (Permission denied)" in message
 
 
-def test_a_picture_in_both_splits_is_told(tmp_path: Path) -> None:
+def test_an_image_in_both_splits_is_reported(tmp_path: Path) -> None:
     folder = write(
         tmp_path / "trees", {"train/oak": 5, "train/elm": 5, "test/oak": 3, "test/elm": 3}
     )
@@ -252,7 +290,7 @@ def test_a_picture_in_both_splits_is_told(tmp_path: Path) -> None:
     options = [f"--config.data.folder={folder}", f"--config.data.data_dir={tmp_path / 'tfds'}"]
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "1 test pictures are, byte for byte, training pictures too" in done.stdout
+    assert "1 test images are byte for byte also training images" in done.stdout
     assert "oak/copy.png is elm/004.png" in done.stdout
-    assert "10 train, 7 test pictures, 2 classes" in done.stdout
+    assert "10 train, 7 test images, 2 classes" in done.stdout
     assert "next      python -m fgr_jax.main --config=configs/folder.py" in done.stdout

@@ -1,4 +1,4 @@
-"""Decoding, resizing, cropping and flipping of real encoded pictures."""
+"""Decoding, resizing and cropping of real encoded images."""
 
 import io
 from typing import Any
@@ -10,25 +10,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from fgr_jax.config import Data
 from fgr_jax.data import images
 
 
 @pytest.fixture
-def picture() -> images.Image:
-    """A smooth picture, 60×80, so that JPEG changes little."""
+def smooth() -> images.Image:
+    """A smooth image, 60×80, so that JPEG changes little."""
     rows, columns = np.mgrid[0:60, 0:80]
     channels = [rows * 4, columns * 3, 255 - rows - columns]
     return np.stack(channels, -1).astype(np.uint8)
 
 
-def encode(picture: images.Image, suffix: str) -> bytes:
+def encode(pixels: images.Image, suffix: str) -> bytes:
     quality = [cv2.IMWRITE_JPEG_QUALITY, 95] if suffix == ".jpg" else []
-    return cv2.imencode(suffix, picture[:, :, ::-1], quality)[1].tobytes()
+    return cv2.imencode(suffix, pixels[:, :, ::-1], quality)[1].tobytes()
 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), size=st.sampled_from([36, 97, 144, 512]), seed=st.integers(0, 2**32 - 1))
-def test_a_crop_that_is_resized_alone_is_that_of_the_whole_picture_to_the_bit(
+def test_a_crop_that_is_resized_alone_is_that_of_the_whole_image_to_the_bit(
     data: st.DataObject, size: int, seed: int
 ) -> None:
     crop_size = data.draw(st.integers(1, size))
@@ -49,23 +50,23 @@ def test_a_crop_so_small_that_opencv_would_resize_nothing() -> None:
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
-def test_decode_gives_rgb(picture: images.Image, suffix: str) -> None:
-    decoded = images.decode(encode(picture, suffix))
-    assert decoded.shape == picture.shape
+def test_decode_gives_rgb(smooth: images.Image, suffix: str) -> None:
+    decoded = images.decode(encode(smooth, suffix))
+    assert decoded.shape == smooth.shape
     assert decoded.dtype == np.uint8
-    assert np.abs(decoded.astype(int) - picture).mean() < 3
+    assert np.abs(decoded.astype(int) - smooth).mean() < 3
 
 
-def test_grey_and_16_bit_pictures_become_rgb_of_8_bits() -> None:
+def test_gray_and_16_bit_images_become_rgb_of_8_bits() -> None:
     gray = np.arange(256, dtype=np.uint16).reshape(16, 16) * 257
     decoded = images.decode(cv2.imencode(".png", gray)[1].tobytes())
     np.testing.assert_array_equal(decoded, np.repeat((gray // 257)[..., None], 3, -1))
 
 
-def in_all_formats(picture: images.Image) -> dict[str, bytes]:
-    """What people bring, written by Pillow."""
-    image = Image.fromarray(picture)
-    other = Image.fromarray(255 - picture)
+def in_all_formats(pixels: images.Image) -> dict[str, bytes]:
+    """The formats that users have, written by Pillow."""
+    image = Image.fromarray(pixels)
+    other = Image.fromarray(255 - pixels)
     transparent = image.copy()
     transparent.putalpha(128)
     several = {"save_all": True, "append_images": [other]}
@@ -103,8 +104,8 @@ def in_all_formats(picture: images.Image) -> dict[str, bytes]:
     return formats
 
 
-def test_every_format_is_decoded_as_pillow_does_it(picture: images.Image) -> None:
-    for name, data in in_all_formats(picture).items():
+def test_every_format_is_decoded_as_pillow_does_it(smooth: images.Image) -> None:
+    for name, data in in_all_formats(smooth).items():
         images.check(data)
         decoded = images.decode(data).astype(int)
         upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
@@ -113,15 +114,15 @@ def test_every_format_is_decoded_as_pillow_does_it(picture: images.Image) -> Non
         assert np.abs(decoded - expected).max() <= (2 if "cmyk" in name else 0), name
 
 
-def test_every_format_cut_off_is_found_without_decoding(picture: images.Image) -> None:
-    for data in in_all_formats(picture).values():
+def test_every_format_cut_off_is_found_without_decoding(smooth: images.Image) -> None:
+    for data in in_all_formats(smooth).values():
         for kept in (10, len(data) // 3, len(data) * 9 // 10, len(data) - 1):
             with pytest.raises(images.ImageError, match="is "):
                 images.check(data[:kept])
 
 
-def test_rows_are_cut_off_the_bottom(picture: images.Image) -> None:
-    png = in_all_formats(picture)["png"]
+def test_rows_are_cut_off_the_bottom(smooth: images.Image) -> None:
+    png = in_all_formats(smooth)["png"]
     np.testing.assert_array_equal(images.decode(png, cut_bottom=20), images.decode(png)[:-20])
     with pytest.raises(images.ImageError, match="is 60 pixels high, of which 60 are to be cut"):
         images.decode(png, cut_bottom=60)
@@ -134,8 +135,8 @@ def exif_orientation(value: int) -> bytes:
     return b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body
 
 
-def test_exif_orientation_is_honoured(picture: images.Image) -> None:
-    data = encode(picture, ".jpg")
+def test_exif_orientation_is_honored(smooth: images.Image) -> None:
+    data = encode(smooth, ".jpg")
     turned = images.decode(data[:2] + exif_orientation(6) + data[2:])
     assert turned.shape == (80, 60, 3)
     np.testing.assert_array_equal(turned, np.rot90(images.decode(data), -1))
@@ -143,33 +144,33 @@ def test_exif_orientation_is_honoured(picture: images.Image) -> None:
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.995])
-def test_a_truncated_picture_is_an_error(suffix: str, kept: float) -> None:
+def test_a_truncated_image_is_an_error(suffix: str, kept: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = encode(noise, suffix)
     with pytest.raises(images.ImageError, match="is truncated"):
         images.decode(data[: int(len(data) * kept)])
 
 
-def test_a_truncated_jpeg_with_a_whole_thumbnail_is_an_error(picture: images.Image) -> None:
-    thumbnail = encode(picture[:8, :8], ".jpg")
+def test_a_truncated_jpeg_with_a_whole_thumbnail_is_an_error(smooth: images.Image) -> None:
+    thumbnail = encode(smooth[:8, :8], ".jpg")
     segment = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big") + thumbnail
-    data = encode(picture, ".jpg")
+    data = encode(smooth, ".jpg")
     whole = data[:2] + segment + data[2:]
-    assert images.decode(whole).shape == picture.shape
+    assert images.decode(whole).shape == smooth.shape
     with pytest.raises(images.ImageError, match="is truncated"):
         images.decode(whole[:-20])
 
 
-def test_bytes_after_the_end_of_a_picture_do_no_harm(picture: images.Image) -> None:
+def test_bytes_after_the_end_of_an_image_do_no_harm(smooth: images.Image) -> None:
     for suffix in (".jpg", ".png"):
-        data = encode(picture, suffix)
+        data = encode(smooth, suffix)
         np.testing.assert_array_equal(images.decode(data + b"\0" * 40), images.decode(data))
 
 
 @pytest.mark.parametrize(
-    ("data", "message"), [(b"", "is empty"), (b"no picture at all", "is not a picture")]
+    ("data", "message"), [(b"", "is empty"), (b"no image at all", "is not an image")]
 )
-def test_what_is_no_picture_is_an_error(data: bytes, message: str) -> None:
+def test_what_is_not_an_image_is_an_error(data: bytes, message: str) -> None:
     with pytest.raises(images.ImageError, match=message):
         images.decode(data)
 
@@ -185,12 +186,12 @@ def test_shrinking_does_not_alias() -> None:
             assert shrunk.std() < 30
 
 
-def test_resize_fills_the_square_and_keeps_the_corners(picture: images.Image) -> None:
+def test_resize_fills_the_square_and_keeps_the_corners(smooth: images.Image) -> None:
     for size in (20, 60, 200):
-        resized = images.resize(picture, size)
+        resized = images.resize(smooth, size)
         assert resized.shape == (size, size, 3)
         corners = resized[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
-        expected = picture[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
+        expected = smooth[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
         assert np.abs(corners - expected).max() < 12
 
 
@@ -218,31 +219,37 @@ def torchvision_five_crop(image: np.ndarray, size: int) -> list[np.ndarray]:
     return [top_left, top_right, bottom_left, bottom_right, center]
 
 
-@pytest.mark.parametrize(
-    ("height", "width", "size"),
-    [(512, 512, 448), (512, 512, 447), (511, 511, 448), (36, 36, 31), (9, 14, 6), (7, 7, 7)],
-)
+def png(pixels: images.Image) -> bytes:
+    return cv2.imencode(".png", pixels[:, :, ::-1])[1].tobytes()
+
+
+@pytest.mark.parametrize("size_and_crop", [(512, 448), (512, 447), (511, 448), (36, 31), (7, 7)])
+@pytest.mark.parametrize("height", [515, 500, 39, 7])
 def test_five_crops_are_those_of_torchvision_to_the_pixel(
-    height: int, width: int, size: int
+    height: int, size_and_crop: tuple[int, int]
 ) -> None:
-    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
-    crops = images.five_crops(image, size)
-    assert crops.shape == (5, size, size, 3)
+    size, crop = size_and_crop
+    pixels = np.random.default_rng(0).integers(0, 256, (height, 120, 3), np.uint8)
+    data = Data(resize=size, crop=crop, cut_bottom=3)
+    crops = images.test_crops(png(pixels), data, 5)
+    assert crops.shape == (5, crop, crop, 3)
     assert crops.dtype == np.uint8
-    for ours, theirs in zip(crops, torchvision_five_crop(image, size), strict=True):
+    resized = images.resize(pixels[:-3], size)
+    for ours, theirs in zip(crops, torchvision_five_crop(resized, crop), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    top, left = (images.center_offset(side, size) for side in (height, width))
-    np.testing.assert_array_equal(crops[-1], images.crop(image, top, left, size))
+    center = images.test_crops(png(pixels), data, 1)
+    np.testing.assert_array_equal(center, crops[-1:])
+    np.testing.assert_array_equal(center[0], images.center_crop(pixels[:-3], size, crop))
 
 
 def test_each_of_five_crops_shows_its_corner() -> None:
-    image = np.zeros((20, 20, 3), np.uint8)
+    pixels = np.zeros((20, 20, 3), np.uint8)
     for color, (row, column) in enumerate([(0, 0), (0, 19), (19, 0), (19, 19), (10, 10)], 1):
-        image[row, column] = color
-    crops = images.five_crops(image, 12)
+        pixels[row, column] = color
+    crops = images.test_crops(png(pixels), Data(resize=20, crop=12), 5)
     corners = [(0, 0), (0, 11), (11, 0), (11, 11), (6, 6)]
-    for number, (picture, (row, column)) in enumerate(zip(crops, corners, strict=True), 1):
-        assert (picture[row, column] == number).all()
+    for number, (crop, (row, column)) in enumerate(zip(crops, corners, strict=True), 1):
+        assert (crop[row, column] == number).all()
     for corner in range(4):
         assert set(np.unique(crops[corner])) == {0, corner + 1, 5}  # all of them see the middle
     assert set(np.unique(crops[4])) == {0, 5}

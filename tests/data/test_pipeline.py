@@ -17,11 +17,9 @@ from tiny_run import QUIET
 
 from fgr_jax.config import Config, Data, Runtime
 from fgr_jax.data import images
+from fgr_jax.data.batch import AnnotatedBatch, Batch, TrainingBatch
 from fgr_jax.data.pipeline import (
-    AnnotatedBatch,
-    Batch,
     Share,
-    TrainingBatch,
     annotated_batches,
     evaluation_batches,
     training_batches,
@@ -34,11 +32,11 @@ from fgr_jax.errors import UserError
 
 
 @dataclasses.dataclass
-class Pictures:
-    """In memory: picture i is all of gray level i, and has label i."""
+class GrayImages:
+    """A data set in memory: image i is of gray level i throughout, and has label i."""
 
     count: int
-    data_set: str = "pictures"
+    data_set: str = "gray"
     split: str = "train"
     part_count: int = 0
     corrupt: frozenset[int] = frozenset()
@@ -59,13 +57,13 @@ def _flags_are_parsed() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
-SMALL = Data(name="pictures", resize=8, crop=6, augmentation="dihedral")
+SMALL = Data(name="gray", resize=8, crop=6, augmentation="dihedral")
 THREADS = Runtime(decode_threads=2)
 ALONE = Share(4)
 
 
 def stream(
-    source: Pictures | ExampleSource,
+    source: GrayImages | ExampleSource,
     data: Data = SMALL,
     runtime: Runtime = THREADS,
     share: Share = ALONE,
@@ -134,18 +132,18 @@ def test_a_stream_can_be_entered_at_any_step(photographs: ExampleSource, first: 
     assert_same(stream(photographs, CROPPED, steps=range(first, 16)), whole[first:])
 
 
-def test_an_epoch_shows_every_picture_once_and_orders_differ() -> None:
-    labels = np.concatenate([b["label"] for b in stream(Pictures(10), steps=range(10))])
+def test_an_epoch_has_every_image_once_and_orders_differ() -> None:
+    labels = np.concatenate([b["label"] for b in stream(GrayImages(10), steps=range(10))])
     epochs = labels.reshape(4, 10)  # 10 batches of 4 run on across the ends of 4 epochs
     for epoch in epochs:
         assert sorted(epoch) == list(range(10))
     assert len({tuple(epoch) for epoch in epochs}) == 4
-    other = np.concatenate([b["label"] for b in stream(Pictures(10), seed=1, steps=range(10))])
+    other = np.concatenate([b["label"] for b in stream(GrayImages(10), seed=1, steps=range(10))])
     assert (labels != other).any()
 
 
-def test_pictures_and_labels_stay_together() -> None:
-    for batch in stream(Pictures(10)):
+def test_images_and_labels_stay_together() -> None:
+    for batch in stream(GrayImages(10)):
         np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
         assert batch["image"].shape == (4, 6, 6, 3)
         assert batch["mask"].all()
@@ -153,7 +151,7 @@ def test_pictures_and_labels_stay_together() -> None:
 
 @pytest.mark.parametrize(("augmentation", "symmetries"), [("flip", 2), ("dihedral", 8)])
 def test_every_crop_and_symmetry_occurs(augmentation: str, symmetries: int) -> None:
-    class Ramp(Pictures):
+    class Ramp(GrayImages):
         def __getitem__(self, index: SupportsIndex) -> Example:
             ramp = np.arange(64, dtype=np.uint8).reshape(8, 8)
             return Example(cv2.imencode(".png", ramp)[1].tobytes(), 0, "ramp.png")
@@ -169,11 +167,11 @@ def test_every_crop_and_symmetry_occurs(augmentation: str, symmetries: int) -> N
 
 @pytest.mark.parametrize("count", [1, 4, 7, 8])
 @pytest.mark.parametrize("processes", [1, 2])
-def test_evaluation_reads_every_picture_once_and_masks_the_rest(count: int, processes: int) -> None:
+def test_evaluation_reads_every_image_once_and_masks_the_rest(count: int, processes: int) -> None:
     seen: list[int] = []
     for process in range(processes):
         share = Share(4, process, processes)
-        batches = list(evaluation_batches(Pictures(count), SMALL, THREADS, share))
+        batches = list(evaluation_batches(GrayImages(count), SMALL, THREADS, share))
         assert len(batches) == -(-count // 4)
         assert all(len(batch["label"]) == share.local_batch_size for batch in batches)
         seen += [int(label) for b in batches for label in b["label"][b["mask"]]]
@@ -181,29 +179,32 @@ def test_evaluation_reads_every_picture_once_and_masks_the_rest(count: int, proc
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_corrupt_picture_stops_and_is_named(workers: int) -> None:
-    source = Pictures(10, corrupt=frozenset({3}))
+def test_a_corrupt_image_stops_and_is_named(workers: int) -> None:
+    source = GrayImages(10, corrupt=frozenset({3}))
     runtime = Runtime(decode_threads=2, decode_workers=workers)
     with pytest.raises(
-        UserError, match=r"data set pictures, split train: gray-3.png is truncated; .*=skip"
+        UserError, match=r"data set gray, split train: gray-3.png is truncated; .*=skip"
     ):
         stream(source, runtime=runtime)
     with pytest.raises(UserError, match=r"gray-3.png is truncated"):
         list(evaluation_batches(source, SMALL, runtime, Share(4)))
 
 
-def test_a_corrupt_picture_is_skipped_and_masked_when_asked() -> None:
+def test_a_corrupt_image_is_skipped_and_masked_when_asked() -> None:
     data = dataclasses.replace(SMALL, corrupt_images="skip")
-    source = Pictures(10, corrupt=frozenset({3, 5}))
+    source = GrayImages(10, corrupt=frozenset({3, 5}))
     batches = stream(source, data, steps=range(5))  # two epochs
     labels = np.concatenate([batch["label"][batch["mask"]] for batch in batches])
     assert collections.Counter(labels.tolist()) == {i: 2 for i in range(10) if i not in (3, 5)}
-    tested = evaluation_batches(source, data, THREADS, Share(4))
+    tested = list(evaluation_batches(source, data, THREADS, Share(4)))
     assert sum(int(batch["mask"].sum()) for batch in tested) == 8
+    for batch in [*batches, *tested]:
+        assert not batch["image"][~batch["mask"]].any()
+        assert not batch["label"][~batch["mask"]].any()
 
 
 @pytest.mark.parametrize("crops", [1, 5])
-def test_annotated_batches_show_the_center_crop_of_evaluation(
+def test_annotated_batches_have_the_center_crop_of_evaluation(
     photographs: ExampleSource, crops: int
 ) -> None:
     share = Share(8)
@@ -213,15 +214,15 @@ def test_annotated_batches_show_the_center_crop_of_evaluation(
     assert annotated[0]["image"].shape == (8, crops, 32, 32, 3)
     assert annotated[0]["parts"].shape == (8, 0, 3)
     if crops == 5:
-        picture = images.resize(images.decode(photographs[3].encoded_image), CROPPED.resize)
-        np.testing.assert_array_equal(annotated[0]["image"][3], images.five_crops(picture, 32))
+        crops_of_one = images.test_crops(photographs[3].encoded_image, CROPPED, 5)
+        np.testing.assert_array_equal(annotated[0]["image"][3], crops_of_one)
 
 
 @pytest.mark.parametrize(("processes", "workers"), [(1, 0), (2, 0), (4, 0), (1, 1)])
-def test_annotated_batches_name_every_picture_once(processes: int, workers: int) -> None:
+def test_annotated_batches_name_every_image_once(processes: int, workers: int) -> None:
     runtime = Runtime(decode_threads=2, decode_workers=workers)
     shares = [
-        list(annotated_batches(Pictures(10), SMALL, runtime, Share(4, index, processes), crops=1))
+        list(annotated_batches(GrayImages(10), SMALL, runtime, Share(4, index, processes), crops=1))
         for index in range(processes)
     ]
     rows = [
@@ -239,9 +240,9 @@ def test_annotated_batches_name_every_picture_once(processes: int, workers: int)
 
 
 @pytest.mark.parametrize(("what", "workers"), [("stop", 0), ("skip", 0), ("stop", 1)])
-def test_annotated_batches_tell_of_corrupt_pictures(what: str, workers: int) -> None:
+def test_annotated_batches_report_corrupt_images(what: str, workers: int) -> None:
     data = dataclasses.replace(SMALL, corrupt_images=what, cut_bottom=7)
-    source = Pictures(10, corrupt=frozenset({3, 5}))
+    source = GrayImages(10, corrupt=frozenset({3, 5}))
     runtime = Runtime(decode_threads=2, decode_workers=workers)
     batches = list(annotated_batches(source, data, runtime, Share(4), crops=5))
     told = [row for b in batches for row in zip(b["name"], b["problem"], b["mask"], strict=True)]
@@ -257,22 +258,22 @@ def test_annotated_batches_tell_of_corrupt_pictures(what: str, workers: int) -> 
 
 
 @dataclasses.dataclass
-class Birds(Pictures):
-    """One picture of 120×90 pixels, with a bright spot where its one visible part is."""
+class Birds(GrayImages):
+    """One image of 120×90 pixels, with a bright spot where its one visible part is."""
 
     part_count: int = 2
     x: int = 60
     y: int = 40
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        picture = np.zeros((90, 120), np.uint8)
-        picture[self.y - 3 : self.y + 4, self.x - 3 : self.x + 4] = 255
+        pixels = np.zeros((90, 120), np.uint8)
+        pixels[self.y - 3 : self.y + 4, self.x - 3 : self.x + 4] = 255
         parts = (float(self.x), float(self.y), 1.0, 0.0, 0.0, 0.0)
-        return Example(cv2.imencode(".png", picture)[1].tobytes(), 0, "bird.png", parts)
+        return Example(cv2.imencode(".png", pixels)[1].tobytes(), 0, "bird.png", parts)
 
 
 @pytest.mark.parametrize("resize", [60, 100, 256])
-def test_parts_are_where_the_picture_shows_them(resize: int) -> None:
+def test_parts_are_where_the_image_shows_them(resize: int) -> None:
     data = Data(name="birds", resize=resize, crop=resize * 7 // 8, cut_bottom=6)
     for x, y in [(60, 40), (20, 60), (99, 17)]:
         (batch,) = annotated_batches(Birds(1, x=x, y=y), data, THREADS, Share(1), crops=5)
@@ -322,8 +323,11 @@ def test_open_splits_names_what_is_wrong(data_dir: object) -> None:
         open_splits(Data(name="synthetic/tiny", test_split="val", **here), QUIET)
     with pytest.raises(UserError, match=r"has no split 'test\[:0\]'"):
         open_splits(Data(name="synthetic/tiny", test_split="test[:0]", **here), QUIET)
-    with pytest.raises(UserError, match=r"variants of synthetic are photographs, tiny"):
-        open_splits(Data(name="synthetic/huge", **here), QUIET)
+    for variant in ("huge", "ti ny"):
+        with pytest.raises(UserError, match=r"variants of synthetic are photographs, tiny"):
+            open_splits(Data(name=f"synthetic/{variant}", **here), QUIET)
+    with pytest.raises(UserError, match=r"data.name='c ub': is not the name of a tfds data set"):
+        open_splits(Data(name="c ub", **here), QUIET)
 
 
 def test_a_part_of_a_split_can_be_held_out(data_dir: object) -> None:
@@ -342,7 +346,7 @@ def test_a_part_of_a_split_can_be_held_out(data_dir: object) -> None:
 
 def test_a_label_that_is_no_class_is_named(tmp_path: object) -> None:
     class Ages(Synthetic):
-        """Pictures with a number that is no class."""
+        """Images with a number that is no class."""
 
         name = "ages"
 

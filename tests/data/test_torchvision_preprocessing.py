@@ -1,4 +1,4 @@
-"""Our pictures against torchvision's (see `goldens/make_preprocessing.py`)."""
+"""Our images against torchvision's (see `goldens/make_preprocessing.py`)."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ from fgr_jax.data import images
 
 SIZE = 512
 
-# Mean absolute difference, in gray levels of 255, that is allowed. PIL and OpenCV turn CMYK into RGB
-# by different formulas.
+# The allowed mean absolute difference, in gray levels of 255, by the golden file's names. PIL and OpenCV
+# turn CMYK into RGB by different formulas.
 BOUNDS = {
     "smaller than 512, JPEG": 0.5,
     "larger than 512, JPEG": 0.5,
     "twice as large, JPEG": 0.5,
     "one side smaller, JPEG": 0.6,
     "turned by EXIF, JPEG": 0.5,
-    "gray, JPEG": 0.5,
+    "grey, JPEG": 0.5,
     "CMYK, JPEG": 1.0,
     "with alpha, PNG": 0.5,
 }
@@ -32,7 +32,7 @@ def goldens() -> dict[str, np.ndarray]:
 
 
 def difference(pixels: np.ndarray, samples: np.ndarray, inside: np.ndarray | None = None) -> float:
-    """Mean absolute difference of a 512×512 picture from torchvision's, at the golden's places."""
+    """Mean absolute difference of a 512×512 image from torchvision's, at the golden's places."""
     gap = np.abs(pixels.reshape(-1, 3)[recipe.places(SIZE * SIZE)].astype(float) - samples)
     return float(gap.mean() if inside is None else gap[inside].mean())
 

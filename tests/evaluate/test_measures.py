@@ -358,8 +358,7 @@ def test_each_number_of_a_picture_by_hand(
     data = run.config.data
     for index in (0, 5, 26):
         example = test_split[index]
-        picture = images.resize(images.decode(example.encoded_image), data.resize)
-        crops = jnp.asarray(images.five_crops(picture, data.crop))
+        crops = jnp.asarray(images.test_crops(example.encoded_image, data, 5))
         maps: Any = trained.network.apply(trained.variables, normalize(crops), train=False)
         scores = np.asarray(class_scores(maps))
         np.testing.assert_allclose(five.shown.center_scores[index], scores[-1], atol=1e-4)

@@ -119,7 +119,7 @@ def test_data_sets_are_prepared_on_a_disk(data_dir: Path) -> None:
     assert len(refused.stderr.splitlines()) == 1
     generated = prepare(data_dir)  # what needs no download is said to be there
     assert generated.returncode == 0, generated.stderr
-    assert "data set synthetic/tiny: 52 train, 27 test pictures" in generated.stdout
+    assert "data set synthetic/tiny: 52 train, 27 test images" in generated.stdout
 
 
 def test_only_what_has_changed_is_written_back(bucket: str) -> None:

@@ -160,7 +160,7 @@ def test_the_command_prints_writes_and_names_what_it_cannot_read(
     assert lines[0].startswith(f"{folder}/01.jpg: ")
     assert lines[0].count("%") == 2
     assert f"{folder}/cut.jpg is truncated" in done.stderr
-    assert f"{folder}/text.png is not a picture" in done.stderr
+    assert f"{folder}/text.png is not an image" in done.stderr
     assert "error: 2 of 13 files could not be read" in done.stderr
 
     for name in ("guesses.csv", "guesses.json"):

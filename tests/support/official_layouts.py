@@ -1,12 +1,12 @@
-"""Small archives in the exact official layout of public data sets, from generated pictures.
+"""Small archives in the exact official layout of public data sets, from generated images.
 
-Every function writes what a person would have fetched, and returns the truth about it. It knows
+Every function writes what a user would have downloaded, and returns the truth about it. It knows
 nothing of the readers it is there to test. What a reader could get wrong is in the archives:
 indices from 1, file numbers with gaps and leading zeros, lists in another order than the files,
 training and test mixed, classes of unequal size, names with blanks, slashes and hyphens, gray and
-CMYK pictures, and a PNG that is called JPEG.
+CMYK images, and a PNG that is called JPEG.
 
-The arguments `train`, `validation` and `test` are the least numbers of pictures of a class; some
+The arguments `train`, `validation` and `test` are the least numbers of images of a class; some
 classes get one or two more.
 """
 
@@ -25,11 +25,11 @@ import scipy.io
 
 T = TypeVar("T")
 
-BANNER = 20  # rows at the bottom of every picture of FGVC-Aircraft
+BANNER = 20  # rows at the bottom of every image of FGVC-Aircraft
 
 
 class Record(NamedTuple):
-    """A picture, and what the data set says of it."""
+    """An image, and what the data set says of it."""
 
     split: str
     name: str
@@ -40,7 +40,7 @@ class Record(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What a person would have fetched, and the truth about it.
+    """What a user would have downloaded, and the truth about it.
 
     The records are in the order of the official lists, training before test.
     """
@@ -50,7 +50,7 @@ class Written(NamedTuple):
     class_names: list[str]
 
 
-# Pictures
+# Images
 
 
 def _pixels(label: int, number: int, size: tuple[int, int], seed: int) -> np.ndarray:
@@ -73,7 +73,7 @@ def _encode(pixels: np.ndarray, suffix: str = ".jpg") -> bytes:
     return encoded.tobytes()
 
 
-def _grey(pixels: np.ndarray) -> bytes:
+def _gray(pixels: np.ndarray) -> bytes:
     return _encode(pixels[..., 1].copy())
 
 
@@ -159,7 +159,7 @@ def _count(least: int, label: int) -> int:
 
 
 def _mixed(label: int, rng: np.random.Generator, **least: int) -> list[str]:
-    """The splits of a class's pictures, mixed."""
+    """The splits of a class's images, mixed."""
     splits = [split for split, count in least.items() for _ in range(_count(count, label))]
     return [splits[index] for index in rng.permutation(len(splits))]
 
@@ -232,7 +232,7 @@ def _cub_records(
             pixels = _pixels(label, number, size, seed)
             box = rng.integers(1, (width // 2, height // 2, width // 2, height // 2))
             extra = {"bounding_box": tuple(map(float, box)), "parts": _parts(rng, size)}
-            encoded = _grey(pixels) if number == 2 else _encode(pixels)
+            encoded = _gray(pixels) if number == 2 else _encode(pixels)
             path = f"{label + 1:03}.{name}/{file}"
             records.append(Record(split, path, label, name, encoded, extra))
     return records
@@ -258,7 +258,7 @@ def write_cub(
     - `classes.txt`: `1 001.A_b`
     - `bounding_boxes.txt`: `1 60.0 27.0 325.0 304.0`, which are x, y, width and height
     - `parts/parts.txt`: `7 left eye`
-    - `parts/part_locs.txt`: `1 2 312.0 182.0 1`, which are picture, part, x, y and visible
+    - `parts/part_locs.txt`: `1 2 312.0 182.0 1`, which are image, part, x, y and visible
 
     In the original the numbers of all lists go up; here each list is in an order of its own,
     unless `shuffled` is false.
@@ -326,7 +326,7 @@ def _car_box(rng: np.random.Generator, size: tuple[int, int]) -> dict[str, np.nd
 def _car_rows(
     records: Sequence[Record], size: tuple[int, int], rng: np.random.Generator
 ) -> list[dict[str, Any]]:
-    """What the devkit says of the pictures of one folder; the file is named without the folder."""
+    """What the devkit says of the images of one folder; the file is named without the folder."""
     return [
         {
             **_car_box(rng, size),
@@ -348,7 +348,7 @@ def write_cars_devkit(
 ) -> Written:
     """`car_devkit.tgz`, `cars_train.tgz`, `cars_test.tgz`, and `cars_test_annos_withlabels.mat`.
 
-    The pictures of each folder are `00001.jpg` and so on, the classes in no order. The MATLAB files
+    The images of each folder are `00001.jpg` and so on, the classes in no order. The MATLAB files
     have a 1×N struct array `annotations` with `bbox_x1`, `bbox_y1`, `bbox_x2`, `bbox_y2`, `class`
     (from 1; not in `cars_test_annos.mat`) and `fname`; `cars_meta.mat` has the 1×C cells
     `class_names`.
@@ -360,7 +360,7 @@ def write_cars_devkit(
         labels = [label for label in range(classes) for _ in range(_count(least, label))]
         for index, label in enumerate(_shuffled(labels, rng), start=1):
             pixels = _pixels(label, index + 10_000 * (split == "test"), size, seed)
-            encoded = _grey(pixels) if (split, index) == ("train", 3) else _encode(pixels)
+            encoded = _gray(pixels) if (split, index) == ("train", 3) else _encode(pixels)
             name = f"cars_{split}/{index:05}.jpg"
             records[split].append(Record(split, name, label, names[label], encoded, {}))
     rows = {split: _car_rows(of_split, size, rng) for split, of_split in records.items()}
@@ -415,7 +415,7 @@ def write_cars_single_file(
             number = len(records) + 1
             name = f"car_ims/{number:06}.jpg"
             pixels = _pixels(label, number, size, seed)
-            encoded = _grey(pixels) if number == 3 else _encode(pixels)
+            encoded = _gray(pixels) if number == 3 else _encode(pixels)
             records.append(Record(split, name, label, class_name, encoded, {}))
             row = {"relative_im_path": name, **_car_box(rng, size)}
             rows.append({**row, "class": _number(label + 1), "test": _number(int(split == "test"))})
@@ -423,8 +423,8 @@ def write_cars_single_file(
     annotations.write_bytes(
         _mat(annotations=_structs(rows, (1, -1)), class_names=_cells(names, (1, -1)))
     )
-    pictures = {record.name: record.encoded for record in _shuffled(records, rng)}
-    return Written([_tar(folder / "car_ims.tgz", pictures), annotations], _by_split(records), names)
+    images = {record.name: record.encoded for record in _shuffled(records, rng)}
+    return Written([_tar(folder / "car_ims.tgz", images), annotations], _by_split(records), names)
 
 
 # FGVC-Aircraft
@@ -470,9 +470,9 @@ def write_aircraft(
 
     `variants.txt` has the names of the classes, sorted;
     `images_variant_{train,val,trainval,test}.txt` have lines `0056978 F/A-18`, by class: the
-    number of the picture, which may begin with zeros, one blank, and the variant, which may have
-    blanks. The training pictures of the records are the list `trainval`. The bottom 20 rows of a
-    picture are a white banner. (Its edge is sharp in the JPEG where the height less 20 is a
+    number of the image, which may begin with zeros, one blank, and the variant, which may have
+    blanks. The training images of the records are the list `trainval`. The bottom 20 rows of a
+    image are a white banner. (Its edge is sharp in the JPEG where the height less 20 is a
     multiple of 8.)
     """
     rng = np.random.default_rng(seed)
@@ -616,7 +616,7 @@ def write_gtos_mobile(
     """`gtos-mobile.zip`: `gtos-mobile/{train,test}/<class>/*.jpg`, and no list.
 
     The classes are the folders in the order of their codes, capitals first. The authors share the
-    data set by a link to a drive, so that the name of the archive is a guess; that of the folder is
+    data set by a link to a drive, so that the name of the archive is assumed; that of the folder is
     from their code.
     """
     rng = np.random.default_rng(seed)
@@ -662,7 +662,7 @@ def _synsets(classes: int) -> list[tuple[str, str]]:
 
 
 def _synset_row(
-    number: int, synset: tuple[str, str], children: Sequence[int] = (), pictures: int = 0
+    number: int, synset: tuple[str, str], children: Sequence[int] = (), images: int = 0
 ) -> dict[str, Any]:
     return {
         "ILSVRC2012_ID": _number(number),
@@ -672,19 +672,19 @@ def _synset_row(
         "num_children": _number(len(children)),
         "children": np.array(children, np.uint16).reshape(1, -1),
         "wordnet_height": _number(len(children[:1])),
-        "num_train_images": _number(pictures),
+        "num_train_images": _number(images),
     }
 
 
 def _devkit(synsets: Sequence[tuple[str, str]], records: Sequence[Record]) -> dict[str, bytes]:
-    """`meta.mat` and the labels of the validation pictures, both by ILSVRC2012_ID from 1."""
+    """`meta.mat` and the labels of the validation images, both by ILSVRC2012_ID from 1."""
     numbers = sorted(number for number, _ in synsets)
     ids = {number: index for index, (number, _) in enumerate(synsets, start=1)}
     rows = [
         _synset_row(
             ids[synset[0]],
             synset,
-            pictures=sum(r.split == "train" and numbers[r.label] == synset[0] for r in records),
+            images=sum(r.split == "train" and numbers[r.label] == synset[0] for r in records),
         )
         for synset in synsets
     ]
@@ -704,7 +704,7 @@ def _devkit(synsets: Sequence[tuple[str, str]], records: Sequence[Record]) -> di
 def _imagenet_train(
     wordnet: str, label: int, class_name: str, count: int, size: tuple[int, int], seed: int
 ) -> list[Record]:
-    """The pictures of one class, by name: `n01440764_10026.JPEG`."""
+    """The images of one class, by name: `n01440764_10026.JPEG`."""
     rng = np.random.default_rng((seed, label))
     numbers = _gapped(count, rng, 15_000, 900)  # above the odd ones
     odd_number, kind = _ODD_FILES.get(wordnet, (numbers[0] if numbers else 0, "gray"))
@@ -714,7 +714,7 @@ def _imagenet_train(
         pixels = _pixels(label, 1000 * label + index, size, seed)
         encoded = _encode(pixels)
         if index == 0:
-            kinds = {"gray": _grey, "cmyk": _cmyk, "png": lambda odd: _encode(odd, ".png")}
+            kinds = {"gray": _gray, "cmyk": _cmyk, "png": lambda odd: _encode(odd, ".png")}
             encoded = kinds[kind](pixels)
         name = f"{wordnet}/{wordnet}_{number}.JPEG"
         records.append(Record("train", name, label, class_name, encoded, {}))

@@ -1,4 +1,4 @@
-"""Unpacking archives that somebody else has made."""
+"""Unpacks archives that are not ours, and therefore trusts nothing in them."""
 
 import lzma
 import re
@@ -11,7 +11,7 @@ from typing import IO
 
 from fgr_jax.errors import UserError
 
-# Photographs do not shrink in an archive. What grows beyond both limits is no data set.
+# Photographs hardly shrink in an archive. What grows beyond both limits is not a data set.
 _MOST_GROWTH = 20
 _HARMLESS_BYTES = 100 << 20
 _CHUNK = 1 << 20
@@ -28,21 +28,21 @@ _SUFFIXES = re.compile(r"\.(tar|tgz|tar\.gz|tar\.bz2|tar\.xz|zip)$")
 
 
 def is_archive(path: Path) -> bool:
-    """By its name."""
+    """Returns whether the name is that of an archive."""
     return bool(_SUFFIXES.search(path.name))
 
 
 def unpack(archive: Path, folder: Path, progress: Callable[[int], None]) -> None:
-    """Unpacks a tar or zip archive into `folder`; a tar inside goes into a folder of its name.
+    """Unpacks a tar or zip archive into `folder`, and a tar inside it into a folder of its name.
 
     Args:
       archive: a .tar, .tgz, .tar.gz, .tar.bz2, .tar.xz or .zip.
-      folder: where to; it is made.
+      folder: the folder to unpack into; it is created.
       progress: called with the number of bytes written so far.
 
     Raises:
-      UserError: the archive is damaged, climbs out of the folder, holds links or devices, or would
-        unpack to more than a data set can be.
+      UserError: the archive is damaged, names files outside the folder, holds links or devices, or
+        would unpack to more than a data set can be.
     """
     limit = max(_MOST_GROWTH * archive.stat().st_size, _HARMLESS_BYTES)
     written = 0
@@ -52,7 +52,7 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], None]) -> None
             if written + size > limit:
                 raise UserError(
                     f"{archive} unpacks to more than {limit >> 20:,} MiB, {_MOST_GROWTH} times its own "
-                    "size: it is no archive of pictures; bring it again from its source"
+                    "size: it is not an archive of images; download it again from its source"
                 )
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
@@ -72,11 +72,13 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], None]) -> None
 
 def _damaged(archive: Path, error: Exception) -> UserError:
     reason = str(error).partition("\n")[0].rstrip(":")
-    return UserError(f"{archive} is damaged or cut off ({reason}): delete it and bring it again")
+    return UserError(
+        f"{archive} is damaged or truncated ({reason}): delete it and download it again"
+    )
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Name, size and content of every file, in the archive's order."""
+    """Yields name, size and content of every file, in the archive's order."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():
@@ -89,7 +91,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
         yield from _tar_members(opened, archive)
         raw = opened.fileobj
         if raw is None or raw.tell() < opened.offset + tarfile.BLOCKSIZE:
-            raise EOFError("it has no end mark")  # tarfile itself takes that for the end
+            raise EOFError("it has no end marker")  # tarfile itself accepts that as the end
         while raw.read(_CHUNK):
             pass  # to the end, where a compressed file has its checksum
 
@@ -114,11 +116,11 @@ def _tar_members(opened: tarfile.TarFile, archive: Path) -> Iterator[tuple[str, 
 def _safe(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
-        raise _unsafe(archive, name, "climbs out of its folder")
+        raise _unsafe(archive, name, "lies outside the folder")
     return path
 
 
 def _unsafe(archive: Path, name: str, what: str) -> UserError:
     return UserError(
-        f"{archive}: its member {name!r} {what}; none of it is used. Bring it from its source"
+        f"{archive}: its member {name!r} {what}; nothing of it is used. Download it from its source"
     )

@@ -1,6 +1,6 @@
 """A prepared data set in a bucket, copied once to this machine's disk.
 
-Pictures are read in random order, thousands a second: a bucket would have to be asked for each.
+Images are read in random order, thousands a second: each would be a request to the bucket.
 """
 
 import hashlib
@@ -16,16 +16,16 @@ _MEGABYTE = 1_000_000
 
 
 def copy_from_bucket(data_dir: str, name: str, copies: Path, terminal: Terminal) -> Path:
-    """The folder on this machine in which tfds finds the data set `name` of the bucket.
+    """Returns the folder on this machine in which tfds finds the data set `name` of the bucket.
 
     It is copied whole or not at all, and only where there is no copy yet: a data set that was prepared
-    anew in the bucket needs another folder there, or this copy deleted.
+    again in the bucket needs another folder there, or this copy deleted.
 
     Args:
       data_dir: gs://BUCKET/FOLDER, in which `name` is prepared.
       name: a data set, "cub" or "elpv/eight".
       copies: the folder on this machine that holds all copies.
-      terminal: is told of progress.
+      terminal: shows progress.
 
     Raises:
       UserError: the bucket cannot be reached, or does not hold the data set.
@@ -40,8 +40,8 @@ def copy_from_bucket(data_dir: str, name: str, copies: Path, terminal: Terminal)
         total = sum(files.values())
         if not total:
             raise UserError(
-                f"--config.data.data_dir={data_dir}: holds no data set {name!r}; prepare it on a "
-                "machine, and copy the folder to the bucket"
+                f"--config.data.data_dir={data_dir}: holds no data set {name!r}; prepare it on a disk "
+                "and copy the folder to the bucket"
             )
         unfinished = destination / ".unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""The `tfds` builder that all data sets of pictures share.
+"""The tfds builder that all data sets of image files share.
 
 The files' own bytes are stored, in the listing's order, in shards that are written one after the other:
-memory does not grow with the number of pictures, and nothing is encoded again.
+memory does not grow with the number of images, and nothing is encoded again.
 """
 
 import collections
@@ -19,31 +19,24 @@ import tensorflow_datasets as tfds
 
 from fgr_jax.data import images
 from fgr_jax.data.prepare.downloads import Archive
-from fgr_jax.data.prepare.listing import Listing, Picture, Problems
+from fgr_jax.data.prepare.listing import ImageFile, Listing, Problems
 
-_SHARD_BYTES = 64 << 20  # tfds holds one shard in memory
+_SHARD_BYTES = 64 << 20  # tfds keeps one shard in memory
 _READERS = 4  # threads: reading waits for the disk
-_READ_AHEAD = 32  # pictures
+_READ_AHEAD = 32  # images
 
 
-class Duplicate(NamedTuple):
-    """Two files with the same content on both sides of the split."""
-
-    train: str
-    test: str
-
-
-class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """A data set of labeled pictures; its subclasses say where they are and what must be there."""
+class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """A data set of labeled image files; a subclass states where they are and how many there must be."""
 
     VERSION = tfds.core.Version("1.0.0")
     HOMEPAGE: ClassVar[str] = ""
     LICENSE: ClassVar[str] = ""
-    # Of the paper's table 1; a preparation with other numbers is refused. None: anything goes.
+    # As in the paper's table 1; a source with other numbers is refused. None: any number is accepted.
     CLASSES: ClassVar[int | None] = None
     COUNTS: ClassVar[Mapping[str, int] | None] = None
     ARCHIVES: ClassVar[Sequence[Archive]] = ()
-    HOW_TO_GET: ClassVar[str] = ""  # for a person, where the archives cannot be fetched
+    HOW_TO_GET: ClassVar[str] = ""  # for the user, where the archives cannot be downloaded
     EXTRA_FEATURES: ClassVar[Mapping[str, Any]] = {}
 
     @classmethod
@@ -52,7 +45,7 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
 
         Raises:
           LayoutNotFoundError: `root` holds something else.
-          UserError: the annotations contradict themselves.
+          UserError: the annotations are incomplete or contradict each other.
         """
         raise NotImplementedError
 
@@ -64,14 +57,14 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
         progress: Callable[[int], None] = lambda _: None,
         **kwargs: Any,
     ):
-        """`verify` decodes every picture; `progress` is told how many pictures are stored."""
+        """Stores `listing`; `verify` decodes every image, `progress` takes the number stored so far."""
         self._listing = listing
         self._verify = verify
         self._progress = progress
         self._stored = 0
         self._problems = Problems()
         self._in_train: dict[bytes, str] = {}
-        self.duplicates: list[Duplicate] = []
+        self.duplicates: list[tuple[str, str]] = []  # test and training files of equal content
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -95,7 +88,7 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
         super()._download_and_prepare(*args, **kwargs)
         self._problems.raise_if_any(
             f"data set {self.name}",
-            "nothing was prepared; bring these files again, or take them out",
+            "nothing was prepared; replace these files or remove them",
         )
 
     def _shard_iterators_per_split(
@@ -103,75 +96,75 @@ class PictureBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # ty
     ) -> Mapping[str, Sequence[Callable[[], Iterator[tuple[str, dict[str, Any]]]]]]:
         del dl_manager
         return {
-            split: [functools.partial(self._examples, split, shard) for shard in _shards(pictures)]
-            for split, pictures in self._listing.splits.items()
+            split: [functools.partial(self._examples, split, shard) for shard in _shards(files)]
+            for split, files in self._listing.splits.items()
         }
 
     def _examples(
-        self, split: str, pictures: Sequence[Picture]
+        self, split: str, files: Sequence[ImageFile]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        for picture, data, digest, problem in _read_ahead(pictures, self._verify):
+        for file, data, digest, problem in _read_ahead(files, self._verify):
             self._stored += 1
             self._progress(self._stored)
             if problem:
-                self._problems.add(f"{split}: {picture.name} {problem}")
+                self._problems.add(f"{split}: {file.name} {problem}")
                 continue
             if split == "train":
-                self._in_train[digest] = picture.name
+                self._in_train[digest] = file.name
             elif digest in self._in_train:
-                self.duplicates.append(Duplicate(self._in_train[digest], picture.name))
+                self.duplicates.append((file.name, self._in_train[digest]))
             yield (
-                picture.name,
+                file.name,
                 {
                     "image": io.BytesIO(data),
-                    "label": picture.label,
-                    "file_name": picture.name,
-                    **(picture.extra or {}),
+                    "label": file.label,
+                    "file_name": file.name,
+                    **(file.extra or {}),
                 },
             )
 
 
-def _shards(pictures: Sequence[Picture]) -> list[Sequence[Picture]]:
-    """Cuts a split where `_SHARD_BYTES` are full."""
+def _shards(files: Sequence[ImageFile]) -> list[Sequence[ImageFile]]:
+    """Cuts a split into shards of at most `_SHARD_BYTES`, or of one file."""
     starts, filled = [0], 0
-    for index, picture in enumerate(pictures):
-        size = os.stat(picture.path).st_size
+    for index, file in enumerate(files):
+        size = os.stat(file.path).st_size
         if filled and filled + size > _SHARD_BYTES:
             starts.append(index)
             filled = 0
         filled += size
-    return [pictures[start:end] for start, end in itertools.pairwise([*starts, len(pictures)])]
+    return [files[start:end] for start, end in itertools.pairwise([*starts, len(files)])]
 
 
 class _Read(NamedTuple):
-    picture: Picture
+    file: ImageFile
     data: bytes
     digest: bytes  # of the content
-    problem: str  # empty: none
+    problem: str  # empty: there is none
 
 
-def _read_ahead(pictures: Sequence[Picture], verify: bool) -> Iterator[_Read]:
-    """Reads in threads, a few pictures ahead, and yields in order."""
+def _read_ahead(files: Sequence[ImageFile], verify: bool) -> Iterator[_Read]:
+    """Reads in threads, a few images ahead, and yields in order."""
     with concurrent.futures.ThreadPoolExecutor(_READERS) as threads:
         waiting: collections.deque[concurrent.futures.Future[_Read]] = collections.deque()
-        for picture in pictures:
-            waiting.append(threads.submit(_read, picture, verify))
+        for file in files:
+            waiting.append(threads.submit(_read, file, verify))
             if len(waiting) > _READ_AHEAD:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
 
 
-def _read(picture: Picture, verify: bool) -> _Read:
+def _read(file: ImageFile, verify: bool) -> _Read:
     problem = ""
     try:
-        data = Path(picture.path).read_bytes()
+        data = Path(file.path).read_bytes()
     except OSError as error:
-        return _Read(picture, b"", b"", f"cannot be read ({error.strerror})")
+        return _Read(file, b"", b"", f"cannot be read ({error.strerror})")
     try:
         images.check(data)
         if verify:
             images.decode(data)
     except images.ImageError as error:
         problem = str(error)
-    return _Read(picture, data, hashlib.blake2b(data, digest_size=16).digest(), problem)
+    return _Read(file, data, hashlib.blake2b(data, digest_size=16).digest(), problem)

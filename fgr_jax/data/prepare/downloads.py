@@ -1,4 +1,4 @@
-"""Fetching the archives that anybody may fetch: resumed after a break, and checked at the end."""
+"""Downloads the archives that are open to everybody: resumed after a break, checked at the end."""
 
 import contextlib
 import dataclasses
@@ -12,38 +12,35 @@ import requests
 from fgr_jax.errors import UserError
 
 _CHUNK = 1 << 16
-_TIMEOUT = (20, 60)  # seconds to connect, and between two pieces
+_TIMEOUT = (20, 60)  # seconds to connect, and between two chunks
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Archive:
-    """A file that a data set's makers publish."""
+    """A file that the makers of a data set publish."""
 
     file_name: str
-    url: str = ""  # empty: no open link
-    size: int = 0  # bytes; 0: not known
+    url: str = ""  # empty: not open to everybody
+    size: int = 0  # in bytes; 0: unknown
     checksum: str = ""  # "sha256:…"; "md5:…" where the makers publish no other
 
     def is_sound(self, path: Path) -> bool:
-        """Whether the file at `path` is this one."""
+        """Returns whether the file at `path` has this size and checksum."""
         if self.size and path.stat().st_size != self.size:
             return False
         if not self.checksum:
             return True
         algorithm, _, expected = self.checksum.partition(":")
-        digest = hashlib.new(algorithm)
         with path.open("rb") as file:
-            while chunk := file.read(_CHUNK):
-                digest.update(chunk)
-        return digest.hexdigest() == expected
+            return hashlib.file_digest(file, algorithm).hexdigest() == expected
 
 
-def fetch(archive: Archive, folder: Path, progress: Callable[[int], None]) -> Path:
-    """Downloads `archive` into `folder`; what an earlier attempt has left is gone on with.
+def download(archive: Archive, folder: Path, progress: Callable[[int], None]) -> Path:
+    """Downloads `archive` into `folder` and returns its path; a broken download is resumed.
 
     Args:
-      archive: one with a link.
-      folder: where to.
+      archive: one with a URL.
+      folder: the folder to download into; it is created.
       progress: called with the number of bytes that are there.
 
     Raises:
@@ -53,7 +50,7 @@ def fetch(archive: Archive, folder: Path, progress: Callable[[int], None]) -> Pa
     unfinished = folder / (archive.file_name + ".unfinished")
     folder.mkdir(parents=True, exist_ok=True)
     by_hand = (
-        f"fetch {archive.url} with another tool and name the file: --source={archive.file_name}"
+        f"download {archive.url} with another tool and pass it with --source={archive.file_name}"
     )
     try:
         _receive(archive.url, unfinished, progress)
@@ -61,15 +58,15 @@ def fetch(archive: Archive, folder: Path, progress: Callable[[int], None]) -> Pa
         reason = type(error).__name__ if error.response is None else str(error)
         kept = unfinished.stat().st_size if unfinished.exists() else 0
         raise UserError(
-            f"{archive.url} cannot be fetched ({reason}); {kept >> 20} MiB are kept, and the same "
-            f"command goes on from there. Or {by_hand}"
+            f"{archive.url} cannot be downloaded ({reason}); {kept >> 20} MiB are kept, and the same "
+            f"command resumes from there. Or {by_hand}"
         ) from error
     if not archive.is_sound(unfinished):
         size = unfinished.stat().st_size
         unfinished.unlink()
         raise UserError(
-            f"{archive.url} has sent {size:,} bytes that are not {archive.file_name} (its checksum is "
-            f"another): run the command again, or {by_hand}"
+            f"{archive.url} sent {size:,} bytes that are not {archive.file_name} (the checksum differs)"
+            f": run the command again, or {by_hand}"
         )
     unfinished.replace(target)
     return target
@@ -80,7 +77,7 @@ def _receive(url: str, path: Path, progress: Callable[[int], None]) -> None:
     headers = {"Range": f"bytes={have}-"} if have else {}
     with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # all of it is there
+            return  # the file is complete
         response.raise_for_status()
         resumed = response.status_code == requests.codes.partial_content
         with path.open("ab" if resumed else "wb") as file:

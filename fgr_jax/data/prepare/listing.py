@@ -1,5 +1,6 @@
-"""What a data set consists of, as its annotations tell it, before a picture is read."""
+"""Lists what a data set consists of, from its annotations, before any image is read."""
 
+import collections
 import contextlib
 import dataclasses
 import os
@@ -9,35 +10,35 @@ from typing import Any, NamedTuple
 
 from fgr_jax.errors import UserError
 
-# Deeper than any official archive puts its annotations.
+# Levels of folders that are searched; no official archive has annotations further down.
 _DEEPEST = 4
 
 
-class Picture(NamedTuple):
-    """A picture and what is known of it."""
+class ImageFile(NamedTuple):
+    """An image file and what is known of it."""
 
     path: str
     label: int  # an index into `Listing.class_names`
     name: str  # unique within its split, with forward slashes
-    extra: Mapping[str, Any] | None = None  # values of `PictureBuilder.EXTRA_FEATURES`
+    extra: Mapping[str, Any] | None = None  # values of `ImageBuilder.EXTRA_FEATURES`
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Listing:
-    """All pictures of a data set, in the order in which they are stored."""
+    """All images of a data set, in the order in which they are stored."""
 
     class_names: Sequence[str]
-    splits: Mapping[str, Sequence[Picture]]  # "train", "test"
+    splits: Mapping[str, Sequence[ImageFile]]  # "train", "test"
 
 
 class Problems:
-    """Collects what is wrong with a data set, so that all of it can be told at once."""
+    """Collects what is wrong with a data set, so that all of it can be reported at once."""
 
     def __init__(self) -> None:
         self._found: list[str] = []
 
     def add(self, problem: str) -> None:
-        """Notes one."""
+        """Adds a problem, described in one line."""
         self._found.append(problem)
 
     def raise_if_any(self, what: str, way_out: str) -> None:
@@ -48,64 +49,68 @@ class Problems:
             raise UserError("\n  ".join([f"{heading}; {way_out}", *self._found]))
 
 
-def check(listing: Listing, what: str) -> int:
-    """Checks that the listing can be learned from and that its pictures are there.
+def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str, int]) -> int:
+    """Checks that a listing is complete, that its files exist and that a network can be trained on them.
+
+    Args:
+      listing: the images.
+      what: names the data set in errors.
+      classes: how many classes there must be; None: at least two.
+      counts: how many images a split must have, where that is known.
 
     Returns:
-      The size of all pictures, in bytes.
+      The size of all images, in bytes.
 
     Raises:
-      UserError: naming every picture that is missing or empty, every name that stands twice, every
-        class without training pictures, every split without pictures.
+      UserError: naming every wrong number, every image that is missing or empty, every name that
+        occurs twice, every class without training images, every split without images.
     """
     problems = Problems()
     total_bytes = 0
     if len(listing.class_names) < 2:
         names = ", ".join(map(repr, listing.class_names)) or "none"
-        problems.add(f"there must be at least two classes to tell apart, and there is {names}")
+        problems.add(f"there must be at least two classes, and there is {names}")
+    if classes not in (None, len(listing.class_names)):
+        problems.add(f"{len(listing.class_names):,} classes instead of {classes:,}")
     for name in _repeated(listing.class_names):
-        problems.add(f"the class {name!r} stands twice in the list of classes")
-    for split, pictures in listing.splits.items():
-        if not pictures:
-            problems.add(f"the split {split} has no pictures")
-        for name in _repeated(picture.name for picture in pictures):
-            problems.add(f"{split}: {name} stands twice in the list")
-        for picture in pictures:
+        problems.add(f"the class {name!r} occurs twice in the list of classes")
+    for split, files in listing.splits.items():
+        if not files:
+            problems.add(f"the split {split} has no images")
+        if len(files) != counts.get(split, len(files)):
+            problems.add(f"{split}: {len(files):,} images instead of {counts[split]:,}")
+        for name in _repeated(file.name for file in files):
+            problems.add(f"{split}: {name} occurs twice in the list")
+        for file in files:
             try:
-                size = os.stat(picture.path).st_size
+                size = os.stat(file.path).st_size
             except FileNotFoundError:
-                problems.add(f"{split}: {picture.name} is in the list and not in the folder")
+                problems.add(f"{split}: {file.name} is in the list but not in the folder")
                 continue
             if size == 0:
-                problems.add(f"{split}: {picture.name} is empty")
+                problems.add(f"{split}: {file.name} is empty")
             total_bytes += size
-    present = {picture.label for picture in listing.splits.get("train", ())}
+    present = {file.label for file in listing.splits.get("train", ())}
     for label, name in enumerate(listing.class_names):
         if label not in present:
-            problems.add(f"the class {name!r} has no training pictures")
-    problems.raise_if_any(what, "nothing was prepared; put that right and run the command again")
+            problems.add(f"the class {name!r} has no training images")
+    problems.raise_if_any(what, "nothing was prepared; correct this and run the command again")
     return total_bytes
 
 
 def _repeated(names: Iterable[str]) -> list[str]:
-    seen: set[str] = set()
-    repeated: list[str] = []
-    for name in names:
-        if name in seen:
-            repeated.append(name)
-        seen.add(name)
-    return repeated
+    return [name for name, count in collections.Counter(names).items() if count > 1]
 
 
 class LayoutNotFoundError(UserError):
-    """A folder does not hold what it was said to hold."""
+    """A folder does not hold the files that the data set consists of."""
 
 
 def find(root: Path, *wanted: str, kind: Callable[[Path], bool] = Path.is_file) -> Path:
-    """The file `wanted`, or the first of several that is found, in `root` or not far below it.
+    """Returns the file `wanted`, or the first of several that exists, in `root` or not far below it.
 
     Raises:
-      LayoutNotFoundError: there is none.
+      LayoutNotFoundError: there is no such file.
     """
     for name in wanted:
         for depth in range(_DEEPEST):
@@ -116,52 +121,50 @@ def find(root: Path, *wanted: str, kind: Callable[[Path], bool] = Path.is_file) 
 
 
 def find_folder(root: Path, *wanted: str) -> Path:
-    """`find` for a folder."""
+    """Does for folders what `find` does for files."""
     return find(root, *wanted, kind=Path.is_dir)
 
 
 def read_lines(path: Path, fields: int) -> list[list[str]]:
-    """The lines of an annotation file, split at blanks into `fields` parts, the last with its blanks.
+    """Returns the lines of an annotation file, each split at spaces into `fields` parts.
+
+    The last part keeps its spaces, and empty lines are left out.
 
     Raises:
-      UserError: the file is not there; or naming the file and the line that has fewer.
+      UserError: the file does not exist, or a line has fewer parts.
     """
     if not path.is_file():
-        raise UserError(f"{path} is not there: the archive is not complete")
+        raise UserError(f"{path} does not exist: the archive is incomplete")
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
         row = line.strip().split(maxsplit=fields - 1)
         if len(row) < fields:
-            raise UserError(
-                f"{path}, line {number}: {line!r} has not the {fields} fields it should"
-            )
+            raise UserError(f"{path}, line {number}: {line!r} has fewer than {fields} fields")
         rows.append(row)
     return rows
 
 
 @contextlib.contextmanager
 def reading_matlab(path: Path) -> Iterator[None]:
-    """Raises a UserError for whatever scipy and NumPy raise over a damaged MATLAB file."""
+    """Turns whatever scipy and NumPy raise for a damaged MATLAB file into a UserError."""
     try:
         yield
     except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
-        raise UserError(
-            f"{path} is damaged, or lacks something ({error}): bring it again"
-        ) from error
+        raise UserError(f"{path} is damaged or incomplete ({error}): download it again") from error
 
 
 def from_one(index: str | int, count: int, where: str) -> int:
-    """A one-based index of an annotation file, from 0.
+    """Converts an annotation file's index, which counts from 1, to one that counts from 0.
 
     Raises:
-      UserError: it is not in 1..count.
+      UserError: the index is not in 1..count.
     """
     try:
         value = int(index)
     except ValueError:
         value = 0
     if not 1 <= value <= count:
-        raise UserError(f"{where}: the label {index} is out of range, 1 to {count}")
+        raise UserError(f"{where}: the label {index} is not in the range 1 to {count}")
     return value - 1

@@ -4,17 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from fgr_jax.data.prepare.builder import PictureBuilder
+from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
-from fgr_jax.data.prepare.listing import Listing, Picture, find, read_lines
+from fgr_jax.data.prepare.listing import ImageFile, Listing, find, read_lines
 from fgr_jax.errors import UserError
 
 
-class Aircraft(PictureBuilder):
+class Aircraft(ImageBuilder):
     """FGVC-Aircraft 2013b: 100 variants of aircraft.
 
-    Each picture has a banner of 20 pixels at its bottom that names the photographer; the config field
-    `data.cut_bottom` takes it off on reading.
+    Each image has a banner of 20 pixels at its bottom that names the photographer; the config field
+    `data.cut_bottom` cuts it off on reading.
 
     Maji et al., "Fine-Grained Visual Classification of Aircraft", arXiv:1306.5151, 2013.
     """
@@ -27,7 +27,7 @@ class Aircraft(PictureBuilder):
         Archive(
             "fgvc-aircraft-2013b.tar.gz",
             url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
-            checksum="md5:d4acdd33327262359767eeaa97a4f732",  # the only one that its makers publish
+            checksum="md5:d4acdd33327262359767eeaa97a4f732",  # the only checksum that its makers publish
         ),
     )
 
@@ -38,7 +38,7 @@ class Aircraft(PictureBuilder):
         class_names = [line.strip() for line in variants.read_text().splitlines() if line.strip()]
         labels = {name: label for label, name in enumerate(class_names)}
         folder = variants.parent
-        splits: dict[str, list[Picture]] = {"train": [], "test": []}
+        splits: dict[str, list[ImageFile]] = {"train": [], "test": []}
         for official, split in (("train", "train"), ("val", "train"), ("test", "test")):
             file = folder / f"images_variant_{official}.txt"
             for number, variant in read_lines(file, 2):
@@ -48,5 +48,5 @@ class Aircraft(PictureBuilder):
                     )
                 name = f"{number}.jpg"
                 path = folder / "images" / name
-                splits[split].append(Picture(str(path), labels[variant], name))
+                splits[split].append(ImageFile(str(path), labels[variant], name))
         return Listing(class_names, splits)

@@ -7,15 +7,15 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
-from fgr_jax.data.prepare.builder import PictureBuilder
+from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
-from fgr_jax.data.prepare.listing import Listing, Picture, find, from_one, read_lines
+from fgr_jax.data.prepare.listing import ImageFile, Listing, find, from_one, read_lines
 from fgr_jax.errors import UserError
 
 _PARTS = 15
 
 
-class Cub(PictureBuilder):
+class Cub(ImageBuilder):
     """CUB-200-2011: 200 species of North American birds.
 
     Wah et al., "The Caltech-UCSD Birds-200-2011 Dataset", CNS-TR-2011-001, Caltech 2011.
@@ -33,7 +33,7 @@ class Cub(PictureBuilder):
         ),
     )
     EXTRA_FEATURES: ClassVar[Mapping[str, Any]] = {
-        # x, y, width, height, in pixels of the original picture.
+        # x, y, width, height, in pixels of the original image.
         "bounding_box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
         # x, y and whether it is visible, in the order of `parts/parts.txt`.
         "part_locations": tfds.features.Tensor(shape=(_PARTS, 3), dtype=np.float32),
@@ -41,19 +41,19 @@ class Cub(PictureBuilder):
 
     @classmethod
     def read(cls, root: Path) -> Listing:
-        """Reads `CUB_200_2011/`; every file of annotations refers to pictures by their number."""
+        """Reads `CUB_200_2011/`; every annotation file refers to images by number."""
         folder = find(root, "image_class_labels.txt").parent
         class_names = _class_names(find(folder, "classes.txt"))
         paths = _by_number(folder / "images.txt")
         label_file = folder / "image_class_labels.txt"
         labels = {
-            number: from_one(label, len(class_names), f"{label_file}, picture {number}")
+            number: from_one(label, len(class_names), f"{label_file}, image {number}")
             for number, label in _by_number(label_file).items()
         }
         is_training = _by_number(folder / "train_test_split.txt")
         boxes = _by_number(folder / "bounding_boxes.txt", fields=5)
         parts = _part_locations(folder / "parts" / "part_locs.txt")
-        splits: dict[str, list[Picture]] = {"train": [], "test": []}
+        splits: dict[str, list[ImageFile]] = {"train": [], "test": []}
         for number, path in paths.items():
             for file, numbers in (
                 (label_file, labels),
@@ -61,7 +61,7 @@ class Cub(PictureBuilder):
                 (folder / "bounding_boxes.txt", boxes),
             ):
                 if number not in numbers:
-                    raise UserError(f"{file} says nothing of picture {number}, {path}")
+                    raise UserError(f"{file} has no entry for image {number}, {path}")
             box = np.array(boxes[number].split(), np.float32)
             extra = {
                 "bounding_box": box,
@@ -69,25 +69,25 @@ class Cub(PictureBuilder):
             }
             split = "train" if is_training[number] == "1" else "test"
             splits[split].append(
-                Picture(str(folder / "images" / path), labels[number], path, extra)
+                ImageFile(str(folder / "images" / path), labels[number], path, extra)
             )
         return Listing(class_names, splits)
 
 
 def _class_names(path: Path) -> list[str]:
-    """`classes.txt` says "1 001.Black_footed_Albatross"."""
+    """Reads `classes.txt`, of lines "1 001.Black_footed_Albatross"."""
     names = _by_number(path)
     by_label = {from_one(number, len(names), str(path)): name for number, name in names.items()}
     return [by_label[label].partition(".")[2] or by_label[label] for label in range(len(names))]
 
 
 def _by_number(path: Path, fields: int = 2) -> dict[str, str]:
-    """What a file says of each number: all that follows it in its line."""
+    """Returns what follows each number in its line."""
     return {number: " ".join(rest) for number, *rest in read_lines(path, fields)}
 
 
 def _part_locations(path: Path) -> dict[str, Any]:
-    """`part_locs.txt` says "picture part x y visible"; parts are numbered from 1."""
+    """Reads `part_locs.txt`, of lines "image part x y visible"; parts are numbered from 1."""
     locations: dict[str, Any] = {}
     if path.is_file():
         for number, part, x, y, visible in read_lines(path, 5):

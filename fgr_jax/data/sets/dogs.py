@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import scipy.io
 
-from fgr_jax.data.prepare.builder import PictureBuilder
+from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
 from fgr_jax.data.prepare.listing import (
+    ImageFile,
     Listing,
-    Picture,
     find,
     find_folder,
     from_one,
@@ -21,7 +21,7 @@ from fgr_jax.errors import UserError
 _URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
 
 
-class Dogs(PictureBuilder):
+class Dogs(ImageBuilder):
     """Stanford Dogs: 120 breeds, from ImageNet.
 
     Khosla et al., "Novel Dataset for Fine-Grained Image Categorization", FGVC workshop, CVPR 2011.
@@ -57,7 +57,7 @@ class Dogs(PictureBuilder):
         count = max(folders, default=0)
         splits = {
             split: [
-                Picture(
+                ImageFile(
                     str(folder / name), from_one(label, count, f"{split}_list.mat, {name}"), name
                 )
                 for name, label in listed
@@ -78,6 +78,6 @@ def _rows(file: Path) -> list[tuple[str, int]]:
         names, labels = content["file_list"].reshape(-1), content["labels"].reshape(-1)
     if len(names) != len(labels):
         raise UserError(
-            f"{file} has {len(names)} pictures and {len(labels)} labels: bring it again"
+            f"{file} has {len(names)} images and {len(labels)} labels: download it again"
         )
     return [(str(name), int(label)) for name, label in zip(names, labels, strict=True)]

@@ -1,8 +1,8 @@
-"""ELPV: electroluminescence photographs of solar cells, as a `tfds` builder.
+"""ELPV: electroluminescence photographs of solar cells.
 
-2,624 gray pictures of 300×300 pixels, each with a cell type (mono- or polycrystalline) and the
-probability of a defect (0, 1/3, 2/3, 1). The pictures come with the package `elpv-dataset` and stand
-under CC BY-NC-SA 4.0: they are read where pip put them and are never copied into this repository.
+2,624 grayscale images of 300×300 pixels, each with a cell type (mono- or polycrystalline) and the
+probability of a defect (0, 1/3, 2/3, 1). The images come with the package `elpv-dataset` and are
+licensed under CC BY-NC-SA 4.0: they are read where pip put them and never copied into this repository.
 
     Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defective Solar Cells in
     Electroluminescence Imagery", EU PVSEC 2018.
@@ -11,7 +11,7 @@ under CC BY-NC-SA 4.0: they are read where pip put them and are never copied int
 import collections
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -35,8 +35,29 @@ class Cell(NamedTuple):
     cell_type: str  # "mono" or "poly"
 
 
+# The class names and the label of a cell, by variant.
+_LABELINGS: dict[str, tuple[list[str], Callable[[Cell], int]]] = {
+    "eight": (
+        [f"{cell_type}, {level}" for cell_type in TYPES for level in LEVELS],
+        lambda cell: TYPES.index(cell.cell_type) * len(LEVELS) + cell.level,
+    ),
+    "levels": (list(LEVELS), lambda cell: cell.level),
+    "defective": (["functional", "defective"], lambda cell: int(cell.level > 0)),
+}
+
+
+def class_names(variant: str) -> list[str]:
+    """Returns the names of the classes in label order."""
+    return _LABELINGS[variant][0]
+
+
+def class_of(cell: Cell, variant: str) -> int:
+    """Returns the label of `cell`, an index into `class_names(variant)`."""
+    return _LABELINGS[variant][1](cell)
+
+
 class Elpv(tfds.core.GeneratorBasedBuilder):
-    """Solar cells that differ by faint cracks and dark areas."""
+    """Solar cells that differ in faint cracks and dark areas."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar = [
@@ -46,7 +67,7 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
     ]
 
     def __init__(self, *, source: Path | None = None, **kwargs: Any):
-        """`source` is the folder that holds `labels.csv`; left out, the installed package's."""
+        """Reads `source`, the folder that holds `labels.csv`; None: that of the installed package."""
         self._source = source
         super().__init__(**kwargs)
 
@@ -68,7 +89,7 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        del dl_manager  # nothing is fetched: pip has already brought the pictures
+        del dl_manager  # nothing is downloaded: pip has installed the images
         source = self._source if self._source is not None else installed_source()
         train, test = stratified_split(read_labels(source / "labels.csv"))
         return {
@@ -91,32 +112,8 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def class_names(labeling: str) -> list[str]:
-    """Names in label order for the builder configs "eight", "levels" and "defective"."""
-    match labeling:
-        case "eight":
-            return [f"{cell_type}, {level}" for cell_type in TYPES for level in LEVELS]
-        case "levels":
-            return list(LEVELS)
-        case "defective":
-            return ["functional", "defective"]
-    raise ValueError(f"labeling={labeling!r} is none of eight, levels, defective")
-
-
-def class_of(cell: Cell, labeling: str) -> int:
-    """The label of `cell`, an index into `class_names(labeling)`."""
-    match labeling:
-        case "eight":
-            return TYPES.index(cell.cell_type) * len(LEVELS) + cell.level
-        case "levels":
-            return cell.level
-        case "defective":
-            return int(cell.level > 0)
-    raise ValueError(f"labeling={labeling!r} is none of eight, levels, defective")
-
-
 def installed_source() -> Path:
-    """The folder of the installed `elpv-dataset` package that holds `labels.csv`.
+    """Returns the folder of the installed `elpv-dataset` package that holds `labels.csv`.
 
     Raises:
       UserError: the package is not installed.
@@ -124,14 +121,14 @@ def installed_source() -> Path:
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or not spec.submodule_search_locations:
         raise UserError(
-            "the ELPV pictures are not installed: run `pip install elpv-dataset` "
-            f"(90 MB, license of the pictures: {LICENSE})"
+            "the ELPV images are not installed: run `pip install elpv-dataset` "
+            f"(90 MB, license of the images: {LICENSE})"
         )
     return Path(spec.submodule_search_locations[0]) / "data"
 
 
 def read_labels(path: Path) -> list[Cell]:
-    """Reads `labels.csv`: path, defect probability and cell type, separated by blanks."""
+    """Reads `labels.csv`: path, defect probability and cell type, separated by spaces."""
     cells = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -152,11 +149,11 @@ def read_labels(path: Path) -> list[Cell]:
 
 
 def stratified_split(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
-    """The fixed 75/25 split into (train, test).
+    """Splits into (train, test), three quarters and one.
 
     Within each of the eight classes the quarter with the smallest SHA-256 of its file name is the
-    test set. It depends on nothing but the file names and labels, so it is the same on every
-    machine, for ever, and for all three labelings.
+    test set. This depends on nothing but the file names and labels, so it is always the same, on every
+    machine and for all three variants.
     """
     by_class: dict[int, list[Cell]] = collections.defaultdict(list)
     for cell in cells:

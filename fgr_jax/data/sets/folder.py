@@ -1,4 +1,4 @@
-"""Folders of pictures, one to a class: the reader's own, and data sets that come so."""
+"""Folders of images, one for each class: the user's own, and data sets that come in this form."""
 
 import hashlib
 import os
@@ -8,18 +8,18 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from fgr_jax.data.prepare.builder import PictureBuilder
-from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, Picture, Problems
+from fgr_jax.data.prepare.builder import ImageBuilder
+from fgr_jax.data.prepare.listing import ImageFile, LayoutNotFoundError, Listing, Problems
 from fgr_jax.errors import UserError
 
 _TRAIN = ("train", "training")
 _TEST = ("test", "val", "valid", "validation")
 _TEST_PERCENT = 20
-_NO_PICTURES = {".txt", ".csv", ".json", ".md", ".xml", ".db", ".ini", ".html", ".pdf"}
+_NO_IMAGES = {".txt", ".csv", ".json", ".md", ".xml", ".db", ".ini", ".html", ".pdf"}
 
 
-class Folder(PictureBuilder):
-    """Somebody's own pictures: a folder for each class."""
+class Folder(ImageBuilder):
+    """The user's own images: a folder for each class."""
 
     BUILDER_CONFIGS = ()
 
@@ -27,9 +27,9 @@ class Folder(PictureBuilder):
     def read(cls, root: Path) -> Listing:
         """Reads `train/<class>/*` and `test/<class>/*`, or `<class>/*` split by file name.
 
-        Test may also be called val, valid or validation. With one level of folders, a file is a test
-        picture where the hash of its name says so, one in five: the same on every machine, for ever,
-        whatever else comes or goes.
+        The test folder may also be called val, valid or validation. With one level of folders, the hash
+        of a file's name decides whether it is a test image, as one in five is: always the same ones, on
+        every machine, whatever files are added or removed.
         """
         if not root.is_dir():
             raise UserError(f"--config.data.folder={root}: no such folder")
@@ -37,16 +37,17 @@ class Folder(PictureBuilder):
 
     @classmethod
     def variant(cls, root: Path, listing: Listing) -> tfds.core.BuilderConfig:
-        """Names what is prepared by the folder and its content: other pictures are another data set."""
+        """Returns a variant that is named by the folder and its content: other images, other variant."""
         digest = hashlib.blake2b(digest_size=6)
-        for split, pictures in listing.splits.items():
-            for picture in pictures:
-                status = os.stat(picture.path)
-                facts = (split, picture.name, picture.label, status.st_size, status.st_mtime_ns)
+        for split, files in listing.splits.items():
+            for file in files:
+                status = os.stat(file.path)
+                facts = (split, file.name, file.label, status.st_size, status.st_mtime_ns)
                 digest.update(repr(facts).encode())
+        # "pictures" is part of the names of data sets that are prepared already.
         name = re.sub(r"[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_") or "pictures"
         return tfds.core.BuilderConfig(
-            name=f"{name}-{digest.hexdigest()}", description=f"The pictures in {root.name}."
+            name=f"{name}-{digest.hexdigest()}", description=f"The images in {root.name}."
         )
 
 
@@ -54,8 +55,8 @@ def read_class_folders(root: Path) -> Listing:
     """Reads a folder of folders, with or without splits.
 
     Raises:
-      LayoutNotFoundError: there are no folders, or one split of the two.
-      UserError: a class is empty, or is in one split alone.
+      LayoutNotFoundError: there are no folders, or only one of the two splits.
+      UserError: a class is empty, or only in one split.
     """
     try:
         folders = {path.name: path for path in sorted(root.iterdir()) if _is_class(path)}
@@ -72,7 +73,7 @@ def read_class_folders(root: Path) -> Listing:
             )
         if not folders:
             raise LayoutNotFoundError(
-                f"{root} holds no folders: put the pictures of each class in a folder of its own"
+                f"{root} holds no folders: put the images of each class in a folder of their own"
             )
         return _one_level(root, list(folders))
     except PermissionError as error:
@@ -87,46 +88,47 @@ def _two_splits(train: Path, test: Path) -> Listing:
     for path in sorted(test.iterdir()):
         if _is_class(path) and path.name not in class_names:
             problems.add(f"{path} has no counterpart in {train}")
-    splits: dict[str, list[Picture]] = {"train": [], "test": []}
-    for split, folder in (("train", train), ("test", test)):
-        for label, name in enumerate(class_names):
-            files = list(_files(folder / name)) if (folder / name).is_dir() else []
-            if not files:
-                problems.add(f"{folder / name} holds no pictures")
-            splits[split] += [Picture(str(folder / file), label, file) for file in files]
-    problems.raise_if_any(str(train.parent), "every class needs pictures in both splits")
+    folders = {"train": train, "test": test}
+    splits = {split: _labeled(path, class_names, problems) for split, path in folders.items()}
+    problems.raise_if_any(str(train.parent), "every class needs images in both splits")
     return Listing(class_names, splits)
 
 
 def _one_level(root: Path, class_names: list[str]) -> Listing:
     problems = Problems()
-    splits: dict[str, list[Picture]] = {"train": [], "test": []}
-    for label, name in enumerate(class_names):
-        files = list(_files(root / name))
-        if not files:
-            problems.add(f"{root / name} holds no pictures")
-        for file in files:
-            split = "test" if is_test(file.rpartition("/")[2]) else "train"
-            splits[split].append(Picture(str(root / file), label, file))
-    problems.raise_if_any(str(root), "put pictures in these folders, or take them out")
+    splits: dict[str, list[ImageFile]] = {"train": [], "test": []}
+    for file in _labeled(root, class_names, problems):
+        splits["test" if is_test(file.name.rpartition("/")[2]) else "train"].append(file)
+    problems.raise_if_any(str(root), "put images into these folders or remove them")
     return Listing(class_names, splits)
 
 
+def _labeled(root: Path, class_names: list[str], problems: Problems) -> list[ImageFile]:
+    """Lists the images of all classes; a class that has none is added to `problems`."""
+    listed = []
+    for label, name in enumerate(class_names):
+        files = list(_files(root / name)) if (root / name).is_dir() else []
+        if not files:
+            problems.add(f"{root / name} holds no images")
+        listed += [ImageFile(str(root / file), label, file) for file in files]
+    return listed
+
+
 def is_test(file_name: str) -> bool:
-    """Whether a picture belongs to the test split, by the hash of its name: one in five."""
+    """Returns whether an image belongs to the test split, by the hash of its name: one in five."""
     digest = hashlib.sha256(file_name.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") % 100 < _TEST_PERCENT
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """Paths from the folder above `folder`, sorted; folders within are looked into."""
+    """Yields paths relative to the folder above `folder`, sorted, from all folders within it."""
     found = []
     for path, _, names in os.walk(folder, onerror=_raise, followlinks=True):
         inside = Path(path).relative_to(folder.parent)
         found += [
             (inside / name).as_posix()
             for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() not in _NO_PICTURES
+            if not name.startswith(".") and Path(name).suffix.lower() not in _NO_IMAGES
         ]
     yield from sorted(found)
 

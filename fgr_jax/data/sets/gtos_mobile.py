@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from fgr_jax.data.prepare.builder import PictureBuilder
+from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
 from fgr_jax.data.prepare.listing import Listing, find_folder
 from fgr_jax.data.sets.folder import read_class_folders
 
 
-class GtosMobile(PictureBuilder):
-    """GTOS, photographed on the ground, to train on; GTOS-mobile, by a telephone, to test on.
+class GtosMobile(ImageBuilder):
+    """GTOS for training; GTOS-mobile, which was photographed with a mobile phone, for testing.
 
     Xue, Zhang and Dana, "Deep Texture Manifold for Ground Terrain Recognition", CVPR 2018.
     """
@@ -25,7 +25,7 @@ class GtosMobile(PictureBuilder):
         Archive("gtos-mobile.tar.gz"),
     )
     HOW_TO_GET = (
-        "its makers give it on request (see the address above). Name the archive, or the folder that "
+        "its makers share it on request (see the address above). Pass the archive, or the folder that "
         "holds train/ and test/, with --source="
     )
 

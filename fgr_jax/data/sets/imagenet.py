@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import scipy.io
 
-from fgr_jax.data.prepare.builder import PictureBuilder
+from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
 from fgr_jax.data.prepare.listing import (
+    ImageFile,
     LayoutNotFoundError,
     Listing,
-    Picture,
     find,
     find_folder,
     from_one,
@@ -23,8 +23,8 @@ _TRUTH = "ILSVRC2012_validation_ground_truth.txt"
 _PATTERN = "n[0-9]" + "?" * 7  # a synset's WordNet number: n01440764
 
 
-class Imagenet(PictureBuilder):
-    """ImageNet, as in ILSVRC 2012: 1,000 classes. The validation pictures are the split "test".
+class Imagenet(ImageBuilder):
+    """ImageNet, as in ILSVRC 2012: 1,000 classes. The validation images are the split "test".
 
     Classes are in the order of their WordNet numbers, as everywhere but in the original devkit.
 
@@ -41,19 +41,19 @@ class Imagenet(PictureBuilder):
         Archive("ILSVRC2012_devkit_t12.tar.gz"),
     )
     HOW_TO_GET = (
-        "register there, and fetch ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
-        "ILSVRC2012_devkit_t12.tar.gz. Name all three, each with --source=, or a folder that holds "
+        "register there and download ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar and "
+        "ILSVRC2012_devkit_t12.tar.gz. Pass each of them with --source=, or a folder that holds "
         "train/<class>/ and val/<class>/"
     )
 
     @classmethod
     def read(cls, root: Path) -> Listing:
-        """Reads folders of classes; validation pictures may lie in one folder, beside the devkit."""
+        """Reads a folder for each class; the validation images may be in one folder, with the devkit."""
         train = find_folder(root, "ILSVRC2012_img_train", "train")
         numbers = sorted(path.name for path in train.glob(_PATTERN) if path.is_dir())
         labels = {number: label for label, number in enumerate(numbers)}
-        pictures = [
-            Picture(str(path), labels[number], f"{number}/{path.name}")
+        files = [
+            ImageFile(str(path), labels[number], f"{number}/{path.name}")
             for number in numbers
             for path in sorted((train / number).iterdir())
         ]
@@ -66,7 +66,7 @@ class Imagenet(PictureBuilder):
             synsets = {}
         if any(validation.glob(_PATTERN)):
             test = [
-                Picture(str(path), labels[path.parent.name], f"{path.parent.name}/{path.name}")
+                ImageFile(str(path), labels[path.parent.name], f"{path.parent.name}/{path.name}")
                 for path in sorted(validation.glob(_PATTERN + "/*"))
                 if path.parent.name in labels
             ]
@@ -74,30 +74,30 @@ class Imagenet(PictureBuilder):
             test = _flat(validation, find(root, _TRUTH), synsets, labels)
         return Listing(
             _distinct([words.get(number, number) for number in numbers], numbers),
-            {"train": pictures, "test": test},
+            {"train": files, "test": test},
         )
 
 
 def _flat(
     folder: Path, truth_file: Path, synsets: Mapping[int, tuple[str, str]], labels: dict[str, int]
-) -> list[Picture]:
-    """The validation pictures in the order of their names, which is that of the ground truth."""
+) -> list[ImageFile]:
+    """Returns the validation images in the order of their names, which is that of the ground truth."""
     truth = truth_file.read_text().split()
     files = sorted(path for path in folder.iterdir() if path.is_file())
     if len(files) != len(truth):
         raise UserError(
-            f"{folder} holds {len(files):,} pictures and {truth_file} has {len(truth):,} labels: bring "
-            "both again"
+            f"{folder} holds {len(files):,} images and {truth_file} has {len(truth):,} labels: "
+            "download both again"
         )
-    pictures = []
+    listed = []
     for path, index in zip(files, truth, strict=True):
         number, _ = synsets[from_one(index, len(labels), f"{truth_file}, {path.name}") + 1]
-        pictures.append(Picture(str(path), labels[number], path.name))
-    return pictures
+        listed.append(ImageFile(str(path), labels[number], path.name))
+    return listed
 
 
 def _synsets(meta: Path) -> dict[int, tuple[str, str]]:
-    """WordNet number and first word, by the devkit's own index."""
+    """Returns WordNet number and first word, by the devkit's own index."""
     with reading_matlab(meta):
         rows: Any = scipy.io.loadmat(str(meta), squeeze_me=True)["synsets"].reshape(-1)
         return {
@@ -107,7 +107,7 @@ def _synsets(meta: Path) -> dict[int, tuple[str, str]]:
 
 
 def _distinct(names: list[str], numbers: list[str]) -> list[str]:
-    """Two classes of ImageNet are called "crane" and two "maillot": those get their numbers too."""
+    """Adds the numbers to names that occur twice: ImageNet has two of "crane" and of "maillot"."""
     return [
         f"{name} ({number})" if names.count(name) > 1 and name != number else name
         for name, number in zip(names, numbers, strict=True)

@@ -1,7 +1,7 @@
-"""Generated pictures as a prepared `tfds` data set, for benchmarks and tests.
+"""Generated images, for benchmarks and tests.
 
-Every picture is a smooth random texture, like a photograph to the JPEG coder. Its class is the place
-of a bright square, so a network can learn it.
+Every image is a smooth random texture, like a photograph to the JPEG encoder. Its class is the place of
+a bright square, so a network can learn it.
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ import tensorflow_datasets as tfds
 
 @dataclasses.dataclass
 class SyntheticConfig(tfds.core.BuilderConfig):
-    """How many pictures of which kind."""
+    """How many images of which kind."""
 
     height: int = 375  # pixels
     width: int = 500
     classes: int = 10
     train_examples: int = 5994  # as many as CUB
-    distinct: int = 128  # pictures in a split; then they begin again, with other names
+    distinct: int = 128  # images in a split; then they repeat, with other names
     test_examples: int = 64
-    texture: float = 5.5  # deviation of the finest texture, in gray levels; sets the file size
+    texture: float = 5.5  # deviation of the finest texture, in gray levels; it sets the file size
 
 
 class Synthetic(tfds.core.GeneratorBasedBuilder):
@@ -77,26 +77,24 @@ class Synthetic(tfds.core.GeneratorBasedBuilder):
             label = index % self.builder_config.distinct % self.builder_config.classes
             if index < self.builder_config.distinct:
                 rng = np.random.default_rng([len(split), index])
-                picture = _picture(rng, label, self.builder_config)
-                encoded.append(cv2.imencode(".jpg", picture, quality)[1].tobytes())
+                image = _image(rng, label, self.builder_config)
+                encoded.append(cv2.imencode(".jpg", image, quality)[1].tobytes())
             data = encoded[index % self.builder_config.distinct]
             yield file_name, {"image": data, "label": label, "file_name": file_name}
 
 
-def _picture(
-    rng: np.random.Generator, label: int, config: SyntheticConfig
-) -> npt.NDArray[np.uint8]:
-    """uint8 `[height, width, 3]`."""
+def _image(rng: np.random.Generator, label: int, config: SyntheticConfig) -> npt.NDArray[np.uint8]:
+    """Returns a texture `[height, width, 3]` with the bright square of the class."""
     height, width = config.height, config.width
-    picture = np.full((height, width, 3), 96.0, np.float32)
+    image = np.full((height, width, 3), 96.0, np.float32)
     # Coarse to fine, like the falling spectrum of a photograph.
     for cells, strength in ((4, 24.0), (16, 16.0), (64, 8.0)):
         coarse = rng.normal(0, strength, (cells, cells, 3)).astype(np.float32)
-        picture += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-    picture += rng.normal(0, config.texture, (height, width, 1)).astype(np.float32)
+        image += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    image += rng.normal(0, config.texture, (height, width, 1)).astype(np.float32)
     side = min(height, width) // 4
     columns = -(-config.classes // 2)
     top = (label // columns) * (height - side)
     left = (label % columns) * (width - side) // max(columns - 1, 1)
-    picture[top : top + side, left : left + side] += 96
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    image[top : top + side, left : left + side] += 96
+    return np.clip(image, 0, 255).astype(np.uint8)

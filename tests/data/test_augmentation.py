@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from symmetries_reference import turned_by_numpy
 
 from fgr_jax.benchmark.scaling import collectives
-from fgr_jax.data.symmetries import COUNT, MIRROR, turned
+from fgr_jax.data.augmentation import COUNT, MIRROR, turned
 from fgr_jax.distributed import batch_sharding, data_mesh
 
 
@@ -19,7 +19,7 @@ from fgr_jax.distributed import batch_sharding, data_mesh
     elements=st.lists(st.integers(0, 7), min_size=1, max_size=9),
     seed=st.integers(0, 99),
 )
-def test_every_picture_is_turned_by_its_own_element(
+def test_every_image_is_turned_by_its_own_element(
     size: int, channels: int, elements: list[int], seed: int
 ) -> None:
     shape = (len(elements), size, size, channels)
