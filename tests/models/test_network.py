@@ -85,7 +85,7 @@ def test_stage_outputs_can_be_had_by_name(depth: int) -> None:
 
 
 def test_padding_is_symmetric() -> None:
-    """The mirrored picture has the mirrored features, which (0, 1) padding would shift."""
+    """The mirrored image has the mirrored features, which (0, 1) padding would shift."""
     network = cam_network(3, depth=18, width=0.125)
     image = jax.random.normal(jax.random.key(0), (1, 65, 65, 3))
     variables = network.init(jax.random.key(1), image, train=False)

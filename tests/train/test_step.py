@@ -281,7 +281,7 @@ def test_ten_steps_overfit_one_batch(tiny: Config) -> None:
 
 
 @pytest.mark.parametrize("label", [0, 3])
-def test_a_nan_picture_gives_a_nan_loss(tiny: Config, label: int) -> None:
+def test_a_nan_image_gives_a_nan_loss(tiny: Config, label: int) -> None:
     steps, state = build(tiny)
     poisoned = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params["classifier"])
     state = state.replace(params={**state.params, "classifier": poisoned})
