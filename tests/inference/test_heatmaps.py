@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import cam_network
 
-from fgr_jax.config import Config, Network
 from fgr_jax.inference.heatmaps import at_pixels, overlay
-from fgr_jax.models.network import build_network, forward
 
 
 @pytest.mark.parametrize(("last_stride", "stride"), [(2, 32), (1, 16)])
@@ -19,9 +18,7 @@ def test_the_receptive_field_of_a_cell_is_centered_at_stride_times_its_index(
     last_stride: int, stride: int
 ) -> None:
     """By the network's own gradient: the centroid of what a cell depends on."""
-    config = Config()
-    config.network = Network(depth=18, width=0.125, last_stride=last_stride)
-    network = build_network(config, 3)
+    network = cam_network(3, depth=18, width=0.125, last_stride=last_stride)
     assert network.stride == stride
     images = jax.random.normal(jax.random.key(1), (2, 320, 320, 3))
     variables = network.init(jax.random.key(0), images, train=False)
@@ -93,10 +90,8 @@ def test_a_map_without_anything_positive_stays_cold() -> None:
 
 
 def test_the_scores_are_the_maps_mean() -> None:
-    config = Config()
-    config.network = Network(depth=18, width=0.125)
-    network = build_network(config, 3)
-    variables = network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
-    outputs = forward(network, variables, jnp.full((1, 64, 64, 3), 200, jnp.uint8))
-    assert outputs.maps is not None
+    network = cam_network(3, depth=18, width=0.125)
+    images = jnp.ones((1, 64, 64, 3))
+    variables = network.init(jax.random.key(0), images, train=False)
+    outputs: Any = network.apply(variables, images, train=False)
     np.testing.assert_allclose(outputs.scores, np.mean(outputs.maps, (1, 2)), rtol=1e-5)

@@ -20,6 +20,7 @@ import pytest
 from tiny_run import ROOT, command, tiny_config
 
 from fgr_jax import config as config_lib
+from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.data.sets.synthetic import Synthetic, SyntheticConfig
 from fgr_jax.runs.folder import RunFolder
@@ -27,7 +28,7 @@ from fgr_jax.terminal import Terminal
 from fgr_jax.train import evaluation
 from fgr_jax.train import loop as run_lib
 
-TOTAL_STEPS = 20  # 52 pictures in batches of 8, three epochs: ⌈19.5⌉
+TOTAL_STEPS = 20  # 52 images in batches of 8, three epochs: ⌈19.5⌉
 
 
 def run(config: Config, workdir: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -291,7 +292,7 @@ def test_a_batch_must_be_divisible_by_the_devices(config: Config, tmp_path: Path
 
 
 class Truncated(Synthetic):
-    """`Synthetic` with one training picture cut off, as a broken copy leaves it."""
+    """`Synthetic` with one training image cut off, as a broken copy leaves it."""
 
     name = "truncated"
     BUILDER_CONFIGS = [  # noqa: RUF012  # tfds's own interface
@@ -316,7 +317,7 @@ def truncated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_truncated_picture_stops_the_run_and_is_named(
+def test_a_truncated_image_stops_the_run_and_is_named(
     config: Config, truncated: Path, tmp_path: Path
 ) -> None:
     config.data.name, config.data.data_dir = "truncated/tiny", str(truncated)
@@ -324,7 +325,7 @@ def test_a_truncated_picture_stops_the_run_and_is_named(
     assert_one_line_error(done, "train/00017.jpg is truncated", "corrupt_images=skip")
 
 
-def test_a_truncated_picture_is_skipped_and_counted_when_asked(
+def test_a_truncated_image_is_skipped_and_counted_when_asked(
     config: Config, truncated: Path, tmp_path: Path
 ) -> None:
     config.data.name, config.data.data_dir = "truncated/tiny", str(truncated)
@@ -334,7 +335,7 @@ def test_a_truncated_picture_is_skipped_and_counted_when_asked(
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert sum(m["skipped"] for m in metrics if m["split"] == "train") == 2
     assert sum(m["examples"] for m in metrics if m["split"] == "train") == 102
-    assert "(1 pictures skipped)" in done.stdout
+    assert "(1 images skipped)" in done.stdout
 
 
 def test_gce_at_its_chance_level_is_said_once(config: Config, tmp_path: Path) -> None:
@@ -424,14 +425,15 @@ def test_the_fade_of_the_config_reaches_the_step(
     class Enough(Exception):  # noqa: N818  # nothing is wrong
         pass
 
-    def build_steps(*_: Any, **options: Any) -> Any:
-        given.update(options)
+    def build_objective(_config: Config, calendar: Calendar, _mesh: Any) -> Any:
+        given["calendar"] = calendar
         raise Enough
 
-    monkeypatch.setattr(run_lib, "build_steps", build_steps)
+    monkeypatch.setattr(run_lib, "build_objective", build_objective)
     with pytest.raises(Enough):
         run_lib.train(config, RunFolder.open(tmp_path / "run"), Terminal(quiet=True))
-    assert (given["gce_start_step"], given["gce_fade_steps"]) == (2, 7)
+    calendar = given["calendar"]
+    assert (calendar.gce_start_step, calendar.gce_fade_steps) == (2, 7)
 
 
 @pytest.mark.long
