@@ -61,13 +61,13 @@ def open_for_test(
             f"the data set is no longer the one that the run was trained on (then {run.data}, now "
             f"{train.identity})"
         )
+    for warning in warnings:
+        terminal.warn(warning)
     if run.missing_fields:
-        warnings.append(
+        terminal.line(
             f"{CONFIG} is of an older version and lacks {', '.join(run.missing_fields)}: they have the "
             "defaults of this version"
         )
-    for warning in warnings:
-        terminal.warn(warning)
     state = _state(run, trained.step)
     if state:
         terminal.line(f"{run.workdir.name}: {state}")

@@ -56,6 +56,8 @@ def run_facts(run: TrainedRun, step: int) -> dict[str, str]:
         + ", without evaluation, saving and compilation",
         "fingerprint": _fingerprint(folder),
     }
+    if run.missing_fields:
+        facts["older config"] = f"lacks {', '.join(run.missing_fields)}, with their defaults here"
     return facts | _of_starts(json_lines.read(folder / PROVENANCE))
 
 

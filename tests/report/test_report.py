@@ -209,8 +209,12 @@ def test_a_run_that_is_still_being_trained_has_a_page_that_says_so(
         assert report.main(["report", f"--workdir={workdir}"]) == 0
         state = f"The run is still being trained: this is its checkpoint of step 8 of {STEPS}."
         assert state in text_of(page)
+    config = json.loads((workdir / "config.json").read_text())
+    del config["loss.gce_fade"]
+    (workdir / "config.json").write_text(json.dumps(config))
     assert report.main(["report", f"--workdir={workdir}"]) == 0
     assert f"This is the checkpoint of step 8 of {STEPS}, not of the last." in text_of(page)
+    assert "older config lacks loss.gce_fade, with their defaults here" in text_of(page)
 
 
 @pytest.mark.parametrize(
