@@ -30,6 +30,7 @@ from fgr_jax.data.source import Example, ExampleSource, open_splits
 from fgr_jax.distributed import data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.evaluate import __main__ as evaluate
+from fgr_jax.evaluate import evaluated_run
 from fgr_jax.evaluate.files import FILES
 from fgr_jax.evaluate.predictions import predict_split
 from fgr_jax.inference.saved_run import open_run, restore
@@ -436,7 +437,7 @@ def test_a_run_in_a_bucket(
         (there / "metrics.jsonl").write_text("newer")
         return predict_split(*arguments, **options)
 
-    monkeypatch.setattr(evaluate, "predict_split", slowly)
+    monkeypatch.setattr(evaluated_run, "predict_split", slowly)
     assert run(str(there)) == 0
     monkeypatch.undo()
     assert run(workdir) == 0
