@@ -11,10 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_run import ROOT, command, tiny_config
-
 from fgr_jax.recording.comparison import compare
 from fgr_jax.run_folder import RunFolder
+from tiny_run import ROOT, command, tiny_config
 
 # Arguments with characters that are special in a shell.
 ODD = [
