@@ -19,7 +19,7 @@ LAYERS = [
     ["evaluate"],
     ["predict"],
     ["benchmark", "sweep", "report"],
-    ["main", "prepare", "verify", "export_weights"],
+    ["main", "prepare", "verify", "export_weights", "__main__"],
 ]
 
 

@@ -15,11 +15,11 @@ import grain
 import numpy as np
 import numpy.typing as npt
 
-from fgr_jax import random_streams
 from fgr_jax.config import Data, Runtime
 from fgr_jax.data import images, symmetries
 from fgr_jax.data.source import Example
 from fgr_jax.errors import UserError
+from fgr_jax.random_streams import Stream, stream_seed
 
 # Batches that are ready beside those that the threads are decoding.
 _BATCHES_AHEAD_OF_THE_THREADS = 1
@@ -96,9 +96,9 @@ def training_batches(
     """
     views = (
         grain.MapDataset.range(len(source))
-        .shuffle(seed=random_streams.stream_seed(seed, "order"))
+        .shuffle(seed=stream_seed(seed, Stream.ORDER))
         .repeat()
-        .random_map(_RandomView(data), seed=random_streams.stream_seed(seed, "augmentation"))
+        .random_map(_RandomView(data), seed=stream_seed(seed, Stream.AUGMENTATION))
     )
     return _read(views, _TrainingRenderer(source, data), runtime, share, steps)
 

@@ -138,7 +138,7 @@ def build_steps(
     def init() -> TrainState:
         size = config.data.crop
         variables = network.init(
-            random_streams.stream_key(config.seed, "parameters"),
+            random_streams.stream_key(config.seed, random_streams.Stream.PARAMETERS),
             jnp.zeros((1, size, size, 3)),
             train=False,
         )
@@ -205,7 +205,7 @@ def build_steps(
         if block.alpha == 1:
             return maps, jnp.zeros(2, jnp.uint32)
         draws = draw(
-            random_streams.stream_key(config.seed, "diversification", step),
+            random_streams.stream_key(config.seed, random_streams.Stream.DIVERSIFICATION, step),
             maps.shape,
             p_peak=block.p_peak,
             p_patch=block.p_patch,
