@@ -19,7 +19,9 @@ try:
     from absl import flags
     from ml_collections import config_flags
 except ModuleNotFoundError as error:
-    sys.exit(f"error: {error.name} is not installed; the commands need pip install 'fgr-jax[train]'")
+    sys.exit(
+        f"error: {error.name} is not installed; the commands need pip install 'fgr-jax[train]'"
+    )
 
 from fgr_jax import config as config_lib
 from fgr_jax import distributed
