@@ -1,4 +1,4 @@
-"""ImageNet by §4.6 of the paper: the recipe of He et al. (2016) from random weights, GCE from half way on.
+"""ImageNet by §4.6 of the paper: the recipe of He et al. (2016) from random weights, GCE from half way.
 
 The paper compares the loss alone, so the block is off here. He et al. cropped from images of random
 sizes; here the whole image is resized to 256×256.
