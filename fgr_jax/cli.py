@@ -199,9 +199,8 @@ def _asks_for_help(argv: Sequence[str]) -> bool:
 def _load(value: str) -> Config:
     """Returns the config that FILE or FILE:ARGUMENT defines."""
     file, colon, argument = value.partition(":")
-    return python_files.load(
-        Path(file), "get_config", Config, flag="--config", argument=argument if colon else None
-    )
+    arguments = [argument] if colon else []
+    return python_files.load(Path(file), "get_config", Config, flag="--config", arguments=arguments)
 
 
 def _print_fields(config: Config) -> None:

@@ -107,11 +107,11 @@ class Data:
 class Network:
     """The backbone and the head."""
 
-    backbone: str = field("resnet", "A listed backbone, or FILE.py:NAME of your own.")
+    backbone: str = field("resnet", "A listed backbone, or FILE.py:FUNCTION of your own.")
+    head: str = field("cam", "A listed head, or FILE.py:FUNCTION of your own.")
     depth: int = field(50, "ResNet-18, 34, 50, 101 or 152.", one_of(18, 34, 50, 101, 152))
     width: float = field(1.0, "Factor on all numbers of channels.", between(1 / 64, 16))
     last_stride: int = field(2, "1: twice as many rows and columns of map cells.", one_of(1, 2))
-    head: str = field("cam", "A listed head, or FILE.py:NAME of your own.")
     compute_dtype: str = field(
         "float32",
         "The loss, statistics and parameters stay float32.",
@@ -140,7 +140,7 @@ class Loss:
     """
 
     objective: str = field(
-        "", "FILE.py:NAME of a function of your own; empty: what the fields below describe."
+        "", "FILE.py:FUNCTION of your own; empty: the loss that the fields below describe."
     )
     k: int = field(
         15,

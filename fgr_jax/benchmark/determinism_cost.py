@@ -59,7 +59,7 @@ def _time(config: Config, classes: int, rounds: int, wanted: bool) -> tuple[str,
     """Returns the kind of device and the median time of a step in seconds; for a new process."""
     compute_deterministically(wanted)
     config = dataclasses.replace(config, deterministic=wanted)
-    steps = steps_of(config, classes, gce_start_step=0, block=True)
+    steps = steps_of(config, classes)
     each = stepper(steps, synthetic_batch(config, classes))
     times = interleaved({"step": each.step}, rounds)
     return jax.devices()[0].device_kind, statistics.median(times["step"])

@@ -14,10 +14,10 @@ from fgr_jax.data.source import ExampleSource, open_splits
 from fgr_jax.distributed import batch_sharding, data_mesh, replicated
 from fgr_jax.diversification import class_scores
 from fgr_jax.inference.saved_run import TrainedNetwork
+from fgr_jax.models.network import build_network, forward
 from fgr_jax.predict.guesses import compiled_look, guesses
 from fgr_jax.predict.pictures import BATCHES_AHEAD, stream
 from fgr_jax.terminal import Terminal
-from fgr_jax.train.step import build_network, normalize
 
 _TOP = 5
 
@@ -45,7 +45,7 @@ def print_predict_speed(config: Config, *, classes: int, pictures: int, rounds: 
 
     @jax.jit
     def scores(variables: Any, images: jax.Array) -> jax.Array:
-        maps: Any = network.apply(variables, normalize(images), train=False)
+        maps: Any = forward(network, variables, images).maps
         return class_scores(maps)
 
     on_devices = jax.device_put(crops, batch_sharding(mesh))

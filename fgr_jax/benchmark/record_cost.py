@@ -28,7 +28,7 @@ def print_record_cost(config: Config, *, classes: int, examples: int, rounds: in
       rounds: number of timed rounds.
     """
     batch = synthetic_batch(config, classes)
-    steps = steps_of(config, classes, gce_start_step=0, block=True)
+    steps = steps_of(config, classes)
     state, record = steps.train(steps.init(), batch)
     saved = fingerprinted = 0
 

@@ -14,7 +14,7 @@ from fgr_jax.benchmark.step_time import steps_of, synthetic_batch
 from fgr_jax.config import Config
 from fgr_jax.distributed import data_mesh
 from fgr_jax.errors import UserError
-from fgr_jax.models.network import parameter_count
+from fgr_jax.models.network import network_name, parameter_count
 
 _BYTES = {
     "f64": 8,
@@ -153,7 +153,7 @@ def print_scaling(config: Config, *, classes: int, examples: int) -> None:
             f"--config.batch_size={config.batch_size}: must be a multiple of the number of "
             f"devices, {devices}"
         )
-    steps = steps_of(config, classes, gce_start_step=0, block=True)
+    steps = steps_of(config, classes)
     state = jax.eval_shape(steps.init)
     compiled = steps.train.lower(state, synthetic_batch(config, classes)).compile()
     found = collectives(compiled.as_text())
@@ -161,7 +161,7 @@ def print_scaling(config: Config, *, classes: int, examples: int) -> None:
     flops = (compiled.cost_analysis() or {}).get("flops", math.nan) * devices / config.batch_size
     step = Step(flops, largest.size, len(found) - 1)
     print(
-        f"ResNet-{config.network.depth} × {config.network.width:g}, {classes} classes, "
+        f"{network_name(config.network)}, {classes} classes, "
         f"{parameter_count(state.params):,} parameters, {config.data.crop}×{config.data.crop}: "
         f"{flops / 1e9:.1f} GFLOP per image, forward and backward"
     )

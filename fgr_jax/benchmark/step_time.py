@@ -13,37 +13,37 @@ import jax.numpy as jnp
 import numpy as np
 
 from fgr_jax.benchmark.interleaving import interleaved, median_and_quartiles
-from fgr_jax.config import Config
+from fgr_jax.calendar import Calendar
+from fgr_jax.config import NEVER, Config, Loss
 from fgr_jax.data import symmetries
 from fgr_jax.distributed import batch_sharding, data_mesh
-from fgr_jax.models.network import parameter_count
+from fgr_jax.models.network import build_network, network_name, parameter_count
+from fgr_jax.train.objective import build_objective
 from fgr_jax.train.optimizer import momentum_sgd
-from fgr_jax.train.step import DeviceBatch, Steps, build_network, build_steps
+from fgr_jax.train.step import DeviceBatch, Steps, build_steps
 
-# Name, first step with GCE, and whether the block is on.
-VARIANTS: tuple[tuple[str, int | None, bool], ...] = (
-    ("cross-entropy", None, False),
-    ("GCE", 0, False),
-    ("block + GCE", 0, True),
+# Name, whether the loss is GCE, and whether the block is on.
+VARIANTS = (
+    ("cross-entropy", False, False),
+    ("GCE", True, False),
+    ("block + GCE", True, True),
 )
 
 
-def steps_of(config: Config, classes: int, *, gce_start_step: int | None, block: bool) -> Steps:
-    """The compiled functions of `config` on all devices, with or without the block."""
+def steps_of(config: Config, classes: int, *, gce: bool = True, block: bool = True) -> Steps:
+    """Compiles the functions of `config` on all devices, with or without GCE and the block."""
+    loss = Loss(k=config.loss.k, gce_start="0 steps" if gce else NEVER)
     alpha = config.diversification.alpha if block else 1.0
     diversification = dataclasses.replace(config.diversification, alpha=alpha)
+    config = dataclasses.replace(config, loss=loss, diversification=diversification)
     optimizer = momentum_sgd(
         lambda _: jnp.float32(config.optimizer.learning_rate),
         momentum=config.optimizer.momentum,
         weight_decay=config.optimizer.weight_decay,
     )
-    return build_steps(
-        dataclasses.replace(config, diversification=diversification),
-        build_network(config, classes),
-        optimizer,
-        gce_start_step=gce_start_step,
-        mesh=data_mesh(),
-    )
+    mesh = data_mesh()
+    objective = build_objective(config, Calendar.of(config, config.batch_size), mesh)
+    return build_steps(config, build_network(config, classes), objective, optimizer, mesh)
 
 
 def synthetic_batch(config: Config, classes: int) -> DeviceBatch:
@@ -86,14 +86,14 @@ def print_step_times(config: Config, *, classes: int, rounds: int) -> None:
     """Times a step with cross-entropy, with GCE, and with block and GCE."""
     batch = synthetic_batch(config, classes)
     steppers = {
-        name: stepper(steps_of(config, classes, gce_start_step=start, block=block), batch)
-        for name, start, block in VARIANTS
+        name: stepper(steps_of(config, classes, gce=gce, block=block), batch)
+        for name, gce, block in VARIANTS
     }
     times = interleaved({name: each.step for name, each in steppers.items()}, rounds)
     base = times["cross-entropy"]
     devices = jax.devices()
     print(
-        f"training step: ResNet-{config.network.depth} × {config.network.width:g}, "
+        f"training step: {network_name(config.network)}, "
         f"{config.network.compute_dtype}, {config.data.crop}×{config.data.crop}, "
         f"batch {config.batch_size}, {classes} classes, "
         f"{steppers['GCE'].parameters:,} parameters; {len(devices)} × {devices[0].device_kind}; "

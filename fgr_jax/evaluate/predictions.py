@@ -25,9 +25,8 @@ from fgr_jax.diversification import class_scores
 from fgr_jax.evaluate import diversity
 from fgr_jax.evaluate.diversity import MapMeasures
 from fgr_jax.inference.saved_run import TrainedNetwork
-from fgr_jax.models.network import CamNetwork
+from fgr_jax.models.network import Network, forward
 from fgr_jax.terminal import Terminal
-from fgr_jax.train.step import normalize
 
 CROPS = {"one": 1, "five": 5}
 
@@ -130,7 +129,7 @@ def predict_split(
     )
 
 
-def _compiled(network: CamNetwork, mesh: Mesh) -> Any:
+def _compiled(network: Network, mesh: Mesh) -> Any:
     """The jitted function (variables, batch) -> `Shown` of the whole batch, on every process.
 
     Each device sees to its own rows. Only what comes out is gathered: little, beside the pictures.
@@ -148,7 +147,7 @@ def _compiled(network: CamNetwork, mesh: Mesh) -> Any:
         images, labels = batch["image"], batch["label"]
         pictures, crops = images.shape[:2]
         flat = images.reshape(pictures * crops, *images.shape[2:])
-        maps: Any = network.apply(variables, normalize(flat), train=False)  # [B·V, H, W, C]
+        maps: Any = forward(network, variables, flat).maps  # [B·V, H, W, C]
         scores = class_scores(maps).reshape(pictures, crops, -1)
         center_maps = maps.reshape(pictures, crops, *maps.shape[1:])[:, -1]
         center_scores = scores[:, -1]

@@ -17,10 +17,9 @@ from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.distributed import agreed_integer, once_for_all, replicated
 from fgr_jax.errors import UserError
-from fgr_jax.models.network import CamNetwork
+from fgr_jax.models.network import Network, build_network
 from fgr_jax.runs.checkpoints import read, saved_steps
 from fgr_jax.runs.folder import LOCK, RunFolder
-from fgr_jax.train.step import build_network
 
 _EXAMPLES = re.compile(r": (\d+) examples$")  # `ExampleSource.identity`
 _DIFFERENCES_SHOWN = 3
@@ -49,7 +48,7 @@ class TrainedNetwork:
     """The network of a run at one of its checkpoints."""
 
     step: int
-    network: CamNetwork
+    network: Network
     variables: Any  # {"params", "batch_stats"}, replicated over the devices
 
 

@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.diversification import class_scores
 from fgr_jax.inference.saved_run import TrainedNetwork
+from fgr_jax.models.network import forward
 from fgr_jax.predict.pictures import Picture
-from fgr_jax.train.step import normalize
 
 
 class Guess(NamedTuple):
@@ -89,7 +89,7 @@ def compiled_look(trained: TrainedNetwork, mesh: Mesh, *, top: int, with_maps: b
 
     @jax.jit
     def look(variables: Any, images: jax.Array) -> Any:
-        maps: Any = trained.network.apply(variables, normalize(images), train=False)
+        maps: Any = forward(trained.network, variables, images).maps
         probabilities = jax.nn.softmax(class_scores(maps))
         best, classes = jax.lax.top_k(probabilities, top)
         if not with_maps:

@@ -11,13 +11,11 @@ from jax.sharding import Mesh
 
 from fgr_jax.data import images
 from fgr_jax.distributed import batch_sharding, data_mesh, replicated
-from fgr_jax.diversification import class_scores
 from fgr_jax.evaluate import measures
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun
 from fgr_jax.inference.heatmaps import over_center_crop
-from fgr_jax.models.network import CamNetwork
+from fgr_jax.models.network import Network, forward
 from fgr_jax.report.pictures import as_jpeg, smaller
-from fgr_jax.train.step import normalize
 
 
 class Viewer:
@@ -107,15 +105,12 @@ class Viewer:
         return images.decode(encoded, cut_bottom=self.evaluated.run.config.data.cut_bottom)
 
 
-def _compiled(network: CamNetwork) -> Any:
+def _compiled(network: Network) -> Any:
     @jax.jit
     def look(variables: Any, crops: jax.Array, classes: jax.Array) -> tuple[jax.Array, jax.Array]:
-        maps: Any
-        maps, kept = network.apply(
-            variables, normalize(crops), train=False, mutable=["intermediates"]
-        )
-        last_stage = kept["intermediates"]["backbone"]["layer4"][0]
+        outputs = forward(network, variables, crops)
+        maps: Any = outputs.maps
         chosen = jnp.take_along_axis(maps, classes[:, None, None, :], axis=-1)
-        return jnp.moveaxis(chosen, -1, 1), class_scores(last_stage)
+        return jnp.moveaxis(chosen, -1, 1), outputs.features
 
     return look

@@ -5,7 +5,9 @@ from fgr_jax.runs.metrics_log import read_metrics
 from fgr_jax.terminal import Terminal
 
 
-def print_summary(workdir: RunFolder, class_count: int, image_license: str, terminal: Terminal) -> None:
+def print_summary(
+    workdir: RunFolder, class_count: int, image_license: str, terminal: Terminal
+) -> None:
     """Prints the last results of the finished run in `workdir` and says where its files are."""
     records = read_metrics(workdir.local)
     tests = [record for record in records if record["split"] == "test"]

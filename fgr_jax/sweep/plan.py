@@ -49,7 +49,7 @@ def load(path: Path) -> Sweep:
     Raises:
       UserError: the file is missing or does not work.
     """
-    sweep = python_files.load(path, "get_sweep", Sweep, flag="--sweep", argument=None)
+    sweep = python_files.load(path, "get_sweep", Sweep, flag="--sweep")
     folders = [row.folder for row in sweep.rows]
     twice = sorted({folder for folder in folders if folders.count(folder) > 1})
     if twice:

@@ -9,6 +9,8 @@ from fgr_jax.data.pipeline import Batch, Share, Source, evaluation_batch_count, 
 from fgr_jax.terminal import Terminal
 from fgr_jax.train.step import DeviceBatch, Steps, Totals, TrainState
 
+Results = dict[str, float | int]
+
 
 def evaluate(
     config: Config,
@@ -18,8 +20,8 @@ def evaluate(
     share: Share,
     to_devices: Callable[[Batch], DeviceBatch],
     terminal: Terminal,
-) -> dict[str, float | int]:
-    """Loss, top-1 and top-5 of `state` on all examples of `source`."""
+) -> Results:
+    """Computes loss, top-1 and top-5 of `state` over all examples of `source`."""
     totals = steps.zeros()
     batches = evaluation_batches(source, config.data, config.runtime, share)
     count = evaluation_batch_count(source, share)
@@ -30,10 +32,10 @@ def evaluate(
     return averages(totals, expected=len(source))
 
 
-def averages(totals: Totals, *, expected: int) -> dict[str, float | int]:
-    """Sums to means: loss in nats, top-1 and top-5 in [0, 1].
+def averages(totals: Totals, *, expected: int) -> Results:
+    """Divides sums by the number of examples: loss in nats, top-1 and top-5 in [0, 1].
 
-    `expected` examples went in; those that are missing from the sums were skipped as corrupt.
+    `expected` is the number of examples that went in; those missing from the sums were corrupt.
     """
     sums = jax.device_get(totals)
     count = max(int(sums.examples), 1)

@@ -1,16 +1,14 @@
 """The training run, top to bottom."""
 
 import dataclasses
-import math
 import signal
-import time
 
 import jax
 
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.data.pipeline import Batch, Share, training_batches
-from fgr_jax.data.source import open_splits
+from fgr_jax.data.source import ExampleSource, open_splits
 from fgr_jax.distributed import (
     agreed_integer,
     batch_sharding,
@@ -21,23 +19,25 @@ from fgr_jax.distributed import (
 )
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
-from fgr_jax.models.network import parameter_count
+from fgr_jax.models.network import (
+    Network,
+    build_network,
+    network_name,
+    output_shapes,
+    parameter_count,
+)
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.runs import workdir as workdir_lib
 from fgr_jax.runs.checkpoints import Checkpoints, latest_step
-from fgr_jax.runs.fingerprint_log import FingerprintLog
 from fgr_jax.runs.folder import RunFolder
-from fgr_jax.runs.metrics_log import MetricsLog
 from fgr_jax.runs.provenance import provenance
 from fgr_jax.terminal import Terminal
-from fgr_jax.train.evaluation import averages, evaluate
-from fgr_jax.train.loss_watch import LossWatch
+from fgr_jax.train.evaluation import evaluate
+from fgr_jax.train.objective import build_objective
 from fgr_jax.train.optimizer import learning_rate_schedule, momentum_sgd
+from fgr_jax.train.recorder import Recorder
 from fgr_jax.train.signals import Interruption
-from fgr_jax.train.step import DeviceBatch, build_network, build_steps
-
-# Within this share of its chance level, ln(k + 1), for an epoch, GCE's loss has taught nothing.
-_CHANCE_TOLERANCE = 0.01
+from fgr_jax.train.step import DeviceBatch, TrainState, build_steps
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
     """Trains and evaluates the run `config` in `workdir`, from wherever it stopped.
 
     Raises:
-      UserError: something the person can put right.
+      UserError: something that the user can put right.
     """
     # Devices, in a mesh of one axis.
     mesh = data_mesh(chosen(config.runtime.devices))
@@ -79,8 +79,9 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
     class_names = train_source.class_names
     calendar = Calendar.of(config, len(train_source))
 
-    # Network, optimizer and the compiled steps.
+    # Network, objective, optimizer and the compiled steps.
     network = build_network(config, len(class_names))
+    objective = build_objective(config, calendar, mesh)
     schedule = learning_rate_schedule(
         config, epoch=calendar.epoch, total_steps=calendar.total_steps
     )
@@ -89,14 +90,7 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
         momentum=config.optimizer.momentum,
         weight_decay=config.optimizer.weight_decay,
     )
-    steps = build_steps(
-        config,
-        network,
-        optimizer,
-        gce_start_step=calendar.gce_start_step,
-        gce_fade_steps=calendar.gce_fade_steps,
-        mesh=mesh,
-    )
+    steps = build_steps(config, network, objective, optimizer, mesh)
 
     # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
     run = (workdir, config, train_source.identity, class_names)
@@ -118,133 +112,76 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
     once_for_all(lambda: workdir_lib.claim(*run))
     checkpoints = Checkpoints(workdir.checkpoints)
     if step:
-        state = checkpoints.restore(step, state)
-    writes = jax.process_index() == 0
-    if writes:
+        state = state.restored(checkpoints.restore(step, state.saved()))
+    if jax.process_index() == 0:
         json_lines.append(workdir.local / "provenance.jsonl", {"step": step, **provenance()})
-    cells = network.map_size(config.data.crop)
-    terminal.line(
-        f"data      {train_source.data_set}: {len(train_source):,} training and "
-        f"{len(test_source):,} test pictures, {len(class_names)} classes"
-    )
-    terminal.line(
-        f"network   ResNet-{config.network.depth}, {parameter_count(state.params):,} parameters; "
-        f"{config.data.crop}×{config.data.crop} pixels give maps of {cells}×{cells} cells"
-    )
+    terminal.line(_data_line(train_source, test_source))
+    terminal.line(_network_line(config, network, state))
     terminal.line(f"start     {start}")
     terminal.line(
         f"training  {config.duration}, {calendar.total_steps:,} steps of {config.batch_size} "
-        f"pictures, on {mesh.size} × {jax.devices()[0].device_kind}"
+        f"images, on {mesh.size} × {jax.devices()[0].device_kind}"
     )
 
-    # Loop. Every line of metrics is on the disk before the checkpoint of its step.
-    remaining = range(step, calendar.total_steps)
+    # Loop.
     batches = training_batches(
-        train_source, config.data, config.runtime, share, seed=config.seed, steps=remaining
+        train_source,
+        config.data,
+        config.runtime,
+        share,
+        seed=config.seed,
+        steps=range(step, calendar.total_steps),
     )
-    fingerprints = FingerprintLog(workdir.local, first_step=step, writes=writes)
-    stopwatch = _Stopwatch()
-    saved_step = step
-    warned_of_chance = False
     with (
         checkpoints,
-        MetricsLog(workdir.local, first_step=step, writes=writes) as log,
+        Recorder(
+            config,
+            calendar,
+            workdir,
+            checkpoints,
+            terminal,
+            first_step=step,
+            num_classes=len(class_names),
+        ) as recorder,
         Interruption(terminal.warn) as interruption,
-        terminal.bar(
-            "training", calendar.total_steps, start=step, unit="images", per=config.batch_size
-        ) as bar,
     ):
-        losses = LossWatch(
-            bar, f"--config.optimizer.learning_rate={config.optimizer.learning_rate}"
-        )
         while step < calendar.total_steps and not interruption.is_due(step):
             batch = to_devices(next(batches))
             state, record = steps.train(state, batch)
             step += 1
-            losses.taken(step, record.loss)
-            stopwatch.step_taken()
+            recorder.step(step, record.loss)
 
             due = calendar.due(step)
             if due.fingerprint:
-                fingerprints.note(step, steps.fingerprint(state, batch, record))
-            if not (due.epoch_line or due.evaluation or due.checkpoint):
-                continue
-            losses.catch_up()
-            line = [f"epoch {float(step / calendar.epoch):.4g}", f"step {step:,}"]
+                recorder.fingerprint(step, steps.fingerprint(state, batch, record))
             if due.epoch_line:
-                rate = stopwatch.steps_per_second() * config.batch_size
-                epoch_start = calendar.previous_epoch_line(step)
-                pictures = (step - epoch_start) * config.batch_size
-                results = averages(state.epoch_totals, expected=pictures)
+                recorder.epoch(step, state.epoch_totals)
                 state = state.replace(epoch_totals=steps.zeros())
-                log.metrics(step, "train", results)
-                log.timings(step, {"images_per_second": rate})
-                line += [_in_words("training", results), f"{rate:.1f} images/s"]
-                if not warned_of_chance and calendar.is_all_gce(epoch_start):
-                    warned_of_chance = _warn_of_chance(
-                        results["loss"], config.loss.k, len(class_names), terminal
-                    )
-            test_top1 = None
             if due.evaluation:
+                recorder.catch_up()
                 results = evaluate(config, steps, state, test_source, share, to_devices, terminal)
-                log.metrics(step, "test", results)
-                test_top1 = results["top1"]
-                line.append(_in_words("test", results))
-            if len(line) > 2:
-                terminal.line("  ".join(line))
+                recorder.evaluation(step, results)
+            recorder.settle(step)
             if due.checkpoint:
-                fingerprints.write_pending()
-                losses.require_finite_weights(steps.is_finite(state), step)
-                if writes:
-                    workdir.publish()
-                checkpoints.save(step, state, test_top1=test_top1)
-                saved_step = step
-            stopwatch.restart()
-        if saved_step < step:  # interrupted, wherever that was
-            losses.catch_up()
-            fingerprints.write_pending()
-            losses.require_finite_weights(steps.is_finite(state), step)
-            if writes:
-                workdir.publish()
-            checkpoints.save(step, state, test_top1=None)
-    if writes:
-        workdir.publish()
+                recorder.save(step, state, steps.is_finite(state))
+        # Interrupted, wherever that was.
+        recorder.save(step, state, steps.is_finite(state))
     return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)
 
 
-def _in_words(split: str, results: dict[str, float | int]) -> str:
-    skipped = f" ({results['skipped']} pictures skipped)" if results["skipped"] else ""
-    return f"{split} loss {results['loss']:.3f}, top-1 {results['top1']:.1%}{skipped}"
-
-
-def _warn_of_chance(loss: float, k: int, classes: int, terminal: Terminal) -> bool:
-    """Says so where an epoch of GCE ended on its chance level (SEMANTICS: "needs features")."""
-    chance = math.log(min(k, classes - 1) + 1)
-    if abs(loss - chance) > _CHANCE_TOLERANCE * chance:
-        return False
-    terminal.warn(
-        f"for an epoch the loss of GCE has been ln(k + 1) = {chance:.3f}, its chance level: the network "
-        'tells nothing apart. Begin with cross-entropy (--config.loss.gce_start="3 epochs"), or start '
-        "from weights that were trained on something (--config.pretrained)"
+def _data_line(train: ExampleSource, test: ExampleSource) -> str:
+    return (
+        f"data      {train.data_set}: {len(train):,} training and {len(test):,} test images, "
+        f"{len(train.class_names)} classes"
     )
-    return True
 
 
-class _Stopwatch:
-    """Steps per second between two pauses. The first step, which compiles, does not count."""
-
-    def __init__(self) -> None:
-        self._steps = -1
-        self._started = math.nan
-
-    def step_taken(self) -> None:
-        self._steps += 1
-        if self._steps == 0:
-            self._started = time.perf_counter()
-
-    def steps_per_second(self) -> float:
-        return self._steps / max(time.perf_counter() - self._started, 1e-9)
-
-    def restart(self) -> None:
-        self._steps = 0
-        self._started = time.perf_counter()
+def _network_line(config: Config, network: Network, state: TrainState) -> str:
+    size = config.data.crop
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    maps = output_shapes(network, variables, size).maps
+    gives = "no maps" if maps is None else f"maps of {maps.shape[1]}×{maps.shape[2]} cells"
+    return (
+        f"network   {network_name(config.network)}, {parameter_count(state.params):,} parameters; "
+        f"{size}×{size} pixels give {gives}"
+    )

@@ -1,14 +1,19 @@
 """A compiled training step of a tiny network, and batches for it."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from symmetries_reference import turned_by_numpy
 
-from fgr_jax.config import Config
+from fgr_jax.calendar import Calendar
+from fgr_jax.config import NEVER, Config
 from fgr_jax.distributed import batch_sharding, data_mesh
+from fgr_jax.models.network import build_network, normalize
+from fgr_jax.train.objective import build_objective
 from fgr_jax.train.optimizer import momentum_sgd
-from fgr_jax.train.step import Steps, TrainState, build_network, build_steps, normalize
+from fgr_jax.train.step import Steps, TrainState, build_steps
 
 CLASSES = 5
 
@@ -16,17 +21,13 @@ CLASSES = 5
 def build(
     config: Config, *, gce_start_step: int | None = 0, gce_fade_steps: int = 0, devices: int = 1
 ) -> tuple[Steps, TrainState]:
+    start = NEVER if gce_start_step is None else f"{gce_start_step} steps"
+    loss = dataclasses.replace(config.loss, gce_start=start, gce_fade=f"{gce_fade_steps} steps")
+    config = dataclasses.replace(config, loss=loss)
     optimizer = momentum_sgd(lambda _: jnp.float32(0.05), momentum=0.9, weight_decay=1e-4)
-    network = build_network(config, CLASSES)
     mesh = data_mesh(jax.devices()[:devices])
-    steps = build_steps(
-        config,
-        network,
-        optimizer,
-        gce_start_step=gce_start_step,
-        gce_fade_steps=gce_fade_steps,
-        mesh=mesh,
-    )
+    objective = build_objective(config, Calendar.of(config, config.batch_size), mesh)
+    steps = build_steps(config, build_network(config, CLASSES), objective, optimizer, mesh)
     return steps, steps.init()
 
 

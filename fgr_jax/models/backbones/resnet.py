@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fgr_jax.config import Network
 from fgr_jax.models.backbones.max_pool import max_pool_3x3
 
 # Residual blocks in each of the four stages, and whether they are bottlenecks.
@@ -144,3 +145,18 @@ class ResNet(nn.Module):
                 )(x)
             self.sow("intermediates", f"layer{stage + 1}", x)
         return x
+
+    @property
+    def stride(self) -> int:
+        """The number of pixels from one cell of the features to the next."""
+        return 16 * self.last_stride
+
+
+def from_config(network: Network) -> ResNet:
+    """Builds the backbone for the config's section `network`."""
+    return ResNet(
+        depth=network.depth,
+        width=network.width,
+        last_stride=network.last_stride,
+        dtype=jnp.dtype(network.compute_dtype),
+    )

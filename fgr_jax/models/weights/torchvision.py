@@ -130,4 +130,7 @@ def _torch_name(path: str) -> tuple[str, Layout]:
         match = re.fullmatch(pattern, path)
         if match:
             return match.expand(name), layout
-    raise AssertionError(f"no row of the table matches {path}")
+    raise UserError(
+        f"the parameter {path} has no counterpart in torchvision's ResNets: only their weights can be "
+        "read from files and exported"
+    )
