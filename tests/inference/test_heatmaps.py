@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import cam_network
 
-from fgr_jax import class_scores
 from fgr_jax.inference.heatmaps import at_pixels, overlay
-from fgr_jax.models.network import CamNetwork
 
 
 @pytest.mark.parametrize(("last_stride", "stride"), [(2, 32), (1, 16)])
@@ -19,13 +18,13 @@ def test_what_a_cell_sees_has_its_center_at_stride_times_its_index(
     last_stride: int, stride: int
 ) -> None:
     """By the network's own gradient: the centroid of what a cell depends on."""
-    network = CamNetwork(num_classes=3, depth=18, width=0.125, last_stride=last_stride)
+    network = cam_network(3, depth=18, width=0.125, last_stride=last_stride)
     images = jax.random.normal(jax.random.key(1), (2, 320, 320, 3))
     variables = network.init(jax.random.key(0), images, train=False)
 
     def cell(images: jax.Array, row: int, column: int) -> jax.Array:
-        maps: Any = network.apply(variables, images, train=False)
-        return (maps[:, row, column] ** 2).sum()
+        outputs: Any = network.apply(variables, images, train=False)
+        return (outputs.maps[:, row, column] ** 2).sum()
 
     for row, column in ((160 // stride, 160 // stride), (128 // stride, 192 // stride)):
         gradient = np.asarray(jax.grad(cell)(images, row, column))
@@ -90,8 +89,8 @@ def test_a_map_without_anything_positive_stays_cold() -> None:
 
 
 def test_the_scores_are_the_maps_mean() -> None:
-    network = CamNetwork(num_classes=3, depth=18, width=0.125)
+    network = cam_network(3, depth=18, width=0.125)
     images = jnp.ones((1, 64, 64, 3))
     variables = network.init(jax.random.key(0), images, train=False)
-    maps: Any = network.apply(variables, images, train=False)
-    np.testing.assert_allclose(class_scores(maps), np.mean(maps, (1, 2)), rtol=1e-5)
+    outputs: Any = network.apply(variables, images, train=False)
+    np.testing.assert_allclose(outputs.scores, np.mean(outputs.maps, (1, 2)), rtol=1e-5)

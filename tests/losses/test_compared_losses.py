@@ -22,18 +22,14 @@ from fgr_jax.benchmark.scaling import collectives
 from fgr_jax.config import Config
 from fgr_jax.diversification import suppression_mask
 from fgr_jax.errors import UserError
-from fgr_jax.losses.compared import (
-    center_loss,
-    entropy,
-    gaussian_bias,
-    large_margin_gaussian_mixture,
-    moved_centers,
-    pairwise_confusion,
-)
-from fgr_jax.losses.gce import cross_entropy
-from fgr_jax.models.network import class_means, with_bias
+from fgr_jax.losses import cross_entropy
+from fgr_jax.losses.center import center_loss, moved_centers
+from fgr_jax.losses.lgm import gaussian_bias, large_margin_gaussian_mixture
+from fgr_jax.losses.max_entropy import entropy
+from fgr_jax.losses.pairwise_confusion import pairwise_confusion
+from fgr_jax.models.network import build_network, forward
 from fgr_jax.random_streams import Stream, stream_key
-from fgr_jax.train.step import CenterTrainState, TrainState, build_network, normalize
+from fgr_jax.train.step import TrainState
 
 CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
 WEIGHT = st.sampled_from([0.01, 0.3, 1.0])
@@ -331,6 +327,14 @@ def composed(
     return float(loss)
 
 
+def class_means(params: Any) -> jax.Array:
+    return params["classifier"]["kernel"][0, 0].T
+
+
+def with_bias(params: Any, bias: jax.Array) -> Any:
+    return {**params, "classifier": {**params["classifier"], "bias": bias}}
+
+
 @pytest.mark.parametrize(
     "weights",
     [ADDITIONS, LGM, *(pytest.param(weights, marks=pytest.mark.long) for weights in ALONE)],
@@ -340,10 +344,12 @@ def test_the_step_is_the_references_put_together(tiny: Config, weights: dict) ->
     """One step with the block: loss, parameters and centers from the parts in float64 NumPy."""
     tiny = with_losses(tiny, weights)
     steps, state = build(tiny, gce_start_step=None)
-    network = build_network(tiny, CLASSES)
+    # The CAM head in all cases: L-GM's is put together here.
+    network = build_network(with_losses(tiny, {"lgm": 0.0}), CLASSES)
     is_lgm, labels = "lgm" in weights, np.asarray(batch_of(8)["label"])
-    if isinstance(state, CenterTrainState):
-        state = state.replace(centers=jax.random.normal(jax.random.key(1), state.centers.shape))
+    if "center" in weights:
+        centers = jax.random.normal(jax.random.key(1), state.extra["centers"].shape)
+        state = state.replace(extra={"centers": centers})
     if is_lgm:  # whatever stands there must not matter
         state = state.replace(params=with_bias(state.params, jnp.arange(5.0)))
     before = jax.tree.map(np.asarray, state)
@@ -351,13 +357,13 @@ def test_the_step_is_the_references_put_together(tiny: Config, weights: dict) ->
     def maps_and_features(params: Any) -> Any:
         if is_lgm:
             params = with_bias(params, jnp.zeros(CLASSES))
-        maps, updates = network.apply(
+        outputs, updates = network.apply(
             {"params": params, "batch_stats": before.batch_stats},
             shown(batch_of(8)),
             train=True,
             mutable=["batch_stats", "intermediates"],
         )
-        return maps, updates["intermediates"]["backbone"]["layer4"][0].mean((1, 2))
+        return outputs.maps, updates["intermediates"]["backbone"]["layer4"][0].mean((1, 2))
 
     (maps, pooled), pullback = jax.vjp(maps_and_features, before.params)
     mask = np.asarray(
@@ -372,8 +378,8 @@ def test_the_step_is_the_references_put_together(tiny: Config, weights: dict) ->
     scores = reference.class_scores(reference.diversify(np.asarray(maps, np.float64), mask, 0.1))
     features = np.asarray(pooled, np.float64)
     rows = np.asarray(class_means(before.params), np.float64)
-    if isinstance(before, CenterTrainState):
-        rows = np.asarray(before.centers, np.float64)
+    if "center" in weights:
+        rows = np.asarray(before.extra["centers"], np.float64)
 
     of_scores, of_features, of_rows = (
         reference_losses.gradient(function, array)
@@ -403,9 +409,9 @@ def test_the_step_is_the_references_put_together(tiny: Config, weights: dict) ->
         change = jax.tree.map(jnp.subtract, after.params[part], before.params[part])
         wanted = jax.tree.map(jnp.subtract, expected[part], before.params[part])
         assert relative_difference(change, wanted) < 1e-4
-    if isinstance(after, CenterTrainState):
+    if "center" in weights:
         moved = reference_losses.center_update(features, rows, labels, 0.5)
-        np.testing.assert_allclose(after.centers, moved, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(after.extra["centers"], moved, rtol=1e-5, atol=1e-6)
 
 
 def test_masked_examples_move_no_center_and_make_no_pair(tiny: Config) -> None:
@@ -420,16 +426,16 @@ def test_masked_examples_move_no_center_and_make_no_pair(tiny: Config) -> None:
     assert float(loss) == float(other_loss)
     for ours, theirs in zip(as_numpy(one), as_numpy(two), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert np.asarray(one.centers)[:4].any(axis=-1).all()
-    assert not np.asarray(one.centers)[4].any()
+    centers = np.asarray(one.extra["centers"])
+    assert centers[:4].any(axis=-1).all()
+    assert not centers[4].any()
 
 
 def test_only_center_loss_has_centers(tiny: Config) -> None:
     """The checkpoints of all others are what they were."""
     for weights in LOSSES:
         state = jax.eval_shape(build_init(with_losses(tiny, weights)))
-        assert type(state) is (CenterTrainState if "center" in weights else TrainState)
-        assert {path[0].name for path, _ in jax.tree_util.tree_leaves_with_path(state)} == {
+        assert set(state.saved()) == {
             *("step", "params", "batch_stats", "opt_state", "epoch_totals"),
             *(["centers"] if "center" in weights else []),
         }
@@ -439,11 +445,10 @@ def build_init(config: Config) -> Callable[[], TrainState]:
     return build(config, gce_start_step=None)[0].init
 
 
-def test_a_center_that_is_no_number_stops_the_run(tiny: Config) -> None:
+def test_an_infinite_center_stops_the_run(tiny: Config) -> None:
     steps, state = build(with_losses(tiny, {"center": 0.1}), gce_start_step=None)
-    assert isinstance(state, CenterTrainState)
     assert bool(steps.is_finite(state))
-    broken = state.replace(centers=state.centers.at[2, 3].set(jnp.inf))
+    broken = state.replace(extra={"centers": state.extra["centers"].at[2, 3].set(jnp.inf)})
     assert not bool(steps.is_finite(broken))
 
 
@@ -458,13 +463,8 @@ def test_lgm_leaves_an_ordinary_classifier(tiny: Config) -> None:
     )
     batch = batch_of(8, seed=1)
     totals = steps.test(state, batch, steps.zeros())
-    _, updates = build_network(tiny, CLASSES).apply(
-        {"params": state.params, "batch_stats": state.batch_stats},
-        normalize(batch["image"]),
-        train=False,
-        mutable=["intermediates"],
-    )
-    features = np.asarray(updates["intermediates"]["backbone"]["layer4"][0]).mean((1, 2))
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    features = np.asarray(forward(build_network(tiny, CLASSES), variables, batch["image"]).features)
     losses = reference_losses.large_margin_gaussian_mixture(
         features, means, np.asarray(batch["label"]), 0.0, 0.0
     )
@@ -480,8 +480,8 @@ def test_one_and_eight_devices_agree(tiny: Config, weights: dict) -> None:
         steps, state = build(tiny, gce_start_step=None, devices=devices)
         for seed in range(3):
             state, _ = steps.train(state, batch_of(8, devices=devices, seed=seed))
-        assert isinstance(state, CenterTrainState if "center" in weights else TrainState)
-        states[devices] = (state.params, getattr(state, "centers", ()))
+        assert ("centers" in state.extra) == ("center" in weights)
+        states[devices] = (state.params, state.extra)
     assert relative_difference(states[8][0], states[1][0]) < 1e-4
     if "center" in weights:
         assert relative_difference(states[8][1], states[1][1]) < 1e-4

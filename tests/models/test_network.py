@@ -1,25 +1,31 @@
 """The network: parameter count, shapes, named stages, precision."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import cam_network
 
 from fgr_jax import class_scores
 from fgr_jax.models.backbones.resnet import DEPTHS
-from fgr_jax.models.network import CamNetwork, parameter_count
+from fgr_jax.models.network import Network, output_shapes, parameter_count
 
 
-def abstract_variables(network: CamNetwork) -> dict:
+def abstract_variables(network: Network) -> dict:
     return jax.eval_shape(
         lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
     )
 
 
+def outputs_of(network: Network, variables: Any, images: jax.Array) -> Any:
+    return network.apply(variables, images, train=False)
+
+
 def test_the_papers_parameter_count() -> None:
-    variables = abstract_variables(CamNetwork(num_classes=200))
+    variables = abstract_variables(cam_network(200))
     assert parameter_count(variables["params"]) == 23_917_832
 
 
@@ -34,27 +40,31 @@ def test_the_papers_parameter_count() -> None:
     ],
 )
 def test_backbones_have_torchvisions_parameter_counts(depth: int, count: int) -> None:
-    variables = abstract_variables(CamNetwork(num_classes=7, depth=depth))
+    variables = abstract_variables(cam_network(7, depth=depth))
     assert parameter_count(variables["params"]["backbone"]) == count
 
 
 @pytest.mark.parametrize("last_stride", [1, 2])
 @pytest.mark.parametrize("pixels", [32, 97, 112, 224, 225, 448])
-def test_map_size_is_what_comes_out(pixels: int, last_stride: int) -> None:
-    network = CamNetwork(num_classes=3, depth=18, width=0.125, last_stride=last_stride)
+def test_a_cell_of_the_maps_is_a_stride_of_pixels(pixels: int, last_stride: int) -> None:
+    network = cam_network(3, depth=18, width=0.125, last_stride=last_stride)
     variables = abstract_variables(network)
     images = jnp.zeros((2, pixels, pixels + 32, 3))
-    maps = jax.eval_shape(lambda v: network.apply(v, images, train=False), variables)
-    assert maps.shape == (2, network.map_size(pixels), network.map_size(pixels + 32), 3)
+    outputs: Any = jax.eval_shape(lambda v: network.apply(v, images, train=False), variables)
+    rows, columns = (math.ceil(each / network.stride) for each in (pixels, pixels + 32))
+    assert outputs.maps.shape == (2, rows, columns, 3)
 
 
 def test_at_448_the_maps_are_14_by_14() -> None:
-    assert CamNetwork(num_classes=200).map_size(448) == 14
+    network = cam_network(200)
+    maps = output_shapes(network, abstract_variables(network), 448).maps
+    assert maps is not None
+    assert maps.shape == (1, 14, 14, 200)
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_stage_outputs_can_be_had_by_name(depth: int) -> None:
-    network = CamNetwork(num_classes=3, depth=depth, width=0.25)
+    network = cam_network(3, depth=depth, width=0.25)
     variables = abstract_variables(network)
     _, state = jax.eval_shape(
         lambda v: network.apply(
@@ -76,7 +86,7 @@ def test_stage_outputs_can_be_had_by_name(depth: int) -> None:
 
 def test_padding_is_symmetric() -> None:
     """The mirrored picture has the mirrored features, which (0, 1) padding would shift."""
-    network = CamNetwork(num_classes=3, depth=18, width=0.125)
+    network = cam_network(3, depth=18, width=0.125)
     image = jax.random.normal(jax.random.key(0), (1, 65, 65, 3))
     variables = network.init(jax.random.key(1), image, train=False)
 
@@ -84,16 +94,16 @@ def test_padding_is_symmetric() -> None:
         return leaf[:, ::-1] if path[-1].key == "kernel" else leaf
 
     mirrored = jax.tree_util.tree_map_with_path(mirror_kernels, variables)
-    maps: Any = network.apply(variables, image, train=False)
-    again: Any = network.apply(mirrored, image[:, :, ::-1], train=False)
+    maps = outputs_of(network, variables, image).maps
+    again = outputs_of(network, mirrored, image[:, :, ::-1]).maps
     np.testing.assert_allclose(again[:, :, ::-1], maps, rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32() -> None:
-    network = CamNetwork(num_classes=3, depth=18, width=0.25, dtype=jnp.bfloat16)
+    network = cam_network(3, depth=18, width=0.25, dtype=jnp.bfloat16)
     image = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
     variables = network.init(jax.random.key(1), image, train=False)
-    maps, state = network.apply(
+    outputs, state = network.apply(
         variables, image, train=True, mutable=["batch_stats", "intermediates"]
     )
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
@@ -101,20 +111,22 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32() -> None:
         jnp.dtype(jnp.float32)
     }
     assert state["intermediates"]["backbone"]["layer4"][0].dtype == jnp.bfloat16
-    assert maps.dtype == jnp.float32
-    exact = CamNetwork(num_classes=3, depth=18, width=0.25).apply(
+    assert {outputs.maps.dtype, outputs.scores.dtype} == {jnp.dtype(jnp.float32)}
+    exact = cam_network(3, depth=18, width=0.25).apply(
         variables, image, train=True, mutable=["batch_stats"]
     )[0]
-    error = np.linalg.norm(class_scores(maps) - class_scores(exact))
-    assert 0 < error / np.linalg.norm(class_scores(exact)) < 0.05
+    error = np.linalg.norm(outputs.scores - exact.scores)
+    assert 0 < error / np.linalg.norm(exact.scores) < 0.05
 
 
 def test_the_head_adds_one_1x1_convolution_and_scores_are_its_average() -> None:
-    network = CamNetwork(num_classes=5, depth=18, width=0.25)
+    network = cam_network(5, depth=18, width=0.25)
     image = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
     variables = network.init(jax.random.key(1), image, train=False)
-    maps, state = network.apply(variables, image, train=False, mutable=["intermediates"])
+    outputs, state = network.apply(variables, image, train=False, mutable=["intermediates"])
     features = np.asarray(state["intermediates"]["backbone"]["layer4"][0], np.float64)
     head = variables["params"]["classifier"]
     scores = features.mean((1, 2)) @ np.asarray(head["kernel"])[0, 0] + np.asarray(head["bias"])
-    np.testing.assert_allclose(class_scores(maps), scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(outputs.scores, scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(outputs.scores, class_scores(outputs.maps))
+    np.testing.assert_allclose(outputs.features, features.mean((1, 2)), rtol=1e-4, atol=1e-5)

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from etils import epath
+from networks import cam_network
 from several_processes import run_in_processes
 
 from fgr_jax.errors import UserError
-from fgr_jax.models.network import CamNetwork
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.models.weights.torchvision import Tensors, from_torchvision, to_torchvision
 from fgr_jax.runs import checkpoints
@@ -28,7 +28,7 @@ from fgr_jax.runs import checkpoints
 
 def random_variables(depth: int = 18, classes: int = 5, width: float = 0.125, seed: int = 0) -> Any:
     """Variables with no value at its initial one, as NumPy arrays."""
-    network = CamNetwork(num_classes=classes, depth=depth, width=width)
+    network = cam_network(classes, depth=depth, width=width)
     shapes = jax.eval_shape(
         lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
     )

@@ -20,6 +20,7 @@ import pytest
 from tiny_run import ROOT, command, tiny_config
 
 from fgr_jax import config as config_lib
+from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.data.sets.synthetic import Synthetic, SyntheticConfig
 from fgr_jax.runs.folder import RunFolder
@@ -424,14 +425,15 @@ def test_the_fade_of_the_config_reaches_the_step(
     class Enough(Exception):  # noqa: N818  # nothing is wrong
         pass
 
-    def build_steps(*_: Any, **options: Any) -> Any:
-        given.update(options)
+    def build_objective(_config: Config, calendar: Calendar, _mesh: Any) -> Any:
+        given["calendar"] = calendar
         raise Enough
 
-    monkeypatch.setattr(run_lib, "build_steps", build_steps)
+    monkeypatch.setattr(run_lib, "build_objective", build_objective)
     with pytest.raises(Enough):
         run_lib.train(config, RunFolder.open(tmp_path / "run"), Terminal(quiet=True))
-    assert (given["gce_start_step"], given["gce_fade_steps"]) == (2, 7)
+    calendar = given["calendar"]
+    assert (calendar.gce_start_step, calendar.gce_fade_steps) == (2, 7)
 
 
 @pytest.mark.long

@@ -16,13 +16,10 @@ from fgr_jax.benchmark.scaling import collectives
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.distributed import batch_sharding, data_mesh
-from fgr_jax.diversification import class_scores, suppression_mask
+from fgr_jax.diversification import suppression_mask
+from fgr_jax.models.network import build_network
 from fgr_jax.random_streams import Stream, stream_key
-from fgr_jax.train.step import (
-    Totals,
-    build_network,
-    sum_over_examples,
-)
+from fgr_jax.train.step import Totals, sum_over_examples
 
 
 def test_the_step_is_network_block_and_gce_put_together(tiny: Config) -> None:
@@ -35,12 +32,13 @@ def test_the_step_is_network_block_and_gce_put_together(tiny: Config) -> None:
     network = build_network(tiny, CLASSES)
 
     def maps_of(params: dict) -> Any:
-        return network.apply(
+        outputs, updates = network.apply(
             {"params": params, "batch_stats": before.batch_stats},
             shown(batch),
             train=True,
             mutable=["batch_stats"],
         )
+        return outputs.maps, updates
 
     maps, pullback, updates = jax.vjp(maps_of, before.params, has_aux=True)
     mask = np.asarray(
@@ -171,13 +169,14 @@ def test_gce_arrives_over_its_fade(tiny: Config) -> None:
     tiny.diversification.alpha = 1.0
     batch = batch_of(8)
     fading, state = build(tiny, gce_start_step=2, gce_fade_steps=4)
-    maps, _ = build_network(tiny, CLASSES).apply(
+    outputs: Any
+    outputs, _ = build_network(tiny, CLASSES).apply(
         {"params": state.params, "batch_stats": state.batch_stats},
         shown(batch),
         train=True,
         mutable=["batch_stats"],
     )
-    scores = np.asarray(class_scores(maps), np.float64)
+    scores = np.asarray(outputs.scores, np.float64)
     losses = {}
     for step, rest_weight in enumerate([1, 1, 1, 0.75, 0.5, 0.25, 0, 0]):
         expected = reference_losses.smooth_gce(scores, np.asarray(batch["label"]), 2, rest_weight)

@@ -12,10 +12,11 @@ import numpy as np
 import optax
 import pytest
 from goldens import recipe
+from networks import cam_network
 
 from fgr_jax import class_scores, cross_entropy, gradient_boosting_cross_entropy
 from fgr_jax.config import Config
-from fgr_jax.models.network import CamNetwork
+from fgr_jax.models.network import Network
 from fgr_jax.models.weights.torchvision import from_torchvision, to_torchvision
 from fgr_jax.train.optimizer import learning_rate_schedule, momentum_sgd
 
@@ -29,7 +30,7 @@ def goldens() -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def variables_of(network: CamNetwork, dtype: Any = np.float32) -> Any:
+def variables_of(network: Network, dtype: Any = np.float32) -> Any:
     """The recipe's weights, placed by the table that also places real files."""
     like = jax.eval_shape(
         lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
@@ -44,18 +45,18 @@ def variables_of(network: CamNetwork, dtype: Any = np.float32) -> Any:
 def test_every_stage_and_the_scores_in_evaluation_mode(
     goldens: dict[str, np.ndarray], depth: int, height: int, width: int
 ) -> None:
-    network = CamNetwork(num_classes=CLASSES, depth=depth)
+    network = cam_network(CLASSES, depth=depth)
     images = jnp.asarray(recipe.images(2, height, width), jnp.float32)
-    maps, state = jax.jit(lambda v, x: network.apply(v, x, train=False, mutable=["intermediates"]))(
-        variables_of(network), images
-    )
+    outputs, state = jax.jit(
+        lambda v, x: network.apply(v, x, train=False, mutable=["intermediates"])
+    )(variables_of(network), images)
     key = f"forward/{depth}/{height}x{width}"
     for name, (output,) in state["intermediates"]["backbone"].items():
         difference = recipe.relative_difference(np.asarray(output), goldens[f"{key}/{name}"])
         print(f"{key}/{name}: {difference:.1e}")
         assert difference < 1e-4, name
     theirs = goldens[f"{key}/scores"]
-    scores = np.asarray(class_scores(maps))
+    scores = np.asarray(outputs.scores)
     assert np.linalg.norm(scores - theirs) / np.linalg.norm(theirs) < 1e-4
 
 
@@ -66,9 +67,7 @@ def training_step(depth: int, width: float, pixels: int, dtype: Any) -> Any:
     """
     kept = np.float64 if dtype is np.float64 else np.float32
     with jax.enable_x64(dtype is np.float64):
-        network = CamNetwork(
-            num_classes=CLASSES, depth=depth, width=width, dtype=dtype, param_dtype=kept
-        )
+        network = cam_network(CLASSES, depth=depth, width=width, dtype=dtype, param_dtype=kept)
         variables = variables_of(network, kept)
         images = jnp.asarray(recipe.images(4, pixels, pixels), kept)
         labels = jnp.asarray(recipe.labels(4, CLASSES))
@@ -76,14 +75,14 @@ def training_step(depth: int, width: float, pixels: int, dtype: Any) -> Any:
         @jax.jit
         def step(params: Any) -> Any:
             def objective(params: Any) -> Any:
-                maps, updates = network.apply(
+                outputs, updates = network.apply(
                     {"params": params, "batch_stats": variables["batch_stats"]},
                     images,
                     train=True,
                     mutable=["batch_stats"],
                 )
-                scores = class_scores(maps)
-                return cross_entropy(scores, labels).mean(), (scores, updates["batch_stats"])
+                losses = cross_entropy(outputs.scores, labels)
+                return losses.mean(), (outputs.scores, updates["batch_stats"])
 
             return jax.value_and_grad(objective, has_aux=True)(params)
 
@@ -173,8 +172,8 @@ def test_twenty_steps_of_sgd_over_two_decays(
     config.optimizer.weight_decay = 1e-2
     config.optimizer.decay_every = "8 steps"
     with jax.enable_x64(True):
-        network = CamNetwork(
-            num_classes=CLASSES, depth=18, width=1 / 8, dtype=jnp.float64, param_dtype=jnp.float64
+        network = cam_network(
+            CLASSES, depth=18, width=1 / 8, dtype=jnp.float64, param_dtype=jnp.float64
         )
         variables = variables_of(network, np.float64)
         schedule = learning_rate_schedule(config, epoch=1, total_steps=20)  # type: ignore[arg-type]
@@ -185,13 +184,13 @@ def test_twenty_steps_of_sgd_over_two_decays(
         )
 
         def objective(params: Any, statistics: Any, images: Any, labels: Any, mask: Any) -> Any:
-            maps, updates = network.apply(
+            outputs, updates = network.apply(
                 {"params": params, "batch_stats": statistics},
                 images,
                 train=True,
                 mutable=["batch_stats"],
             )
-            maps = jnp.where(mask, 0.1 * maps, maps)
+            maps = jnp.where(mask, 0.1 * outputs.maps, outputs.maps)
             scores = class_scores(maps)
             if loss_name == "cross_entropy":
                 losses = cross_entropy(scores, labels)
@@ -242,7 +241,7 @@ def test_gce_is_the_formulation_of_the_authors_circle(goldens: dict[str, np.ndar
 def test_the_block_and_the_loss_add_no_parameters() -> None:
     """The paper's claim: torchvision's parameters for 200 classes, and not one more."""
     shapes = json.loads((FOLDER / "state_dicts.json").read_text())["resnet50"]
-    network = CamNetwork(num_classes=200)
+    network = cam_network(200)
     ours = flax.traverse_util.flatten_dict(
         jax.eval_shape(
             lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)

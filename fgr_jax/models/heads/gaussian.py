@@ -45,7 +45,7 @@ class GaussianHead(CamHead):
         scores, pooled = class_scores(maps), class_scores(features)
         if not train:
             return Outputs(scores, pooled, maps)
-        # Rows are taken once for each use, so that the gradients of both are added up as they always were.
+        # Taken apart for each use: so their gradients are added up in the order they always were.
         offset = gaussian_bias(kernel[0, 0].T)
         return Outputs(scores + offset, pooled, maps, offset, kernel[0, 0].T)
 

@@ -1,0 +1,150 @@
+"""A backbone, a head and an objective from files outside the package, on the command line and back."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from tiny_run import QUIET, ROOT, command, tiny_config
+
+from fgr_jax.distributed import data_mesh
+from fgr_jax.errors import UserError
+from fgr_jax.inference.saved_run import open_run, restore
+from fgr_jax.losses.objective import Outputs, Targets
+from fgr_jax.models.network import build_network
+from fgr_jax.runs.folder import RunFolder
+from fgr_jax.train.loop import train
+
+BACKBONE = '''
+import flax.linen as nn
+
+
+class Patches(nn.Module):
+    """A ViT's first layer, twice."""
+
+    width: int
+    stride: int = 8
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = nn.relu(nn.Conv(self.width, (4, 4), 4)(images))
+        return nn.relu(nn.Conv(self.width, (2, 2), 2)(x))
+
+
+def patches(network):
+    return Patches(round(64 * network.width))
+'''
+
+HEAD = '''
+import flax.linen as nn
+import jax.numpy as jnp
+
+from fgr_jax.losses.objective import Outputs
+
+
+class MaxPooled(nn.Module):
+    """Scores of the largest features: no maps, and so no block."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features, *, train):
+        pooled = jnp.max(features, axis=(1, 2))
+        return Outputs(nn.Dense(self.num_classes)(pooled), pooled)
+
+
+def max_pooled(network, num_classes):
+    return MaxPooled(num_classes)
+'''
+
+OBJECTIVE = """
+import jax.numpy as jnp
+
+from fgr_jax.losses import cross_entropy
+from fgr_jax.losses.objective import Objective
+
+
+def focal(loss):
+    def losses(outputs, targets, extra):
+        log_p = -cross_entropy(outputs.scores, targets.labels)
+        return -((1 - jnp.exp(log_p)) ** 2) * log_p
+
+    return Objective(losses)
+"""
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> dict[str, str]:
+    """Values of the config fields that name the parts."""
+    for name, code in (("backbone", BACKBONE), ("head", HEAD), ("objective", OBJECTIVE)):
+        (tmp_path / f"my_{name}.py").write_text(code)
+    return {
+        "backbone": f"{tmp_path}/my_backbone.py:patches",
+        "head": f"{tmp_path}/my_head.py:max_pooled",
+        "objective": f"{tmp_path}/my_objective.py:focal",
+    }
+
+
+def test_a_run_with_a_backbone_and_an_objective_of_ones_own(
+    data_dir: Path, parts: dict[str, str], tmp_path: Path
+) -> None:
+    """It trains by the command, learns, and its network is there again from its folder."""
+    config = tiny_config(data_dir)
+    config.network.backbone, config.loss.objective = parts["backbone"], parts["objective"]
+    workdir = tmp_path / "run"
+    done = subprocess.run(command(config, workdir), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"network   {parts['backbone']}, " in done.stdout
+    assert "maps of 4×4 cells" in done.stdout
+    records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    losses = [record["loss"] for record in records if record["split"] == "train"]
+    assert losses[-1] < losses[0]
+    # Where nothing is told apart, the focal loss is (3/4)² ln 4 = 0.78, and cross-entropy ln 4 = 1.39.
+    assert losses[0] < 1
+    trained = restore(open_run(RunFolder.open(workdir)), None, data_mesh())
+    assert trained.network.stride == 8
+    assert set(trained.variables["params"]["backbone"]) == {"Conv_0", "Conv_1"}
+
+
+def test_a_head_without_maps_has_no_block(
+    data_dir: Path, parts: dict[str, str], tmp_path: Path
+) -> None:
+    config = tiny_config(data_dir)
+    config.duration = "8 steps"
+    config.network.backbone, config.network.head = parts["backbone"], parts["head"]
+    workdir = RunFolder.open(tmp_path / "run")
+    assert train(config, workdir, QUIET).step == 8
+    lines = (tmp_path / "run" / "fingerprints.jsonl").read_text().splitlines()
+    assert {json.loads(line)["masks"] for line in lines} == {"0" * 16}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "network.backbone",
+            "renset",
+            "'renset': is none of resnet, and not the form of one of yo",
+        ),
+        ("network.head", "bilinear", "'bilinear': is none of cam, gaussian, and not the form of"),
+        ("network.backbone", "nowhere.py:net", "nowhere.py: no such file"),
+        (
+            "network.backbone",
+            "{objective}",
+            "must return a flax.linen.module.Module, not Objective",
+        ),
+        ("network.head", "{backbone}", r"does not work: TypeError: patches\(\) takes 1 positional"),
+    ],
+)
+def test_what_is_no_part_is_named(
+    data_dir: Path, parts: dict[str, str], field: str, value: str, message: str
+) -> None:
+    config = tiny_config(data_dir)
+    setattr(config.network, field.partition(".")[2], value.format(**parts))
+    with pytest.raises(UserError, match=f"--config.{field}=.*{message}"):
+        build_network(config, 3)
+
+
+def test_the_interface_is_what_the_documentation_shows() -> None:
+    assert Outputs._fields == ("scores", "features", "maps", "offset", "class_weights")
+    assert Targets._fields == ("labels", "mask", "step")
