@@ -1,4 +1,4 @@
-"""Measures the speed of training, of its input and of predictions, and what the block and GCE cost.
+"""Measures the speed of training, input and prediction, and the cost of the block and GCE.
 
     python -m fgr_jax.benchmark --config=configs/cub.py [--part=PART] [--rounds=N] [--classes=N]
                                 [--examples=N] [--pictures=N] [--config.FIELD=VALUE ...]
