@@ -9,6 +9,8 @@ class activation map over it, for each of these classes: warm is where the netwo
 what it was not shown. Files that are no pictures are named and left out, and the exit status is 1 then.
 """
 
+from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
+
 import os
 import sys
 from collections.abc import Sequence
@@ -18,7 +20,6 @@ from pathlib import Path
 import cv2
 from absl import flags
 
-from fgr_jax import cli
 from fgr_jax.config import Data
 from fgr_jax.data import images
 from fgr_jax.distributed import compute_deterministically, data_mesh

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fgr_jax.recording.comparison import compare
-from fgr_jax.run_folder import RunFolder
+from fgr_jax.runs.comparison import compare
+from fgr_jax.runs.folder import RunFolder
 from tiny_run import ROOT, command, tiny_config
 
 # Arguments with characters that are special in a shell.
