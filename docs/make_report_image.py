@@ -1,4 +1,4 @@
-"""Draws look-alike beetles, trains on them, and takes the screenshot docs/images/report.png.
+"""Draws look-alike beetles, trains on them, and takes the screenshot docs/images/report.jpg.
 
 python docs/make_report_image.py FOLDER
 
@@ -31,7 +31,7 @@ def beetle(rng: np.random.Generator, kind: str) -> np.ndarray:
         ground += cv2.resize(light, (DRAWN, DRAWN), interpolation=cv2.INTER_CUBIC)[:, :, None]
     canvas = np.clip(ground, 0, 255).astype(np.uint8)
     wing = rng.choice(WINGS) * rng.uniform(0.8, 1.2) + rng.uniform(-12, 12, 3)
-    pale = wing + rng.uniform(0.07, 0.5) * (np.array((165, 235, 255)) - wing)
+    pale = wing + rng.uniform(0.04, 0.5) * (np.array((165, 235, 255)) - wing)
     dark, middle = 0.35 * wing, DRAWN / 2 + rng.uniform(-30, 30, 2)
     size, turn = rng.uniform(0.9, 1.1), rng.uniform(0, 360)  # degrees
     axes = cv2.getRotationMatrix2D((0, 0), -turn, size)[:, :2]
@@ -59,7 +59,7 @@ def beetle(rng: np.random.Generator, kind: str) -> np.ndarray:
     line(5, dark, (0, -85), (0, 205))
     for side in (-1, 1):
         if "band" in kind:
-            line(24, pale, (side * 88, 62), (side * 20 if kind == "broken band" else 0, 72))
+            line(24, pale, (side * 88, 62), (side * 34 if kind == "broken band" else 0, 72))
         for y in {"four-spotted": (0, 120), "two-spotted": (120,)}.get(kind, ()):
             oval(side * 46, y, 19, 19, pale)
     if kind == "collared":
@@ -81,9 +81,9 @@ def main(folder: Path) -> None:
     subprocess.run([*command, "--workdir=runs/beetles"], cwd=folder, check=True)
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1100, "height": 1500})
+        page = browser.new_page(viewport={"width": 1200, "height": 1600})
         page.goto((run / "report.html").as_uri())
-        page.screenshot(path=root / "docs/images/report.png")
+        page.screenshot(path=root / "docs/images/report.jpg", quality=80)
 
 
 if __name__ == "__main__":

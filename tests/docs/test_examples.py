@@ -1,5 +1,6 @@
 """Examples in the documents: Python runs, and command lines are ones that the commands accept."""
 
+import functools
 import itertools
 import os
 import re
@@ -46,6 +47,7 @@ def python_documents() -> list[Path]:
     ]
 
 
+@functools.cache
 def run_python(path: Path) -> dict[str, Any]:
     """Runs the Python blocks of a document, one after the other, and returns their names."""
     names: dict[str, Any] = {"my_network": Network()}
