@@ -11,7 +11,7 @@ author = "The fgr_jax authors"
 html_title = "fgr_jax"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-smartquotes = False
+smartquotes_action = "D"  # dashes only
 highlight_language = "sh"
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!fgr_jax).*")]  # types of other packages are not linked
@@ -22,6 +22,7 @@ myst_heading_anchors = 3
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+napoleon_use_ivar = True  # the fields of a tuple are its attributes already
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88
 add_module_names = False
@@ -46,6 +47,15 @@ def _mark_code(
             lines[index] += ":"
 
 
+def _skip_bare_fields(
+    app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
+) -> bool | None:
+    """Leaves out the entries of a NamedTuple's fields, whose docstrings only number them."""
+    del app, what, name, skip, options
+    return True if (obj.__doc__ or "").startswith("Alias for field number") else None
+
+
 def setup(app: Sphinx) -> None:
-    """Is called by Sphinx."""
+    """Connects the two functions above to autodoc."""
+    app.connect("autodoc-skip-member", _skip_bare_fields)
     app.connect("autodoc-process-docstring", _mark_code, priority=400)  # before napoleon

@@ -13,7 +13,6 @@ from typing import Any
 
 from fgr_jax import durations
 from fgr_jax.errors import UserError
-from fgr_jax.models.resnet import DEPTHS
 
 NEVER = "never"
 
@@ -31,7 +30,7 @@ class Data:
     test_split: str = "test"
     cut_bottom: int = 0  # rows of pixels taken off the bottom first: 20 for FGVC-Aircraft's banner
     resize: int = 512  # the whole picture is resized to this square, in pixels
-    crop: int = 448  # training: a random crop; test: the centre
+    crop: int = 448  # training: a random crop; test: the center
     augmentation: str = "flip"  # "flip": left-right; "dihedral": all eight flips and rotations
     # "skip": a corrupt picture is counted and left out of the loss (a black one takes its place in the
     # batch, and in BatchNorm's statistics).
@@ -40,8 +39,10 @@ class Data:
 
 @dataclasses.dataclass(slots=True)
 class Network:
-    """The backbone. The CAM head has nothing to choose."""
+    """The backbone and the head: listed ones, or FILE.py:FUNCTION of your own."""
 
+    backbone: str = "resnet"
+    head: str = "cam"
     depth: int = 50  # ResNet-18, 34, 50, 101 or 152
     width: float = 1.0  # factor on all channel counts
     last_stride: int = 2  # 1: twice as many rows and columns of map cells
@@ -66,6 +67,8 @@ class Loss:
     so they want gce_start="never"; they go with the block and without.
     """
 
+    # Empty: the loss that the fields below describe. FILE.py:FUNCTION: an objective of your own.
+    objective: str = ""
     k: int = 15  # hardest negatives; with k ≥ classes − 1 it is cross-entropy
     gce_start: str = "0 steps"  # cross-entropy before; "never": cross-entropy throughout
     # An addition to the paper: from gce_start on, the weight of the negatives beyond the k hardest falls
@@ -203,7 +206,7 @@ def validate(config: Config) -> None:
         config.data.crop <= config.data.resize,
         f"at most data.resize, which is {config.data.resize}",
     )
-    require_one_of("network.depth", *DEPTHS)
+    require_one_of("network.depth", 18, 34, 50, 101, 152)
     require_one_of("network.last_stride", 1, 2)
     require_one_of("network.compute_dtype", "float32", "bfloat16")
     require_one_of("data.augmentation", "flip", "dihedral")

@@ -55,7 +55,7 @@ def _index(shape: tuple[int, ...]) -> jax.Array:
 
 
 def _mix(values: jax.Array) -> jax.Array:
-    """MurmurHash3's finaliser, a bijection of 32-bit words in which every bit depends on every bit."""
+    """MurmurHash3's finalizer, a bijection of 32-bit words in which every bit depends on every bit."""
     values = values ^ (values >> 16)
     values = values * jnp.uint32(0x85EBCA6B)
     values = values ^ (values >> 13)

@@ -12,11 +12,12 @@ from pathlib import Path
 import safetensors.numpy
 from absl import flags
 
-from fgr_jax import checkpoints, command_line
+from fgr_jax import cli
 from fgr_jax.errors import UserError
-from fgr_jax.run_folder import RunFolder
-from fgr_jax.weights.torchvision_layout import to_torchvision
-from fgr_jax.whole_files import whole
+from fgr_jax.files.whole import whole
+from fgr_jax.models.weights.torchvision import to_torchvision
+from fgr_jax.runs import checkpoints
+from fgr_jax.runs.folder import RunFolder
 
 
 def main(argv: Sequence[str]) -> int:
@@ -24,7 +25,7 @@ def main(argv: Sequence[str]) -> int:
     own = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "the run", required=True, flag_values=own)
     flags.DEFINE_string("output", None, "the file to write", required=True, flag_values=own)
-    command_line.parse_flags(argv, __doc__ or "", own)
+    cli.parse_flags(argv, __doc__ or "", own)
     output = Path(own.output)
     if not output.parent.is_dir():
         raise UserError(f"--output={output}: the folder {output.parent} does not exist")
@@ -37,4 +38,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

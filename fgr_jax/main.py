@@ -19,45 +19,43 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from fgr_jax import command_line, processes
+from fgr_jax import cli, distributed
 from fgr_jax.config import Config
-from fgr_jax.devices import chosen, compute_deterministically, data_mesh
+from fgr_jax.data.source import NotPreparedError
+from fgr_jax.distributed import chosen, compute_deterministically, data_mesh
 from fgr_jax.errors import UserError
-from fgr_jax.input.source import NotPreparedError
-from fgr_jax.recording.summary import print_summary
-from fgr_jax.run_folder import RunFolder
+from fgr_jax.inference.saved_run import open_run
+from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.summary import print_summary
 from fgr_jax.terminal import Terminal
-from fgr_jax.trained_run import open_run
-from fgr_jax.training.run import Outcome, train
+from fgr_jax.train.loop import Outcome, train
 
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit status: 0 where the run is finished, 128 + n where signal n stopped it."""
     own_flags = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "where the results go", flag_values=own_flags)
-    command_line.define_job_flags(own_flags)
-    invocation = command_line.parse(argv, __doc__ or "", own_flags)
+    cli.define_job_flags(own_flags)
+    invocation = cli.parse(argv, __doc__ or "", own_flags)
     ours = invocation.flags
     compute_deterministically(invocation.config.deterministic)
-    command_line.join_job(ours)
+    cli.join_job(ours)
     workdir = RunFolder.open(ours.workdir or Path("runs") / invocation.config_path.stem)
     terminal = Terminal(quiet=jax.process_index() > 0)
     try:
         outcome = train(invocation.config, workdir, terminal)
     except NotPreparedError as error:
-        prepare = shlex.join(
-            ["python", "-m", "fgr_jax.prepare", *command_line.config_arguments(argv)]
-        )
+        prepare = shlex.join(["python", "-m", "fgr_jax.prepare", *cli.config_arguments(argv)])
         raise UserError(f"{error}: run {prepare}") from error
     if outcome.interrupted_by is not None and outcome.step < outcome.total_steps:
         terminal.line(
             f"stopped after step {outcome.step:,} of {outcome.total_steps:,} and saved; the same "
             "command goes on from there"
         )
-        processes.leave()
+        distributed.leave()
         return 128 + outcome.interrupted_by
-    processes.once_for_all(
-        lambda: print_summary(workdir, outcome.class_count, outcome.licence, terminal)
+    distributed.once_for_all(
+        lambda: print_summary(workdir, outcome.class_count, outcome.license, terminal)
     )
     if invocation.config.runtime.report:
         try:
@@ -65,16 +63,16 @@ def main(argv: Sequence[str]) -> int:
         except KeyboardInterrupt:
             terminal.line("stopped; the run is saved, and the same command makes its report")
             return 128 + signal.SIGINT
-    processes.leave()
+    distributed.leave()
     return 0
 
 
 def _report(config: Config, workdir: RunFolder, outcome: Outcome, terminal: Terminal) -> None:
     """Writes the report of a finished run, but where an earlier start has done so."""
-    from fgr_jax.reporting.report import REPORT, write_report  # half a second, and only here
+    from fgr_jax.report.report import REPORT, write_report  # half a second, and only here
 
     is_there = outcome.first_step == outcome.step and (workdir.local / REPORT).exists()
-    if processes.agreed_integer(is_there):
+    if distributed.agreed_integer(is_there):
         return
     # As the run left it: of a folder in a bucket, the other processes have no copy yet.
     run = open_run(RunFolder.open(workdir.name), data_dir=config.data.data_dir)
@@ -89,4 +87,4 @@ def _report(config: Config, workdir: RunFolder, outcome: Outcome, terminal: Term
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

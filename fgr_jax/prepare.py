@@ -15,14 +15,14 @@ from pathlib import Path
 from absl import flags
 from tensorflow_datasets.core import read_only_builder
 
-from fgr_jax import command_line
-from fgr_jax.buckets import is_in_bucket
+from fgr_jax import cli
 from fgr_jax.config import Data
-from fgr_jax.datasets import catalogue
-from fgr_jax.datasets.folder import Folder
-from fgr_jax.datasets.preparation import default_data_dir, prepare, prepare_folder
+from fgr_jax.data.prepare.preparation import default_data_dir, prepare, prepare_folder
+from fgr_jax.data.sets import catalog
+from fgr_jax.data.sets.folder import Folder
+from fgr_jax.data.source import needs_no_download, open_splits
 from fgr_jax.errors import UserError
-from fgr_jax.input.source import needs_no_download, open_splits
+from fgr_jax.files.buckets import is_in_bucket
 from fgr_jax.terminal import Terminal
 
 
@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     own = flags.FlagValues()
     flags.DEFINE_multi_string("source", [], "archives, or a folder", flag_values=own)
     flags.DEFINE_bool("verify", False, "decode every picture", flag_values=own)
-    invocation = command_line.parse(argv, __doc__ or "", own)
+    invocation = cli.parse(argv, __doc__ or "", own)
     data = invocation.config.data
     if is_in_bucket(data.data_dir):
         raise UserError(
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
         f"{int(info.dataset_size) / 1e6:,.0f} MB, in {time.perf_counter() - started:.1f} s"
     )
     terminal.line(f"it is in  {info.data_dir}")
-    train = shlex.join(["python", "-m", "fgr_jax.main", *command_line.config_arguments(argv)])
+    train = shlex.join(["python", "-m", "fgr_jax.main", *cli.config_arguments(argv)])
     terminal.line(f"next      {train}")
     return 0
 
@@ -62,14 +62,14 @@ def _prepare(
         if sources:
             raise UserError("--source: a folder of your own is named with --config.data.folder")
         return prepare_folder(data.folder, data_dir, terminal, verify=verify)
-    for builder in catalogue.archived():
+    for builder in catalog.archived():
         if builder.name == data.name:
             prepare(builder, sources, data_dir, terminal, verify=verify)
             return data.name
     if needs_no_download(data.name):
         open_splits(data, terminal)
         return data.name
-    known = ", ".join(builder.name for builder in catalogue.archived())
+    known = ", ".join(builder.name for builder in catalog.archived())
     raise UserError(
         f"--config.data.name={data.name!r} is none of {known} and {Folder.name}, which this command "
         "can prepare"
@@ -77,4 +77,4 @@ def _prepare(
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

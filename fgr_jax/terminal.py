@@ -1,7 +1,7 @@
 """What the person at the terminal sees: a progress bar, a line per epoch, a table at the end.
 
 Lines go to standard output, the bar to standard error. Where standard error is no terminal there is
-no bar, and where standard output is no terminal there are no colours.
+no bar, and where standard output is no terminal there are no colors.
 """
 
 import contextlib

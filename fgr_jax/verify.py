@@ -25,12 +25,13 @@ import jax
 import numpy as np
 from absl import flags
 
-from fgr_jax import checkpoints, command_line
+from fgr_jax import cli
 from fgr_jax.errors import UserError
-from fgr_jax.recording import json_lines
-from fgr_jax.recording.comparison import Comparison, compare
-from fgr_jax.recording.fingerprint_log import FILE_NAME, STREAMS
-from fgr_jax.run_folder import RunFolder
+from fgr_jax.files import json_lines
+from fgr_jax.runs import checkpoints
+from fgr_jax.runs.comparison import Comparison, compare
+from fgr_jax.runs.fingerprint_log import FILE_NAME, STREAMS
+from fgr_jax.runs.folder import RunFolder
 from fgr_jax.terminal import Terminal
 
 _SAME, _DIFFERENT = 0, 1
@@ -44,12 +45,12 @@ def main(argv: Sequence[str]) -> int:
     terminal = Terminal()
     own = flags.FlagValues()
     if not any(argument.lstrip("-").startswith("config") for argument in argv[1:]):
-        runs = command_line.parse_flags(argv, __doc__ or "", own, positional=("RUN_A", "RUN_B"))
+        runs = cli.parse_flags(argv, __doc__ or "", own, positional=("RUN_A", "RUN_B"))
         return _compare_two(RunFolder.open(runs[0]), RunFolder.open(runs[1]), terminal)
     flags.DEFINE_integer("steps", 20, "steps of each run", lower_bound=2, flag_values=own)
     flags.DEFINE_bool("synthetic", False, "generated pictures, random weights", flag_values=own)
-    invocation = command_line.parse(argv, __doc__ or "", own)
-    config_arguments = command_line.config_arguments(argv)
+    invocation = cli.parse(argv, __doc__ or "", own)
+    config_arguments = cli.config_arguments(argv)
     if own.synthetic:
         config_arguments += ["--config.data.name=synthetic/photographs", "--config.pretrained="]
         config_arguments += ["--config.data.folder="]
@@ -187,4 +188,4 @@ def _relative_difference(one: Path, other: Path) -> float:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    cli.run(main)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import jax
 import pytest
+from bucket_server import bucket  # noqa: F401  # a fixture
 from tiny_run import tiny_config
 
 from fgr_jax.config import Config
-from fgr_jax.datasets.synthetic import Synthetic
+from fgr_jax.data.sets.synthetic import Synthetic
 
 # Before anything asks for a device; the environment is for the tests' subprocesses.
 jax.config.update("jax_platforms", "cpu")

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fgr_jax.devices import batch_sharding, data_mesh
 from fgr_jax.digests import as_hex, digest, digest_of_tree
+from fgr_jax.distributed import batch_sharding, data_mesh
 
 DTYPES = (np.uint8, np.int32, np.float32, np.float16, np.bool_)
 
 
 def murmur(value: int) -> int:
-    """MurmurHash3's 32-bit finaliser on Python's integers."""
+    """MurmurHash3's 32-bit finalizer on Python's integers."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         value ^= value >> shift
         value = value * factor % 2**32

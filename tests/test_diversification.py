@@ -147,8 +147,8 @@ def test_draws_are_independent_between_images_patches_and_classes(axis: int) -> 
     maps = jax.random.normal(jax.random.key(0), (32, 12, 12, 32))
     mask = suppression_mask(jax.random.key(1), maps, p_peak=0.5, p_patch=0.5, patch_size=1)
     signs = np.moveaxis(np.asarray(mask), axis, 0) * 2.0 - 1
-    neighbours = (signs[1:] * signs[:-1]).ravel()
-    assert abs(neighbours.mean()) < 4 / np.sqrt(neighbours.size)
+    neighbors = (signs[1:] * signs[:-1]).ravel()
+    assert abs(neighbors.mean()) < 4 / np.sqrt(neighbors.size)
 
 
 def test_peaks_are_drawn_independently_of_patches() -> None:

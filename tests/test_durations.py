@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fgr_jax import durations
+from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
-from fgr_jax.training.calendar import Calendar
 
 
 @pytest.mark.parametrize(

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 from cloud_stand_ins import StandIns
 from tiny_run import ROOT, command, tiny_config
 
-from fgr_jax.recording.comparison import compare
-from fgr_jax.run_folder import RunFolder
+from fgr_jax.runs.comparison import compare
+from fgr_jax.runs.folder import RunFolder
 
 SCRIPTS = sorted([*ROOT.glob("launch/*.sh"), *ROOT.glob("launch/*.sbatch")])
 LAUNCHERS = ["tpu_vm.sh", "slurm.sbatch", "gke.sh", "local.sh"]

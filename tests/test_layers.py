@@ -7,49 +7,19 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "fgr_jax"
 
-# From the bottom up. A module may import from its own layer's package and from those above it here.
+# From the bottom up. A package or module imports only itself and what is in the lines above its own.
 LAYERS = [
-    ["errors"],
-    [
-        "diversification",
-        "losses",
-        "random_streams",
-        "symmetries",
-        "durations",
-        "images",
-        "digests",
-        "processes",
-        "devices",
-        "buckets",
-        "whole_files",
-        "definitions",
-        "terminal",
-    ],
-    ["compared_losses"],
-    ["models", "run_folder", "heatmaps"],
-    ["config", "checkpoints"],
-    ["datasets"],
-    ["input"],
-    ["weights"],
-    ["recording"],
-    ["training"],
-    ["trained_run"],
-    ["evaluating"],
-    ["predicting"],
-    ["measuring"],
-    ["sweeping", "reporting"],
-    ["command_line"],
-    [
-        "main",
-        "prepare",
-        "verify",
-        "evaluate",
-        "predict",
-        "report",
-        "sweep",
-        "benchmark",
-        "export_weights",
-    ],
+    ["errors", "durations", "random_streams", "digests", "diversification", "losses"],
+    ["terminal", "files", "distributed", "config"],
+    ["calendar", "cli"],
+    ["runs"],
+    ["models", "data"],
+    ["train"],
+    ["inference"],
+    ["evaluate"],
+    ["predict"],
+    ["benchmark", "sweep", "report"],
+    ["main", "prepare", "verify", "export_weights"],
 ]
 
 

@@ -16,13 +16,13 @@ from tiny_run import QUIET, ROOT, config_flags, tiny_config
 
 from fgr_jax import diversification, random_streams
 from fgr_jax.config import Config
+from fgr_jax.data import pipeline
+from fgr_jax.data.symmetries import MIRROR
 from fgr_jax.errors import UserError
-from fgr_jax.input import pipeline
-from fgr_jax.recording.comparison import compare
-from fgr_jax.run_folder import RunFolder
-from fgr_jax.symmetries import MIRROR
-from fgr_jax.training import run as run_lib
-from fgr_jax.training import step as step_lib
+from fgr_jax.runs.comparison import compare
+from fgr_jax.runs.folder import RunFolder
+from fgr_jax.train import loop as run_lib
+from fgr_jax.train import step as step_lib
 
 FAULTY_STEP = 5
 

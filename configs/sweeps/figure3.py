@@ -6,7 +6,7 @@ With k of at least the number of classes less one, GCE is cross-entropy: for the
 classes there is figure3_quickstart.py.
 """
 
-from fgr_jax.sweeping.plan import Row, Sweep
+from fgr_jax.sweep.plan import Row, Sweep
 
 
 def get_sweep() -> Sweep:

@@ -5,7 +5,7 @@ python -m fgr_jax.sweep --sweep=configs/sweeps/figure3_quickstart.py
 With eight classes there are seven negatives: from k = 7 on, GCE is cross-entropy.
 """
 
-from fgr_jax.sweeping.plan import Row, Sweep
+from fgr_jax.sweep.plan import Row, Sweep
 
 
 def get_sweep() -> Sweep:

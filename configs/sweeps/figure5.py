@@ -3,7 +3,7 @@
 python -m fgr_jax.sweep --sweep=configs/sweeps/figure5.py
 """
 
-from fgr_jax.sweeping.plan import Row, Sweep
+from fgr_jax.sweep.plan import Row, Sweep
 
 
 def get_sweep() -> Sweep:

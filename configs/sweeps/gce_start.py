@@ -6,7 +6,7 @@ python -m fgr_jax.sweep --sweep=configs/sweeps/gce_start.py --config.pretrained=
 The smooth arrival (`loss.gce_fade`) is an addition to the paper.
 """
 
-from fgr_jax.sweeping.plan import Row, Sweep
+from fgr_jax.sweep.plan import Row, Sweep
 
 
 def get_sweep() -> Sweep:

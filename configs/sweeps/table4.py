@@ -3,7 +3,7 @@
 python -m fgr_jax.sweep --sweep=configs/sweeps/table4.py
 """
 
-from fgr_jax.sweeping.plan import Row, Sweep
+from fgr_jax.sweep.plan import Row, Sweep
 
 _PLAIN = {"loss.gce_start": "never"}
 _WITHOUT_BLOCK = {"diversification.alpha": 1.0}

@@ -3,7 +3,7 @@
 python -m fgr_jax.sweep --sweep=configs/sweeps/table5.py
 """
 
-from fgr_jax.sweeping.plan import Row, Sweep
+from fgr_jax.sweep.plan import Row, Sweep
 
 _PAPER = {0.0: 86.2, 0.1: 86.3, 0.2: 85.8, 1.0: 85.5}
 

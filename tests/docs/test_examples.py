@@ -18,7 +18,6 @@ from absl import flags
 from documents import (
     DOCUMENTS,
     EXTRAS_UNTIL_MERGE,
-    FIELDS_UNTIL_MERGE,
     ROOT,
     Block,
     extras,
@@ -26,11 +25,26 @@ from documents import (
 )
 
 from fgr_jax import config as config_lib
+from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
+from fgr_jax.distributed import data_mesh
+from fgr_jax.losses.objective import Targets
+from fgr_jax.models.network import build_network
+from fgr_jax.train.objective import build_objective
 
 SHELL, NEITHER = ("", "sh", "bash"), ("text", "{toctree}", "{eval-rst}")
 # Programs that are not ours, and arguments that are not looked at.
-OTHERS = {"gcloud", "kubectl", "pre-commit", "sbatch", "sphinx-build", "docker"}
+OTHERS = {
+    "docker",
+    "gcloud",
+    "kubectl",
+    "pre-commit",
+    "sbatch",
+    "scancel",
+    "sky",
+    "sphinx-build",
+    "uv",
+}
 
 
 class Network(nn.Module):
@@ -84,11 +98,41 @@ def test_the_training_loop_of_your_own_network_learns() -> None:
     assert losses[-1] < losses[0]
 
 
-def test_the_backbone_of_the_documents_keeps_the_contract() -> None:
-    backbone = run_python(ROOT / "docs/own_network.md")["Patches"]()
-    images = jnp.zeros((2, 96, 64, 3))
-    features, _ = backbone.init_with_output(jax.random.key(0), images, train=False)
-    assert features.shape[:3] == (2, 96 // backbone.stride, 64 // backbone.stride)
+@pytest.fixture
+def own_parts(tmp_path: Path) -> Config:
+    """A config with the backbone, the head and an objective that the documents define."""
+    blocks = read(ROOT / "docs/own_network.md").blocks
+    python = [block.code for block in blocks if block.language == "python"]
+    # The first is a program; it imports what the others use.
+    imports = [line for line in python[0].splitlines() if re.match(r"import|from", line)]
+    file = tmp_path / "my_parts.py"
+    file.write_text("\n".join([*imports, *python[1:]]))
+    config = Config()
+    config.network.backbone = f"{file}:patches"
+    config.network.head = f"{file}:pooled"
+    return config
+
+
+@pytest.mark.parametrize("objective", ["focal", "balanced"])
+def test_a_run_accepts_the_parts_of_the_documents(own_parts: Config, objective: str) -> None:
+    own_parts.data.name = "synthetic/tiny"
+    own_parts.loss.objective = own_parts.network.head.replace("pooled", objective)
+    config_lib.validate(own_parts)
+    network = build_network(own_parts, 5)
+    images = jax.random.uniform(jax.random.key(0), (4, 96, 64, 3))
+    features, _ = network.backbone.init_with_output(jax.random.key(1), images, train=False)
+    assert features.shape[:3] == (4, 96 // network.stride, 64 // network.stride)
+    outputs, _ = network.init_with_output(jax.random.key(1), images, train=True)
+
+    built = build_objective(own_parts, Calendar.of(own_parts, 52), data_mesh())
+    targets = Targets(jnp.array([3, 1, 4, 1]), jnp.ones(4, bool), jnp.array(0))
+    extra = built.init(outputs)
+    losses = built.losses(outputs, targets, extra)
+    assert losses.shape == (4,)
+    assert jnp.all(losses > 0)
+    moved = built.update(extra, outputs, targets)
+    assert moved.keys() == extra.keys()
+    assert all(jnp.any(moved[name] != extra[name]) for name in extra)
 
 
 def commands(code: str, folder: Path) -> list[list[str]]:
@@ -145,7 +189,7 @@ def check_command(
 
 
 def check_fields(arguments: list[str]) -> None:
-    known = config_lib.flat(Config()).keys() | FIELDS_UNTIL_MERGE
+    known = config_lib.flat(Config())
     for argument in arguments:
         found = re.match(r"--(?:no)?config\.([\w.]+)", argument)
         if found:
@@ -170,8 +214,6 @@ def check_module(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Starts the module as `python -m` does, as far as to where its flags are read."""
-    fields = tuple(f"--config.{name}=" for name in FIELDS_UNTIL_MERGE)
-    arguments = [each for each in arguments if not each.startswith(fields)]
     read_flags = flags.FlagValues.__call__
 
     def parsed(values: flags.FlagValues, argv: list[str], *more: Any, **named: Any) -> Any:

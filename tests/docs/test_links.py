@@ -8,9 +8,7 @@ import pytest
 from documents import (
     DOCUMENTS,
     EXTRAS_UNTIL_MERGE,
-    FIELDS_UNTIL_MERGE,
     PAGES_UNTIL_MERGE,
-    PATHS_UNTIL_MERGE,
     ROOT,
     extras,
     read,
@@ -49,22 +47,20 @@ def test_every_path_of_the_repository_exists(path: Path) -> None:
     for span in read(path).spans:
         found = _OURS.fullmatch(span)
         if found:
-            name = found.group(1)
-            assert is_there(name) or name.partition("<")[0] in PATHS_UNTIL_MERGE, span
+            assert is_there(found.group(1)) or found.group(1) in PAGES_UNTIL_MERGE, span
 
 
 @each_document
 def test_every_module_named_without_its_folder_exists(path: Path) -> None:
     for span in read(path).spans:
         if re.fullmatch(r"\w+\.py", span):
-            here = [file for folder in _FOLDERS for file in (ROOT / folder).rglob(span)]
-            soon = [name for name in PATHS_UNTIL_MERGE if name.endswith(f"/{span}")]
-            assert here or soon, f"{path.name} names {span}"
+            found = [file for folder in _FOLDERS for file in (ROOT / folder).rglob(span)]
+            assert found, f"{path.name} names {span}"
 
 
 @each_document
 def test_every_field_of_the_config_in_running_text_exists(path: Path) -> None:
-    known = config_lib.flat(Config()).keys() | FIELDS_UNTIL_MERGE
+    known = config_lib.flat(Config()).keys()
     sections = {field.partition(".")[0] for field in known}
     for span in read(path).spans:
         found = re.match(r"(?:--)?config\.([\w.]+)", span)
@@ -74,9 +70,7 @@ def test_every_field_of_the_config_in_running_text_exists(path: Path) -> None:
 
 def test_what_other_branches_add_is_not_there_yet() -> None:
     """An entry that has come to be is to be removed, so that it is checked like everything else."""
-    here = {name for name in PAGES_UNTIL_MERGE | PATHS_UNTIL_MERGE if is_there(name)}
-    here |= FIELDS_UNTIL_MERGE & config_lib.flat(Config()).keys()
-    here |= EXTRAS_UNTIL_MERGE & extras()
+    here = {name for name in PAGES_UNTIL_MERGE if is_there(name)} | (EXTRAS_UNTIL_MERGE & extras())
     assert not here, f"remove from tests/docs/documents.py: {sorted(here)}"
 
 

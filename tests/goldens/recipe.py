@@ -49,7 +49,7 @@ def _tensor(name: str, shape: list[int], rng: np.random.Generator) -> Array:
 
 
 def images(batch: int, height: int, width: int, seed: int = 0) -> Array:
-    """Normalised pictures, float64 `[B, H, W, 3]`."""
+    """Normalized pictures, float64 `[B, H, W, 3]`."""
     return rng_for("images", seed).normal(size=(batch, height, width, 3))
 
 

@@ -1,0 +1,50 @@
+"""The input pipeline's pictures a second, beside those of a bare OpenCV loop."""
+
+import tempfile
+from itertools import cycle, islice
+
+import cv2
+import numpy as np
+
+from fgr_jax.benchmark.interleaving import interleaved, print_speeds
+from fgr_jax.config import Config
+from fgr_jax.data import images
+from fgr_jax.data.pipeline import Share, training_batches
+from fgr_jax.data.source import open_splits
+from fgr_jax.terminal import Terminal
+
+
+def print_input_speed(config: Config, *, pictures: int, rounds: int) -> None:
+    """Times both on generated photographs, `pictures` in a round, which it prepares first."""
+    with tempfile.TemporaryDirectory() as folder:
+        config.data.name, config.data.data_dir = "synthetic/photographs", folder
+        config.data.train_split, config.data.test_split = "train", "test"
+        source, _ = open_splits(config.data, Terminal())
+        share = Share(config.batch_size)
+        steps = range(max(1, pictures // config.batch_size))
+        pictures = len(steps) * config.batch_size
+        encoded = [source[index].encoded_image for index in range(min(pictures, len(source)))]
+        kilobytes = sum(map(len, encoded)) / len(encoded) / 1e3
+
+        def bare() -> None:
+            cv2.setNumThreads(1)
+            margin = (config.data.resize - config.data.crop) // 2
+            for data in islice(cycle(encoded), pictures):
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+                image = images.resize(np.asarray(image, np.uint8), config.data.resize)
+                images.crop(image, margin, margin, config.data.crop)
+
+        def pipeline() -> None:
+            # From its start to its end: nothing is decoded ahead in the other variant's time.
+            for _ in training_batches(
+                source, config.data, config.runtime, share, seed=config.seed, steps=steps
+            ):
+                pass
+
+        times = interleaved({"bare loop": bare, "pipeline": pipeline}, rounds)
+    print(
+        f"input: 500×375 JPEGs of {kilobytes:.0f} kB to {config.data.resize} and "
+        f"{config.data.crop}; {config.runtime.decode_threads} threads, "
+        f"{config.runtime.decode_workers} worker processes; median of {rounds} interleaved rounds"
+    )
+    print_speeds(times, "pipeline / bare loop on one core", pictures=pictures, decimals=0)

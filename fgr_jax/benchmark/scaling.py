@@ -1,0 +1,196 @@
+"""What a compiled training step exchanges between devices, and how it will therefore scale.
+
+The prediction is arithmetic on a step's operations and bytes and on a machine's published figures,
+with the assumptions written down as fields. It is for choosing a machine; `fgr_jax.benchmark` measures.
+"""
+
+import dataclasses
+import math
+import re
+
+import jax
+
+from fgr_jax.benchmark.step_time import steps_of, synthetic_batch
+from fgr_jax.config import Config
+from fgr_jax.distributed import data_mesh
+from fgr_jax.errors import UserError
+from fgr_jax.models.network import network_name, parameter_count
+
+_BYTES = {
+    "f64": 8,
+    "f32": 4,
+    "bf16": 2,
+    "f16": 2,
+    "s64": 8,
+    "s32": 4,
+    "u64": 8,
+    "u32": 4,
+    "s8": 1,
+    "u8": 1,
+    "pred": 1,
+}
+_COLLECTIVE = re.compile(
+    r"= (?P<result>\(.*?\)|\S+) "
+    r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)"
+    r"(?:-start)?\("
+)
+_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Collective:
+    """One exchange between the devices, of one array or of several combined."""
+
+    kind: str  # "all-reduce", …
+    shapes: tuple[tuple[int, ...], ...]
+    size: int  # in bytes
+
+
+def collectives(compiled_text: str) -> list[Collective]:
+    """The exchanges in a compiled program, `compiled.as_text()`, in the order of the text."""
+    found = []
+    for match in _COLLECTIVE.finditer(compiled_text):
+        arrays = [
+            (dtype, tuple(int(length) for length in lengths.split(",") if length))
+            for dtype, lengths in _ARRAY.findall(match["result"])
+        ]
+        size = sum(_BYTES[dtype] * math.prod(shape) for dtype, shape in arrays)
+        found.append(Collective(match["kind"], tuple(shape for _, shape in arrays), size))
+    return found
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Machine:
+    """A kind of accelerator and how its chips are joined. Published figures, and two assumptions."""
+
+    name: str
+    peak: float  # FLOP/s of a chip, bfloat16
+    utilization: float  # the share of it that a ResNet reaches: an assumption
+    chips_per_host: int
+    host_bandwidth: float  # bytes/s, of a chip, in an all-reduce among the chips of a host
+    bandwidth: float  # the same among several hosts
+    host_latency: float  # seconds, of a small all-reduce among the chips of a host
+    latency: float  # the same among several hosts: both are assumptions
+
+
+# v4: 275 TFLOP/s, six links of 50 GB/s, of which a ring on two is assumed. H100 SXM: 989 TFLOP/s;
+# NVLink 450 GB/s each way; 400 Gb/s of network for each GPU, its eight used together.
+TPU_V4 = Machine("TPU v4", 275e12, 0.35, 4, 100e9, 100e9, 10e-6, 20e-6)
+H100 = Machine("H100", 989e12, 0.30, 8, 300e9, 150e9, 20e-6, 40e-6)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Step:
+    """A training step, however many chips take it."""
+
+    flops_per_image: float
+    gradient_bytes: int  # in the one combined all-reduce
+    small_exchanges: int  # all-reduces whose time is latency: BatchNorm's statistics, counts
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Prediction:
+    """Seconds of a step, in its parts. They are added up: nothing is assumed to overlap."""
+
+    compute: float
+    gradients: float
+    small: float
+
+    @property
+    def total(self) -> float:
+        """Of the whole step."""
+        return self.compute + self.gradients + self.small
+
+    @property
+    def efficiency(self) -> float:
+        """The share of the time in which the chips compute."""
+        return self.compute / self.total
+
+
+def predict(step: Step, machine: Machine, *, chips: int, batch_size: int) -> Prediction:
+    """A step of `batch_size` images, spread over `chips`.
+
+    Raises:
+      ValueError: the batch is not divisible by the chips.
+    """
+    if batch_size % chips:
+        raise ValueError(f"a batch of {batch_size} cannot be spread over {chips} chips")
+    within = chips <= machine.chips_per_host
+    bandwidth = machine.host_bandwidth if within else machine.bandwidth
+    latency = machine.host_latency if within else machine.latency
+    alone = chips == 1
+    images = batch_size // chips
+    return Prediction(
+        compute=images * step.flops_per_image / (machine.peak * machine.utilization),
+        # A ring: every byte goes out and comes back once, but for each chip's own share.
+        gradients=2 * (chips - 1) / chips * step.gradient_bytes / bandwidth,
+        small=0.0 if alone else step.small_exchanges * latency,
+    )
+
+
+def smallest_batch(step: Step, machine: Machine, *, chips: int, efficiency: float) -> int:
+    """The smallest batch, a power of 2 for each chip, that computes for this share of its time."""
+    images = 1
+    while predict(step, machine, chips=chips, batch_size=images * chips).efficiency < efficiency:
+        images *= 2
+    return images * chips
+
+
+def print_scaling(config: Config, *, classes: int, examples: int) -> None:
+    """Prints what the step exchanges on the devices here, and predictions for TPU v4 and H100.
+
+    Raises:
+      UserError: there is one device, and so nothing is exchanged.
+    """
+    devices = data_mesh().size
+    if devices == 1:
+        raise UserError(
+            "--part=scaling reads what several devices exchange, and there is one here: "
+            "JAX_NUM_CPU_DEVICES=8 makes eight of a CPU"
+        )
+    if config.batch_size % devices:
+        raise UserError(
+            f"--config.batch_size={config.batch_size}: must be a multiple of {devices}, the devices"
+        )
+    steps = steps_of(config, classes)
+    state = jax.eval_shape(steps.init)
+    compiled = steps.train.lower(state, synthetic_batch(config, classes)).compile()
+    found = collectives(compiled.as_text())
+    largest = max(found, key=lambda each: each.size)
+    flops = (compiled.cost_analysis() or {}).get("flops", math.nan) * devices / config.batch_size
+    step = Step(flops, largest.size, len(found) - 1)
+    print(
+        f"{network_name(config.network)}, {classes} classes, "
+        f"{parameter_count(state.params):,} parameters, {config.data.crop}×{config.data.crop}: "
+        f"{flops / 1e9:.1f} GFLOP for an image, forwards and backwards"
+    )
+    rest = sum(each.size for each in found) - largest.size
+    kinds = sorted({each.kind for each in found})
+    print(
+        f"exchanged in a step on {devices} devices: one {largest.kind} of {largest.size / 1e6:.1f} MB, "
+        f"and {step.small_exchanges} of {rest / 1e3:.1f} kB together; kinds: {', '.join(kinds)}"
+    )
+    for machine, chip_counts in ((TPU_V4, (4, 8, 16, 32, 64, 128)), (H100, (8, 16, 32, 64))):
+        _print_prediction(step, machine, chip_counts, config.batch_size, examples)
+
+
+def _print_prediction(
+    step: Step, machine: Machine, chip_counts: tuple[int, ...], batch_size: int, examples: int
+) -> None:
+    print(f"\n{machine.name}, predicted, nothing overlapping")
+    print(
+        f"{'chips':>6} {'batch':>6} {'ms/step':>8} {'computing':>10} {'gradients':>10} {'small':>7} "
+        f"{'images/s':>9} {'for a host':>11} {'s/epoch':>8}"
+    )
+    for chips in chip_counts:
+        half = smallest_batch(step, machine, chips=chips, efficiency=0.5)
+        batches = {max(half, chips)} | ({batch_size} if batch_size % chips == 0 else set())
+        for batch in sorted(batches):
+            each = predict(step, machine, chips=chips, batch_size=batch)
+            speed = batch / each.total
+            hosts = math.ceil(chips / machine.chips_per_host)
+            print(
+                f"{chips:6} {batch:6} {each.total * 1e3:8.2f} {each.efficiency:10.0%} "
+                f"{each.gradients / each.total:10.0%} {each.small / each.total:7.0%} "
+                f"{speed:9,.0f} {speed / hosts:11,.0f} {examples / speed:8.1f}"
+            )

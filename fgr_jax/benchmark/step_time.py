@@ -1,0 +1,109 @@
+"""The time of a training step, with and without the block and GCE, on synthetic images.
+
+Needs jax, flax, optax, ml_collections and numpy alone.
+"""
+
+import dataclasses
+import statistics
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fgr_jax.benchmark.interleaving import interleaved, median_and_quartiles
+from fgr_jax.calendar import Calendar
+from fgr_jax.config import NEVER, Config, Loss
+from fgr_jax.data import symmetries
+from fgr_jax.distributed import batch_sharding, data_mesh
+from fgr_jax.models.network import build_network, network_name, parameter_count
+from fgr_jax.train.objective import build_objective
+from fgr_jax.train.optimizer import momentum_sgd
+from fgr_jax.train.step import DeviceBatch, Steps, build_steps
+
+# Name, whether the loss is GCE, and whether the block is on.
+VARIANTS = (
+    ("cross-entropy", False, False),
+    ("GCE", True, False),
+    ("block + GCE", True, True),
+)
+
+
+def steps_of(config: Config, classes: int, *, gce: bool = True, block: bool = True) -> Steps:
+    """Compiles the functions of `config` on all devices, with or without GCE and the block."""
+    loss = Loss(k=config.loss.k, gce_start="0 steps" if gce else NEVER)
+    alpha = config.diversification.alpha if block else 1.0
+    diversification = dataclasses.replace(config.diversification, alpha=alpha)
+    config = dataclasses.replace(config, loss=loss, diversification=diversification)
+    optimizer = momentum_sgd(
+        lambda _: jnp.float32(config.optimizer.learning_rate),
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+    )
+    mesh = data_mesh()
+    objective = build_objective(config, Calendar.of(config, config.batch_size), mesh)
+    return build_steps(config, build_network(config, classes), objective, optimizer, mesh)
+
+
+def synthetic_batch(config: Config, classes: int) -> DeviceBatch:
+    """Noise in the config's batch size and resolution, on the devices."""
+    size = config.data.crop
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(0, 256, (config.batch_size, size, size, 3), np.uint8),
+        "label": rng.integers(0, classes, config.batch_size, np.int32),
+        "mask": np.ones(config.batch_size, np.bool_),
+        "symmetry": rng.integers(symmetries.COUNT, size=config.batch_size, dtype=np.int32),
+    }
+    return jax.device_put(batch, batch_sharding(data_mesh()))
+
+
+class Stepper(NamedTuple):
+    """A training step to be taken again and again."""
+
+    step: Callable[[], None]  # one, from the state in which the one before left off; waits for it
+    flops: float  # of the compiled program, on all devices together
+    parameters: int
+
+
+def stepper(steps: Steps, batch: DeviceBatch) -> Stepper:
+    """Compiles the step of `steps` for `batch`."""
+    state = steps.init()
+    train = steps.train.lower(state, batch).compile()
+    parameters = parameter_count(state.params)
+
+    def step() -> None:
+        nonlocal state
+        state, record = train(state, batch)
+        jax.block_until_ready((state, record))
+
+    flops = (train.cost_analysis() or {}).get("flops", float("nan")) * data_mesh().size
+    return Stepper(step, flops, parameters)
+
+
+def print_step_times(config: Config, *, classes: int, rounds: int) -> None:
+    """Times a step with cross-entropy, with GCE, and with block and GCE."""
+    batch = synthetic_batch(config, classes)
+    steppers = {
+        name: stepper(steps_of(config, classes, gce=gce, block=block), batch)
+        for name, gce, block in VARIANTS
+    }
+    times = interleaved({name: each.step for name, each in steppers.items()}, rounds)
+    base = times["cross-entropy"]
+    devices = jax.devices()
+    print(
+        f"training step: {network_name(config.network)}, "
+        f"{config.network.compute_dtype}, {config.data.crop}×{config.data.crop}, "
+        f"batch {config.batch_size}, {classes} classes, "
+        f"{steppers['GCE'].parameters:,} parameters; {len(devices)} × {devices[0].device_kind}; "
+        f"median of {rounds} interleaved rounds"
+    )
+    print(f"{'':14} {'ms/step':>9} {'images/s':>9} {'TFLOP/s':>9}  {'/ cross-entropy':<20}")
+    for name, seconds in times.items():
+        median = statistics.median(seconds)
+        ratios = [ours / theirs for ours, theirs in zip(seconds, base, strict=True)]
+        print(
+            f"{name:14} {median * 1e3:9.2f} {config.batch_size / median:9.1f} "
+            f"{steppers[name].flops / median / 1e12:9.3f}  {median_and_quartiles(ratios)}"
+        )

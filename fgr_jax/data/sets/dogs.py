@@ -1,0 +1,83 @@
+"""Stanford Dogs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import scipy.io
+
+from fgr_jax.data.prepare.builder import PictureBuilder
+from fgr_jax.data.prepare.downloads import Archive
+from fgr_jax.data.prepare.listing import (
+    Listing,
+    Picture,
+    find,
+    find_folder,
+    from_one,
+    reading_matlab,
+)
+from fgr_jax.errors import UserError
+
+_URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
+
+
+class Dogs(PictureBuilder):
+    """Stanford Dogs: 120 breeds, from ImageNet.
+
+    Khosla et al., "Novel Dataset for Fine-Grained Image Categorization", FGVC workshop, CVPR 2011.
+    """
+
+    HOMEPAGE = _URL
+    CLASSES = 120
+    COUNTS: ClassVar[Mapping[str, int]] = {"train": 12000, "test": 8580}
+    ARCHIVES: ClassVar[Sequence[Archive]] = (
+        Archive(
+            "images.tar",
+            url=_URL + "images.tar",
+            size=793_579_520,
+            checksum="sha256:a443fc2f9a851aa1a7b8e4fa4af94b8459fce2c9f5a2f4dd4669cf9673a4ec58",
+        ),
+        Archive(
+            "lists.tar",
+            url=_URL + "lists.tar",
+            size=481_280,
+            checksum="sha256:34b47cacd9a98b5d150e084f24d29391c084c55272295ec65c85651bc35f4d6c",
+        ),
+    )
+
+    @classmethod
+    def read(cls, root: Path) -> Listing:
+        """Reads `Images/` by the lists `train_list.mat` and `test_list.mat`."""
+        folder = find_folder(root, "Images")
+        rows = {split: _rows(find(root, f"{split}_list.mat")) for split in ("train", "test")}
+        folders: dict[int, str] = {}
+        for split in rows.values():
+            for name, label in split:
+                folders.setdefault(label, name.partition("/")[0])
+        count = max(folders, default=0)
+        splits = {
+            split: [
+                Picture(
+                    str(folder / name), from_one(label, count, f"{split}_list.mat, {name}"), name
+                )
+                for name, label in listed
+            ]
+            for split, listed in rows.items()
+        }
+        # "n02085620-Chihuahua", "n02085782-Japanese_spaniel"
+        class_names = [
+            folders.get(label, f"class {label}").partition("-")[2] or f"class {label}"
+            for label in range(1, count + 1)
+        ]
+        return Listing(class_names, splits)
+
+
+def _rows(file: Path) -> list[tuple[str, int]]:
+    with reading_matlab(file):
+        content = scipy.io.loadmat(str(file), squeeze_me=True)
+        names, labels = content["file_list"].reshape(-1), content["labels"].reshape(-1)
+    if len(names) != len(labels):
+        raise UserError(
+            f"{file} has {len(names)} pictures and {len(labels)} labels: bring it again"
+        )
+    return [(str(name), int(label)) for name, label in zip(names, labels, strict=True)]

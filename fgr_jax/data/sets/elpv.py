@@ -1,0 +1,171 @@
+"""ELPV: electroluminescence photographs of solar cells, as a `tfds` builder.
+
+2,624 gray pictures of 300×300 pixels, each with a cell type (mono- or polycrystalline) and the
+probability of a defect (0, 1/3, 2/3, 1). The pictures come with the package `elpv-dataset` and stand
+under CC BY-NC-SA 4.0: they are read where pip put them and are never copied into this repository.
+
+    Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defective Solar Cells in
+    Electroluminescence Imagery", EU PVSEC 2018.
+"""
+
+import collections
+import hashlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from fgr_jax.errors import UserError
+
+LICENSE = "CC BY-NC-SA 4.0"
+TEST_FRACTION = 0.25
+# The nearest third decides the level: labels.csv writes 0.3333333333333333 and 0.6666666666666666.
+LEVELS = ("functional", "level 1/3", "level 2/3", "defective")
+TYPES = ("mono", "poly")
+
+
+class Cell(NamedTuple):
+    """One row of `labels.csv`."""
+
+    file_name: str  # "images/cell0001.png", relative to labels.csv
+    level: int  # 0..3, thirds of the defect probability
+    cell_type: str  # "mono" or "poly"
+
+
+class Elpv(tfds.core.GeneratorBasedBuilder):
+    """Solar cells that differ by faint cracks and dark areas."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS: ClassVar = [
+        tfds.core.BuilderConfig(name="eight", description="Cell type × defect level, 8 classes."),
+        tfds.core.BuilderConfig(name="levels", description="Defect level, 4 classes."),
+        tfds.core.BuilderConfig(name="defective", description="Level 0 against the rest."),
+    ]
+
+    def __init__(self, *, source: Path | None = None, **kwargs: Any):
+        """`source` is the folder that holds `labels.csv`; left out, the installed package's."""
+        self._source = source
+        super().__init__(**kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=__doc__,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+                    "label": tfds.features.ClassLabel(names=class_names(self.builder_config.name)),
+                    "file_name": tfds.features.Text(),
+                }
+            ),
+            homepage="https://github.com/zae-bayern/elpv-dataset",
+            license=LICENSE,
+        )
+
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
+        del dl_manager  # nothing is fetched: pip has already brought the pictures
+        source = self._source if self._source is not None else installed_source()
+        train, test = stratified_split(read_labels(source / "labels.csv"))
+        return {
+            "train": self._generate_examples(source, train),
+            "test": self._generate_examples(source, test),
+        }
+
+    def _generate_examples(
+        self, source: Path, cells: Sequence[Cell]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        for cell in cells:
+            yield (
+                cell.file_name,
+                {
+                    # A path is stored as the file's own bytes: no re-encoding.
+                    "image": epath.Path(source / cell.file_name),
+                    "label": class_of(cell, self.builder_config.name),
+                    "file_name": cell.file_name,
+                },
+            )
+
+
+def class_names(labeling: str) -> list[str]:
+    """Names in label order for the builder configs "eight", "levels" and "defective"."""
+    match labeling:
+        case "eight":
+            return [f"{cell_type}, {level}" for cell_type in TYPES for level in LEVELS]
+        case "levels":
+            return list(LEVELS)
+        case "defective":
+            return ["functional", "defective"]
+    raise ValueError(f"labeling={labeling!r} is none of eight, levels, defective")
+
+
+def class_of(cell: Cell, labeling: str) -> int:
+    """The label of `cell`, an index into `class_names(labeling)`."""
+    match labeling:
+        case "eight":
+            return TYPES.index(cell.cell_type) * len(LEVELS) + cell.level
+        case "levels":
+            return cell.level
+        case "defective":
+            return int(cell.level > 0)
+    raise ValueError(f"labeling={labeling!r} is none of eight, levels, defective")
+
+
+def installed_source() -> Path:
+    """The folder of the installed `elpv-dataset` package that holds `labels.csv`.
+
+    Raises:
+      UserError: the package is not installed.
+    """
+    spec = importlib.util.find_spec("elpv_dataset")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            "the ELPV pictures are not installed: run `pip install elpv-dataset` "
+            f"(90 MB, license of the pictures: {LICENSE})"
+        )
+    return Path(spec.submodule_search_locations[0]) / "data"
+
+
+def read_labels(path: Path) -> list[Cell]:
+    """Reads `labels.csv`: path, defect probability and cell type, separated by blanks."""
+    cells = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            file_name, probability, cell_type = line.split()
+            level = round(float(probability) * (len(LEVELS) - 1))
+            if cell_type not in TYPES or not 0 <= level < len(LEVELS):
+                raise ValueError
+        except ValueError:
+            raise UserError(
+                f"{path}, line {number}: {line.strip()!r} is not "
+                "'FILE PROBABILITY TYPE' with a probability in [0, 1] and type mono or poly: "
+                "reinstall elpv-dataset"
+            ) from None
+        cells.append(Cell(file_name, level, cell_type))
+    return cells
+
+
+def stratified_split(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
+    """The fixed 75/25 split into (train, test).
+
+    Within each of the eight classes the quarter with the smallest SHA-256 of its file name is the
+    test set. It depends on nothing but the file names and labels, so it is the same on every
+    machine, for ever, and for all three labelings.
+    """
+    by_class: dict[int, list[Cell]] = collections.defaultdict(list)
+    for cell in cells:
+        by_class[class_of(cell, "eight")].append(cell)
+    train: list[Cell] = []
+    test: list[Cell] = []
+    for _, members in sorted(by_class.items()):
+        members.sort(key=lambda cell: hashlib.sha256(cell.file_name.encode()).digest())
+        cut = round(len(members) * TEST_FRACTION)
+        test += members[:cut]
+        train += members[cut:]
+    return train, test

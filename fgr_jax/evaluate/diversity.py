@@ -1,0 +1,88 @@
+"""How much of a class activation map matters: the paper's figure 4 as numbers. Pure functions in JAX.
+
+The *mass* of a cell is max(M, 0). What is negative speaks against the class, and zero is a level that
+means something: the gradients of cross-entropy and of GCE add up to 0 over the classes, and weight
+decay takes what the classes' maps had in common at the start. So a positive cell is one that speaks
+for the class rather than for the average class. Shifting the map's minimum to 0 instead would let one
+cell decide what all others weigh, and give mass to the whole background. A map without a positive cell
+has no mass: every measure of it is NaN, and it is left out of means.
+"""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+MASS_SHARE = 0.8  # of the map's mass that the high region holds
+
+# So that what makes up the share exactly is not left below it by rounding.
+_ROUNDING = 1e-6
+
+
+class MapMeasures(NamedTuple):
+    """Of a map each, `[B]`; NaN where it has no mass."""
+
+    area: jax.Array  # share of the cells that lie in the high region
+    entropy: jax.Array  # −Σ p ln p of the map as a distribution p over cells, in nats
+    relative_entropy: jax.Array  # entropy / ln(HW): 1 for a uniform map, 0 for a single cell
+    parts: jax.Array  # how many of the visible parts lie in the high region
+
+
+def high_region(activation: jax.Array) -> jax.Array:
+    """The smallest set of cells that holds 80% of the mass, bool `[B, H, W]`; empty without mass.
+
+    Of cells that are equally high, those further up, then further left, come first.
+    """
+    mass = _mass(activation)
+    order = jnp.argsort(-mass, axis=-1, stable=True)
+    in_order = jnp.take_along_axis(mass, order, axis=-1)
+    before = jnp.cumsum(in_order, axis=-1) - in_order  # the mass of the cells that are higher
+    wanted = (MASS_SHARE - _ROUNDING) * jnp.sum(mass, axis=-1, keepdims=True)
+    place = jnp.argsort(order, axis=-1)  # of every cell in that order
+    return jnp.take_along_axis(before < wanted, place, axis=-1).reshape(activation.shape)
+
+
+def measure(activation: jax.Array, parts: jax.Array, stride: int) -> MapMeasures:
+    """The measures of one class's map in each of B pictures.
+
+    Args:
+      activation: the maps, `[B, H, W]`.
+      parts: x, y, in pixels of the network's input, and visibility (0 or 1) of P parts, `[B, P, 3]`.
+      stride: pixels from one cell to the next.
+    """
+    mass = _mass(activation)
+    total = jnp.sum(mass, axis=-1, keepdims=True)
+    has_mass = total[:, 0] > 0
+    p = mass / total
+    entropy = jnp.sum(jnp.where(p > 0, -p * jnp.log(p), 0), axis=-1)
+    region = high_region(activation)
+    cells = part_cells(parts, activation.shape[1], activation.shape[2], stride)
+    in_region = jnp.take_along_axis(region.reshape(mass.shape), cells, axis=1)
+    in_region &= parts[:, :, 2] > 0
+
+    def unless_empty(values: jax.Array) -> jax.Array:
+        return jnp.where(has_mass, values, jnp.nan)
+
+    highest_entropy = math.log(mass.shape[-1])
+    return MapMeasures(
+        area=unless_empty(jnp.mean(region, axis=(1, 2), dtype=jnp.float32)),
+        entropy=unless_empty(entropy),
+        relative_entropy=unless_empty(entropy / highest_entropy if highest_entropy else entropy),
+        parts=unless_empty(jnp.sum(in_region, axis=-1).astype(jnp.float32)),
+    )
+
+
+def part_cells(parts: jax.Array, height: int, width: int, stride: int) -> jax.Array:
+    """The row-major index of the cell that each part `[B, P, 3]` is nearest to, int32 `[B, P]`.
+
+    With the network's symmetric padding, what cell (i, j) sees has its center at pixel
+    (stride · i, stride · j).
+    """
+    columns, rows = (jnp.round(parts[:, :, axis] / stride).astype(jnp.int32) for axis in (0, 1))
+    return jnp.clip(rows, 0, height - 1) * width + jnp.clip(columns, 0, width - 1)
+
+
+def _mass(activation: jax.Array) -> jax.Array:
+    """`[B, H, W]` to `[B, HW]`."""
+    return jnp.maximum(activation, 0).reshape(len(activation), -1)

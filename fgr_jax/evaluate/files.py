@@ -1,0 +1,101 @@
+"""What `evaluate` leaves in a folder: each file whole, or not at all."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from fgr_jax.evaluate.evaluation import Evaluation
+from fgr_jax.files.whole import whole
+
+Columns = dict[str, Sequence[Any]]
+
+FILES = {
+    "results.json": "all that the tables above show, and the bins of the calibration",
+    "per_class.csv": "how many pictures of each class are told right",
+    "confusions.csv": "which classes are taken for one another, most often first",
+    "predictions.csv": "every picture: its class, the first guesses, its map",
+    "predictions.parquet": "the same, for pandas and its like",
+}
+
+
+def write_files(evaluation: Evaluation, about: dict[str, Any], folder: Path) -> None:
+    """Writes `FILES` into `folder`, which is made; `about` stands first in `results.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    predictions = prediction_columns(evaluation)
+    contents: dict[str, Callable[[Path], None]] = {
+        "predictions.csv": lambda path: _write_csv(path, predictions),
+        "predictions.parquet": lambda path: _write_parquet(path, predictions),
+        "per_class.csv": lambda path: _write_csv(path, _class_columns(evaluation)),
+        "confusions.csv": lambda path: _write_csv(path, _confusion_columns(evaluation)),
+        "results.json": lambda path: _write_json(path, {**about, **evaluation.json()}),
+    }
+    for name, write in contents.items():
+        with whole(folder / name) as unfinished:
+            write(unfinished)
+
+
+def prediction_columns(evaluation: Evaluation) -> Columns:
+    """A row for each picture. Maps are those of the center crop; NaN where a map has no mass."""
+    shown, names = evaluation.predictions.shown, evaluation.class_names
+    columns: Columns = {
+        "file_name": evaluation.predictions.names,
+        "label": [names[label] for label in shown.label],
+        "predicted": [names[first] for first in evaluation.guesses[:, 0]],
+        "confidence": evaluation.confidences[:, 0].tolist(),
+    }
+    for place in range(1, evaluation.guesses.shape[1]):
+        columns[f"guess_{place + 1}"] = [names[guess] for guess in evaluation.guesses[:, place]]
+        columns[f"probability_{place + 1}"] = evaluation.confidences[:, place].tolist()
+    for kind, maps in (("true", shown.true_map), ("predicted", shown.predicted_map)):
+        columns[f"{kind}_map_area"] = maps.area.tolist()
+        columns[f"{kind}_map_entropy"] = maps.entropy.tolist()
+        columns[f"{kind}_map_relative_entropy"] = maps.relative_entropy.tolist()
+        if shown.visible_parts.any():
+            columns[f"{kind}_map_parts"] = maps.parts.tolist()
+    if shown.visible_parts.any():
+        columns["visible_parts"] = shown.visible_parts.tolist()
+    return columns
+
+
+def _class_columns(evaluation: Evaluation) -> Columns:
+    classes = evaluation.classes
+    return {
+        "class": evaluation.class_names,
+        "pictures": classes.counts.tolist(),
+        "right": classes.hits.tolist(),
+        "accuracy": classes.accuracies.tolist(),
+    }
+
+
+def _confusion_columns(evaluation: Evaluation) -> Columns:
+    names, pairs = evaluation.class_names, evaluation.pairs
+    return {
+        "class_1": [names[pair.first] for pair in pairs],
+        "class_2": [names[pair.second] for pair in pairs],
+        "errors": [pair.count for pair in pairs],
+        "class_1_taken_for_class_2": [pair.first_as_second for pair in pairs],
+        "class_2_taken_for_class_1": [pair.second_as_first for pair in pairs],
+        "share_of_all_errors": [pair.share for pair in pairs],
+    }
+
+
+def _write_csv(path: Path, columns: Columns) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow(["" if value != value else value for value in row])  # NaN
+
+
+def _write_parquet(path: Path, columns: Columns) -> None:
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,66 @@
+"""Python files that define one thing for a command: a config, a sweep, a part of a network."""
+
+import runpy
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fgr_jax.errors import UserError
+
+_Kind = TypeVar("_Kind")
+
+
+def load(
+    path: Path, function: str, kind: type[_Kind], *, flag: str, arguments: Sequence[Any] = ()
+) -> _Kind:
+    """Runs a file and calls the function that it defines.
+
+    Args:
+      path: the file.
+      function: its name; it is called with `arguments`.
+      kind: what it must return.
+      flag: names the file in errors, as in "--config".
+      arguments: of the function.
+
+    Raises:
+      UserError: there is no such file, it does not work, or it returns something else.
+    """
+    if not path.is_file():
+        beside = sorted(str(found) for found in path.parent.glob("*.py")) or ["none"]
+        raise UserError(f"{flag}={path}: no such file; in that folder: {', '.join(beside)}")
+    try:
+        defined = runpy.run_path(str(path))[function](*arguments)
+    except Exception as error:
+        cause = traceback.format_exception_only(error)[-1].strip()
+        raise UserError(f"{flag}={path} does not work: {cause}") from error
+    if not isinstance(defined, kind):
+        raise UserError(
+            f"{flag}={path}: {function}() must return a {kind.__module__}.{kind.__name__}, "
+            f"not {type(defined).__name__}"
+        )
+    return defined
+
+
+def listed_or_own(
+    name: str,
+    listed: Mapping[str, Callable[..., _Kind]],
+    kind: type[_Kind],
+    *,
+    flag: str,
+    arguments: Sequence[Any],
+) -> _Kind:
+    """Calls the function that is listed under `name`, or FUNCTION of a `name` FILE.py:FUNCTION.
+
+    Raises:
+      UserError: `name` is neither, or as of `load`.
+    """
+    if name in listed:
+        return listed[name](*arguments)
+    file, colon, function = name.rpartition(":")
+    if not colon:
+        known = f"is none of {', '.join(listed)}, and " if listed else "is "
+        raise UserError(
+            f"{flag}={name!r}: {known}not the form of one of your own, FILE.py:FUNCTION"
+        )
+    return load(Path(file), function, kind, flag=flag, arguments=arguments)

@@ -1,0 +1,60 @@
+"""Cross-entropy (paper equation 9), and what every loss here shares.
+
+Scores of a lower precision than float32 are computed in float32. A NaN among an example's scores
+makes its loss NaN, and so does a label outside [0, C).
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def cross_entropy(
+    logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
+) -> jax.Array:
+    """Cross-entropy over all classes, equation 9, against labels that may be smoothed.
+
+    Label smoothing (Szegedy et al. 2016) is not the paper's, but what a baseline has today: the target
+    is 1 − ε + ε/C for the ground truth and ε/C for every other class.
+
+    Args:
+      logits: scores s, `[B, C]`.
+      labels: ground truth l, int `[B]`, in [0, C).
+      label_smoothing: ε in [0, 1]; with 0 it is equation 9 to the bit.
+
+    Returns:
+      `[B]`, −Σ_c q_c log softmax(s)_c for the target q, in at least float32.
+
+    Raises:
+      ValueError: label_smoothing is outside [0, 1].
+    """
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
+    logits = at_least_float32(logits)
+    true_score = true_score_of(logits, labels)
+    loss = log_sum_exp_above(logits, true_score)
+    if label_smoothing == 0:
+        return loss
+    # −log p_l − ε · mean over c of (log p_c − log p_l): what all classes share falls out.
+    return loss - label_smoothing * jnp.mean(logits - true_score[:, None], axis=-1)
+
+
+def log_sum_exp_above(scores: jax.Array, true_score: jax.Array) -> jax.Array:
+    """logsumexp(scores) − s_l, with the difference taken first: scores of 1e4 then cost no digits."""
+    return jax.nn.logsumexp(scores - true_score[:, None], axis=-1)
+
+
+def true_score_of(logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """s_l as `[B]`. A label that names no class gives NaN."""
+    is_true = is_true_class(labels, logits.shape[-1])
+    score = jnp.sum(jnp.where(is_true, logits, 0), axis=-1)
+    return jnp.where(jnp.any(is_true, axis=-1), score, jnp.nan)
+
+
+def at_least_float32(values: jax.Array) -> jax.Array:
+    """`values` in float32, or in float64 where they are."""
+    return values.astype(jnp.promote_types(values.dtype, jnp.float32))
+
+
+def is_true_class(labels: jax.Array, classes: int) -> jax.Array:
+    """Where each example's ground truth is, `[B, C]`; nowhere, for a label that names no class."""
+    return labels[:, None] == jnp.arange(classes)

@@ -1,0 +1,87 @@
+"""Center loss (Wen et al., ECCV 2016)."""
+
+import jax
+import jax.numpy as jnp
+
+from fgr_jax.losses.ce import at_least_float32, is_true_class
+from fgr_jax.losses.objective import Extra, Objective, Outputs, Targets
+
+# How far the centers move in a step, as the authors have it.
+_RATE = 0.5
+# A look-up must give the row as it is. By default TPUs multiply in bfloat16, and GPUs in TF32.
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+def center_loss(features: jax.Array, centers: jax.Array, labels: jax.Array) -> jax.Array:
+    """½‖x − c_l‖², half the squared distance to the own class's center (Wen et al. 2016, eq. 2).
+
+    Center loss is cross-entropy + λ times this.
+
+    Args:
+      features: x, `[B, D]`.
+      centers: c, `[C, D]`.
+      labels: ground truth l, int `[B]`, in [0, C).
+
+    Returns:
+      `[B]`, in at least float32.
+    """
+    difference = at_least_float32(features) - _own_row(centers, labels)
+    return jnp.sum(difference * difference, axis=-1) / 2
+
+
+def moved_centers(
+    features: jax.Array,
+    centers: jax.Array,
+    labels: jax.Array,
+    counts: jax.Array,
+    *,
+    rate: float,
+) -> jax.Array:
+    """The centers after a step: c_j − rate · Σ_{l = j}(c_j − x) / (1 + n_j) (Wen et al., eq. 4).
+
+    Args:
+      features, centers, labels: see `center_loss`.
+      counts: bool `[B]`; an example for which it is false moves nothing.
+      rate: 0 leaves the centers where they are; the authors take 0.5.
+
+    Returns:
+      `[C, D]`. A class without an example keeps its center to the bit.
+    """
+    difference = _own_row(centers, labels) - at_least_float32(features)
+    difference = jnp.where(counts[:, None], difference, 0)
+    members = is_true_class(labels, len(centers)) & counts[:, None]
+    total = jnp.matmul(members.T.astype(difference.dtype), difference, precision=_EXACT)
+    return centers - rate * total / (1 + jnp.sum(members, axis=0)[:, None])
+
+
+def objective(weight: float) -> Objective:
+    """Returns λ times center loss, which is added to cross-entropy; `weight` is λ.
+
+    The centers are state, float32 `[C, D]`, and no parameters: they start at 0 and move after each step.
+    """
+
+    def init(outputs: Outputs) -> Extra:
+        return {"centers": jnp.zeros((outputs.scores.shape[-1], outputs.features.shape[-1]))}
+
+    def losses(outputs: Outputs, targets: Targets, extra: Extra) -> jax.Array:
+        return weight * center_loss(outputs.features, extra["centers"], targets.labels)
+
+    def update(extra: Extra, outputs: Outputs, targets: Targets) -> Extra:
+        centers = moved_centers(
+            outputs.features, extra["centers"], targets.labels, targets.mask, rate=_RATE
+        )
+        return {**extra, "centers": centers}
+
+    return Objective(losses, init, update)
+
+
+def _own_row(table: jax.Array, labels: jax.Array) -> jax.Array:
+    """Looks up row l of `table` `[C, D]` for every label, `[B, D]`.
+
+    A label that names no class gives NaNs. It is a product with one-hot labels, whose gradient is no
+    scatter: GPUs add up a scatter in any order.
+    """
+    table = at_least_float32(table)
+    is_true = is_true_class(labels, len(table))
+    rows = jnp.matmul(is_true.astype(table.dtype), table, precision=_EXACT)
+    return jnp.where(jnp.any(is_true, axis=-1, keepdims=True), rows, jnp.nan)

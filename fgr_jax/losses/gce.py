@@ -1,0 +1,58 @@
+"""Gradient-boosting cross-entropy, GCE (paper §3.2, equations 10–12)."""
+
+import jax
+import jax.numpy as jnp
+
+from fgr_jax.losses.ce import (
+    at_least_float32,
+    cross_entropy,
+    is_true_class,
+    log_sum_exp_above,
+    true_score_of,
+)
+
+
+def gradient_boosting_cross_entropy(
+    logits: jax.Array, labels: jax.Array, k: int, *, rest_weight: float | jax.Array = 0.0
+) -> jax.Array:
+    """Gradient-boosting cross-entropy (GCE), equation 12.
+
+    GCE(s, l) = logsumexp({s_l} ∪ top-k of {s_i : i ≠ l}) − s_l. The softmax runs over the ground
+    truth and its k hardest negatives only. Exactly k negatives count: ties go by the order of
+    `jax.lax.top_k`, and the ground truth is never among them. With k ≥ C − 1 it is cross-entropy.
+
+    Its gradient is larger than cross-entropy's for the ground truth and every chosen negative
+    (eq. 16), and exactly 0 for every other class. "Larger" is meant with the sign: a chosen negative
+    is pushed down harder, while the ground truth's gradient, which is negative, comes closer to 0.
+
+    `rest_weight` is ours and not the paper's: a bridge from cross-entropy to GCE. The negatives that
+    were not chosen count in the sum with this weight, exp(s_i + log w) each.
+
+    Args:
+      logits: scores s, `[B, C]`.
+      labels: ground truth l, int `[B]`, in [0, C).
+      k: number of hardest negatives; the paper uses 15.
+      rest_weight: w in [0, 1]: 0 is GCE, 1 is cross-entropy to the bit.
+
+    Returns:
+      `[B]`, in at least float32.
+
+    Raises:
+      ValueError: k < 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got k={k}")
+    classes = logits.shape[-1]
+    if k >= classes - 1:
+        return cross_entropy(logits, labels)
+    logits = at_least_float32(logits)
+    is_true = is_true_class(labels, classes)
+    negatives = jnp.where(is_true, -jnp.inf, jax.lax.stop_gradient(logits))
+    _, hardest = jax.lax.top_k(negatives, k)
+    # A mask over the classes, not a gather: a gather's gradient is a scatter, which GPUs add up in
+    # any order. And a NaN that top_k has left out is still seen.
+    is_hardest = jnp.any(hardest[:, :, None] == jnp.arange(classes), axis=1)
+    log_weights = jnp.where(
+        is_true | is_hardest, 0, jnp.log(jnp.asarray(rest_weight, logits.dtype))
+    )
+    return log_sum_exp_above(logits + log_weights, true_score_of(logits, labels))

@@ -1,0 +1,83 @@
+"""Large-margin Gaussian mixture, L-GM (Wan et al., CVPR 2018)."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from fgr_jax.losses.ce import at_least_float32, cross_entropy, is_true_class
+from fgr_jax.losses.center import center_loss
+from fgr_jax.losses.objective import Extra, Objective, Outputs, Targets
+
+
+def gaussian_bias(means: jax.Array) -> jax.Array:
+    """Computes −½‖μ_c‖², `[C]`, which makes a linear score μ_c·x as good as −½‖x − μ_c‖².
+
+    −½‖x − μ_c‖² = μ_c·x − ½‖μ_c‖² − ½‖x‖², and the last term is the same for every class.
+
+    Args:
+      means: μ, `[C, D]`.
+    """
+    means = at_least_float32(means)
+    return -jnp.sum(means * means, axis=-1) / 2
+
+
+def large_margin_gaussian_mixture(
+    logits: jax.Array,
+    features: jax.Array,
+    means: jax.Array,
+    labels: jax.Array,
+    *,
+    margin: float,
+    likelihood_weight: float,
+) -> jax.Array:
+    """L-GM with identity covariances and equal priors (Wan et al., CVPR 2018).
+
+    With d = ½‖x − μ_l‖² it is cross-entropy of scores of which the true one is lowered by m·d, plus λ·d.
+
+    Args:
+      logits: `[B, C]`, −½‖x − μ_c‖² but for what all classes of an example share: μ_c·x and the
+        `gaussian_bias`. The x of the scores may be one with cells suppressed.
+      features: the x of d, `[B, D]`.
+      means: μ, `[C, D]`.
+      labels: ground truth l, int `[B]`, in [0, C).
+      margin: m ≥ 0; with 0, and λ = 0, it is cross-entropy to the bit.
+      likelihood_weight: λ ≥ 0.
+
+    Returns:
+      `[B]`, in at least float32.
+    """
+    logits = at_least_float32(logits)
+    distance = center_loss(features, means, labels)
+    is_true = is_true_class(labels, logits.shape[-1])
+    with_margin = logits - jnp.where(is_true, margin * distance[:, None], 0)
+    return cross_entropy(with_margin, labels) + likelihood_weight * distance
+
+
+def objective(weight: float, margin: float) -> Objective:
+    """Returns L-GM with λ = `weight` and m = `margin`, in place of cross-entropy.
+
+    It is for the Gaussian head, whose weights are the means. The head's bias follows from them, and is
+    set after every step, so that whoever reads the parameters (evaluation, an export, another run) finds
+    an ordinary linear classifier. It has no gradient and no weight decay of its own.
+    """
+
+    def losses(outputs: Outputs, targets: Targets, _: Extra) -> jax.Array:
+        assert outputs.class_weights is not None  # of the Gaussian head
+        return large_margin_gaussian_mixture(
+            outputs.scores,
+            outputs.features,
+            outputs.class_weights,
+            targets.labels,
+            margin=margin,
+            likelihood_weight=weight,
+        )
+
+    return Objective(losses, constrain=with_gaussian_bias)
+
+
+def with_gaussian_bias(params: Any) -> Any:
+    """Replaces the bias of the Gaussian head in a network's parameters by that of its means."""
+    classifier = params["classifier"]
+    bias = gaussian_bias(classifier["kernel"][0, 0].T)
+    return {**params, "classifier": {**classifier, "bias": bias}}

@@ -1,0 +1,89 @@
+"""What a network returns and what training minimizes: the interface between heads and losses.
+
+An objective of your own is one function of outputs and targets:
+
+    def focal(loss: fgr_jax.config.Loss) -> Objective:
+        def losses(outputs: Outputs, targets: Targets, extra: Extra) -> jax.Array:
+            log_p = -cross_entropy(outputs.scores, targets.labels)
+            return -((1 - jnp.exp(log_p)) ** 2) * log_p
+
+        return Objective(losses)
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+# An objective's own state by name, such as the centers of center loss; most have none.
+Extra = dict[str, Any]
+
+
+class Outputs(NamedTuple):
+    """What a head makes of a batch of features."""
+
+    # Scores, `[B, C]`: the average of the maps, plus the offset, where there are maps.
+    scores: jax.Array
+    # What the scores are made of, pooled over space, `[B, D]`.
+    features: jax.Array
+    # Class activation maps, `[B, h, w, C]`; None for a head without maps, for which there is no block.
+    maps: jax.Array | None = None
+    # What is added to the average of the maps, `[C]`, and which the block leaves alone; None: nothing.
+    offset: jax.Array | None = None
+    # The rows of a linear classifier, `[C, D]`, where the scores are linear in the features.
+    class_weights: jax.Array | None = None
+
+
+class Targets(NamedTuple):
+    """What an objective may know beside the outputs."""
+
+    labels: jax.Array  # int `[B]`, in [0, C)
+    mask: jax.Array  # bool `[B]`; the losses of examples for which it is false are not used
+    step: jax.Array  # steps taken before this one, an integer
+
+
+class Objective(NamedTuple):
+    """A loss to train with, as functions.
+
+    Attributes:
+      losses: a loss for each example, `[B]`, or one number for the batch, which counts as the loss of
+        each of them. Its mean over the mask is minimized. `extra` is a constant to the gradient.
+      init: the state before the first step; of the outputs only shapes and dtypes are to be used.
+      update: the state after a step, given the outputs of the step's forward pass.
+      constrain: is applied to the parameters after every update, for what must hold of them exactly.
+    """
+
+    losses: Callable[[Outputs, Targets, Extra], jax.Array]
+    init: Callable[[Outputs], Extra] = lambda _: {}
+    update: Callable[[Extra, Outputs, Targets], Extra] = lambda extra, _outputs, _targets: extra
+    constrain: Callable[[Any], Any] = lambda params: params
+
+
+def sum_of(objectives: list[Objective]) -> Objective:
+    """Adds up the losses of several objectives, in their order.
+
+    The states of the objectives share one dict and must not use the same names.
+    """
+    if len(objectives) == 1:
+        return objectives[0]
+
+    def losses(outputs: Outputs, targets: Targets, extra: Extra) -> jax.Array:
+        total = objectives[0].losses(outputs, targets, extra)
+        for objective in objectives[1:]:
+            total += objective.losses(outputs, targets, extra)
+        return total
+
+    def init(outputs: Outputs) -> Extra:
+        return {name: value for each in objectives for name, value in each.init(outputs).items()}
+
+    def update(extra: Extra, outputs: Outputs, targets: Targets) -> Extra:
+        for objective in objectives:
+            extra = objective.update(extra, outputs, targets)
+        return extra
+
+    def constrain(params: Any) -> Any:
+        for objective in objectives:
+            params = objective.constrain(params)
+        return params
+
+    return Objective(losses, init, update, constrain)

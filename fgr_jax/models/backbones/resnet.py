@@ -1,0 +1,162 @@
+"""ResNet v1.5 backbones (He et al. 2016; the stride sits on the 3×3 convolution, as in torchvision).
+
+Modules bear torchvision's names (`conv1`, `bn1`, `layer1_0`, …), so that a weight file's names can be
+read off the parameter tree. Padding is explicit and symmetric: Flax's `SAME` pads (0, 1) at stride 2
+and does not reproduce PyTorch's numbers.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fgr_jax.config import Network
+from fgr_jax.models.backbones.max_pool import max_pool_3x3
+
+# Residual blocks in each of the four stages, and whether they are bottlenecks.
+DEPTHS: dict[int, tuple[tuple[int, int, int, int], bool]] = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+    152: ((3, 8, 36, 3), True),
+}
+
+BOTTLENECK_EXPANSION = 4
+
+Conv = Callable[..., Any]
+Norm = Callable[..., Any]
+
+# torchvision's: kaiming_normal_(mode="fan_out", nonlinearity="relu").
+_CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions and a shortcut (ResNet-18 and 34)."""
+
+    channels: int
+    stride: int
+    conv: Conv
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = self.conv(self.channels, (3, 3), self.stride, padding=1, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = self.conv(self.channels, (3, 3), padding=1, name="conv2")(y)
+        y = self.norm(name="bn2")(y)
+        return nn.relu(y + _shortcut(x, self.channels, self.stride, self.conv, self.norm))
+
+
+class BottleneckBlock(nn.Module):
+    """1×1, 3×3 and 1×1 convolutions and a shortcut (ResNet-50, 101 and 152)."""
+
+    channels: int
+    stride: int
+    conv: Conv
+    norm: Norm
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        out_channels = BOTTLENECK_EXPANSION * self.channels
+        y = self.conv(self.channels, (1, 1), name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = self.conv(self.channels, (3, 3), self.stride, padding=1, name="conv2")(y)
+        y = nn.relu(self.norm(name="bn2")(y))
+        y = self.conv(out_channels, (1, 1), name="conv3")(y)
+        y = self.norm(name="bn3")(y)
+        return nn.relu(y + _shortcut(x, out_channels, self.stride, self.conv, self.norm))
+
+
+def _shortcut(x: jax.Array, channels: int, stride: int, conv: Conv, norm: Norm) -> jax.Array:
+    """The identity, or a strided 1×1 projection where the shape changes."""
+    if stride == 1 and x.shape[-1] == channels:
+        return x
+    x = conv(channels, (1, 1), stride, name="downsample_conv")(x)
+    return norm(name="downsample_bn")(x)
+
+
+class ResNet(nn.Module):
+    """A backbone up to and including the last residual stage.
+
+    The outputs of the stem and the four stages are sown into the collection "intermediates" under
+    the names "stem", "layer1" … "layer4": `apply(..., mutable=["intermediates"])` returns them.
+
+    Attributes:
+      depth: 18, 34, 50, 101 or 152.
+      width: factor on every channel count.
+      last_stride: stride of the last stage; 2 is the standard network (1 cell for 32×32 pixels),
+        1 doubles the resolution of the maps at the cost of a four times dearer last stage.
+      dtype: of the computation; parameters and running statistics are float32 (or float64 under
+        `param_dtype`).
+    """
+
+    depth: int
+    width: float = 1.0
+    last_stride: int = 2
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        """Maps normalized images `[B, H, W, 3]` to features `[B, H/32, W/32, channels]`.
+
+        With `train` BatchNorm uses the batch's statistics and updates the running ones (collection
+        "batch_stats", which must be mutable then); otherwise it uses the running ones.
+        """
+        block_counts, bottleneck = DEPTHS[self.depth]
+        block = BottleneckBlock if bottleneck else BasicBlock
+        conv = functools.partial(
+            nn.Conv,
+            use_bias=False,
+            padding=0,
+            kernel_init=_CONV_INIT,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+        # PyTorch's eps and momentum (0.1 there). Flax keeps the biased batch variance in its
+        # running average where PyTorch keeps the unbiased one, n/(n − 1) times as large.
+        norm = functools.partial(
+            nn.BatchNorm,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            dtype=self.dtype,
+            param_dtype=self.param_dtype,
+        )
+        channels = round(64 * self.width)
+        x = images.astype(self.dtype)
+        x = conv(channels, (7, 7), 2, padding=3, name="conv1")(x)
+        x = nn.relu(norm(name="bn1")(x))
+        x = max_pool_3x3(x)
+        self.sow("intermediates", "stem", x)
+        for stage, blocks in enumerate(block_counts):
+            first_stride = (1, 2, 2, self.last_stride)[stage]
+            for index in range(blocks):
+                x = block(
+                    channels=channels * 2**stage,
+                    stride=first_stride if index == 0 else 1,
+                    conv=conv,
+                    norm=norm,
+                    name=f"layer{stage + 1}_{index}",
+                )(x)
+            self.sow("intermediates", f"layer{stage + 1}", x)
+        return x
+
+    @property
+    def stride(self) -> int:
+        """The number of pixels from one cell of the features to the next."""
+        return 16 * self.last_stride
+
+
+def from_config(network: Network) -> ResNet:
+    """Builds the backbone for the config's section `network`."""
+    return ResNet(
+        depth=network.depth,
+        width=network.width,
+        last_stride=network.last_stride,
+        dtype=jnp.dtype(network.compute_dtype),
+    )

@@ -1,0 +1,1 @@
+"""Heads: features `[B, h, w, D]` to `Outputs`."""

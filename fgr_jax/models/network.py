@@ -1,0 +1,111 @@
+"""A network: a backbone and a head (figure 2 of the paper), as a config describes them."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fgr_jax import config as config_lib
+from fgr_jax.config import Config
+from fgr_jax.files.python_files import listed_or_own
+from fgr_jax.losses.objective import Outputs
+from fgr_jax.models.backbones import resnet
+from fgr_jax.models.heads import cam, gaussian
+
+# A backbone is a function of the config's section `network`, and a head one of that section and the
+# number of classes. Both return a Flax module. A line for each that a config can name:
+BACKBONES: Mapping[str, Callable[[config_lib.Network], nn.Module]] = {
+    "resnet": resnet.from_config,
+}
+HEADS: Mapping[str, Callable[[config_lib.Network, int], nn.Module]] = {
+    "cam": cam.from_config,
+    "gaussian": gaussian.from_config,
+}
+
+# ImageNet's channel means and deviations, for pixels in [0, 1], RGB.
+_IMAGE_MEAN = (0.485, 0.456, 0.406)
+_IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+class Network(nn.Module):
+    """Images to the outputs of a head.
+
+    Attributes:
+      backbone: maps images `[B, H, W, 3]` to features `[B, h, w, D]`, called with `train`. Its attribute
+        `stride` is the number of pixels from one cell to the next.
+      classifier: the head, which maps features to `Outputs`, called with `train`. The name is that of
+        its parameters.
+    """
+
+    backbone: nn.Module
+    classifier: nn.Module
+
+    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
+        """Maps normalized images `[B, H, W, 3]` to outputs.
+
+        With `train`, BatchNorm uses the batch's statistics and updates the running ones (collection
+        "batch_stats", which must be mutable then); otherwise it uses the running ones.
+        """
+        return self.classifier(self.backbone(images, train=train), train=train)
+
+    @property
+    def stride(self) -> int:
+        """The number of pixels from one map cell to the next."""
+        return self.backbone.stride
+
+
+def build_network(config: Config, num_classes: int) -> Network:
+    """Builds the network that a config describes.
+
+    Raises:
+      UserError: `network.backbone` or `network.head` names none, or does not work.
+    """
+    section = config.network
+    # L-GM has a head of its own, which its weight chooses.
+    head = "gaussian" if config.loss.lgm else section.head
+    return Network(
+        backbone=listed_or_own(
+            section.backbone,
+            BACKBONES,
+            nn.Module,
+            flag="--config.network.backbone",
+            arguments=[section],
+        ),
+        classifier=listed_or_own(
+            head, HEADS, nn.Module, flag="--config.network.head", arguments=[section, num_classes]
+        ),
+    )
+
+
+def network_name(network: config_lib.Network) -> str:
+    """Names the backbone for a reader, as in "ResNet-50"."""
+    if network.backbone != "resnet":
+        return network.backbone
+    return f"ResNet-{network.depth}" + (f" × {network.width:g}" if network.width != 1 else "")
+
+
+def forward(network: Network, variables: Any, images: jax.Array) -> Outputs:
+    """Runs the forward pass of a test on uint8 images `[B, H, W, 3]`: running statistics, no block."""
+    outputs: Any = network.apply(variables, normalize(images), train=False)
+    return outputs
+
+
+def output_shapes(network: Network, variables: Any, size: int) -> Outputs:
+    """Returns the shapes and dtypes of the outputs for one image of `size` × `size` pixels."""
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+    return jax.eval_shape(functools.partial(forward, network), variables, image)
+
+
+def normalize(images: jax.Array) -> jax.Array:
+    """Converts uint8 `[B, H, W, 3]` to float32, standardized by ImageNet's channel statistics."""
+    mean, std = np.asarray(_IMAGE_MEAN, np.float32), np.asarray(_IMAGE_STD, np.float32)
+    return (images.astype(jnp.float32) / 255 - mean) / std
+
+
+def parameter_count(params: Any) -> int:
+    """Counts the trainable values in a parameter tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,116 @@
+"""What a network starts from: the config field `pretrained`."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import huggingface_hub
+import jax
+import numpy as np
+import safetensors.numpy
+from jax.experimental import multihost_utils
+
+from fgr_jax.distributed import once_for_all
+from fgr_jax.errors import UserError
+from fgr_jax.files.buckets import is_in_bucket
+from fgr_jax.models.weights.torchvision import (
+    Tensors,
+    Variables,
+    from_torchvision,
+    has_classifier,
+    to_torchvision,
+)
+from fgr_jax.runs import checkpoints
+from fgr_jax.runs.folder import RunFolder
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_FILE = "model.safetensors"
+
+
+def start_from(pretrained: str, variables: Variables) -> tuple[Variables, str]:
+    """The variables a network starts from, and a line that says what they are.
+
+    Args:
+      pretrained: a `.safetensors` or `.pth` file with torchvision's names, or a hub name such as
+        "timm/resnet50.tv_in1k".
+      variables: the initialized network; a classifier for another number of classes stays as it is.
+
+    Raises:
+      UserError: there is no such file, it is damaged, or it does not fit.
+    """
+    # One process reads (and fetches), all get the same: the hub is asked once.
+    started, taken = once_for_all(lambda: _read_and_place(pretrained, variables)) or (
+        variables,
+        False,
+    )
+    if jax.process_count() > 1:
+        started, taken = multihost_utils.broadcast_one_to_all((started, np.asarray(taken)))
+    classes = variables["params"]["classifier"]["bias"].shape[0]
+    classifier = "taken" if taken else f"initialized, for {classes} classes"
+    return started, f"backbone from {pretrained}, classifier {classifier}"
+
+
+def _read_and_place(pretrained: str, variables: Variables) -> tuple[Variables, bool]:
+    """The variables with what was read in their places, and whether that has a classifier for them."""
+    tensors = _read(pretrained)
+    return from_torchvision(tensors, variables, pretrained), has_classifier(tensors, variables)
+
+
+def _read(pretrained: str) -> Tensors:
+    """The tensors that `pretrained` names, by torchvision's names."""
+    path = Path(pretrained)
+    if path.is_dir() or is_in_bucket(pretrained):
+        state = checkpoints.read_latest(RunFolder.open(pretrained).checkpoints)
+        return to_torchvision({name: state[name] for name in ("params", "batch_stats")})
+    if path.is_file():
+        return _read_pth(path) if path.suffix == ".pth" else _read_safetensors(path)
+    if path.suffix in (".pth", ".safetensors") or not _HUB_NAME.fullmatch(pretrained):
+        raise UserError(
+            f"--config.pretrained={pretrained}: no such file or folder, and not the name of a model on "
+            'the Hugging Face hub, such as "timm/resnet50.tv_in1k"'
+        )
+    return _read_safetensors(_fetch(pretrained))
+
+
+def _fetch(hub_name: str) -> Path:
+    """Downloads, or finds in the hub's cache, the weights of a model on the hub."""
+    try:
+        return Path(huggingface_hub.hf_hub_download(hub_name, _HUB_FILE))
+    except (OSError, huggingface_hub.errors.HfHubHTTPError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"--config.pretrained={hub_name} cannot be fetched ({reason}): bring {_HUB_FILE} of "
+            f"{hub_name} from a machine with a network and name it, --config.pretrained=FILE"
+        ) from error
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    try:
+        return safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise UserError(
+            f"{path} is damaged or cut off ({error}): delete it and bring it again"
+        ) from error
+
+
+def _read_pth(path: Path) -> Tensors:
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(
+            f"--config.pretrained={path}: reading a .pth needs PyTorch; install it, or bring the "
+            "weights as .safetensors"
+        )
+    import torch  # not a dependency of ours
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # executes no pickle
+    except Exception as error:
+        raise UserError(
+            f"{path} is damaged, or holds more than tensors ({type(error).__name__}): bring the "
+            "weights as .safetensors"
+        ) from error
+    if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
+        raise UserError(
+            f"{path} is not a state_dict, tensors by name, but holds {', '.join(map(str, state))}: "
+            "save model.state_dict() alone, best as .safetensors"
+        )
+    return {name: tensor.numpy() for name, tensor in state.items()}

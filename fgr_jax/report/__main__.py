@@ -1,0 +1,56 @@
+"""Shows what a run has learned, on one page that opens everywhere, offline too.
+
+    python -m fgr_jax.report --workdir=runs/cub [--compare=runs/other] [--crops=one|five] [--step=N]
+                             [--data_dir=FOLDER]
+
+Accuracy beside the paper's, what is confused with what and where the network looks when it does, a
+gallery with class activation maps, the curves of training, every class, the features of what is
+confused, and how it all was made. --compare puts another run of the same test split beside it. Training
+writes the page at its end; of a run that is still going it shows the latest checkpoint. --crops=five
+averages the softmax outputs of five crops; that is done without the flag, too, where the paper does it.
+
+The page is DIR/report.html; with --compare, DIR/comparison.html.
+
+Several processes make it together when all are started with --distributed, or with
+--coordinator=HOST:PORT --process_count=N --process_id=I, as in `python -m fgr_jax.main`.
+"""
+
+from collections.abc import Sequence
+
+import jax
+from absl import flags
+
+from fgr_jax import cli, distributed
+from fgr_jax.distributed import compute_deterministically, data_mesh
+from fgr_jax.evaluate.predictions import CROPS
+from fgr_jax.inference.saved_run import open_run
+from fgr_jax.report.report import write_report
+from fgr_jax.runs.folder import RunFolder
+from fgr_jax.terminal import Terminal
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit status."""
+    own = flags.FlagValues()
+    flags.DEFINE_string("workdir", None, "the run", required=True, flag_values=own)
+    flags.DEFINE_string("compare", None, "another run", flag_values=own)
+    flags.DEFINE_enum("crops", None, list(CROPS), "of each picture", flag_values=own)
+    flags.DEFINE_integer("step", None, "which checkpoint", lower_bound=1, flag_values=own)
+    flags.DEFINE_string("data_dir", None, "where data sets are", flag_values=own)
+    cli.define_job_flags(own)
+    cli.parse_flags(argv, __doc__ or "", own)
+    run = open_run(RunFolder.open(own.workdir), data_dir=own.data_dir)
+    compared = None
+    if own.compare is not None:
+        compared = open_run(RunFolder.open(own.compare, flag="--compare"), data_dir=own.data_dir)
+    compute_deterministically(run.config.deterministic)
+    cli.join_job(own)
+    terminal = Terminal(quiet=jax.process_index() > 0)
+    page = write_report(run, compared, data_mesh(), terminal, crops=own.crops, step=own.step)
+    terminal.line(f"report    {page}")
+    distributed.leave()
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

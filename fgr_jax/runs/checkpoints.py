@@ -1,0 +1,212 @@
+"""Saving and restoring the state of a run, any tree of arrays. All of Orbax is behind this module."""
+
+import contextlib
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from etils import epath
+from orbax.checkpoint import checkpoint_managers
+
+from fgr_jax.errors import UserError
+from fgr_jax.files.buckets import is_in_bucket
+
+_LATEST_TO_KEEP = 2
+_METRIC = "top1"
+_OVERHEAD_BYTES = 1_000_000  # of metadata beside the arrays
+
+
+class Checkpoints:
+    """The checkpoints of one run: the latest two, and the best on the test split.
+
+    The best one is kept for a look at it. What a run reports is its last step: choosing a step by the
+    test split would be choosing by the answers.
+    """
+
+    def __init__(self, directory: epath.Path):
+        self._directory = directory
+        logging.getLogger("absl").addFilter(_NoNews())
+        self._saving: int | None = None
+        self._manager = ocp.CheckpointManager(
+            directory,
+            options=ocp.CheckpointManagerOptions(
+                # `max_to_keep` with `best_fn` would delete the newest step.
+                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                    [
+                        checkpoint_managers.LatestN(_LATEST_TO_KEEP),
+                        checkpoint_managers.BestN(
+                            get_metric_fn=lambda metrics: metrics[_METRIC],
+                            n=1,
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+                best_fn=lambda metrics: metrics[_METRIC],  # else a reopened folder has no metrics
+                enable_async_checkpointing=True,
+            ),
+        )
+        self._remove_unfinished()  # Orbax's own clean-up runs on in the background
+
+    def restore(self, step: int, like: Any) -> Any:
+        """The state saved at `step`, with the shapes, dtypes and shardings of `like`.
+
+        Raises:
+          UserError: it is damaged.
+        """
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        try:
+            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            folder = self._directory / str(step)
+            raise UserError(
+                f"the checkpoint {folder} cannot be read ({type(error).__name__}): delete that folder, "
+                "and the run goes on from the one before"
+            ) from error
+
+    def save(self, step: int, state: Any, *, test_top1: float | None) -> None:
+        """Starts saving and returns once the state has been copied off the devices.
+
+        Raises:
+          UserError: this save, or the one before it, met a full or read-only disk.
+        """
+        metrics = None if test_top1 is None else {_METRIC: test_top1}
+        self.wait()
+        self._saving = step
+        # Asked beforehand, so that a disk that is too small is not filled to the brim first.
+        needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD_BYTES
+        if not _has_room(self._directory, needed):
+            self._explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        try:
+            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+        except Exception as error:
+            self._explain(error)
+            raise
+
+    def wait(self) -> None:
+        """Waits until what was started is safely on the disk.
+
+        Raises:
+          UserError: the disk is full or read-only.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._explain(error)
+            raise
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Lets a save under way end, also where the run ends with an error."""
+        if kind is None:
+            self.wait()
+        elif issubclass(kind, Exception):
+            with contextlib.suppress(Exception):  # the run's own error is the one to tell
+                self.wait()
+
+    def _explain(self, error: Exception) -> None:
+        """Raises a UserError where the person can do something about `error`."""
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            reason = os.strerror(code)
+            # TensorStore's errors carry the system's words, not its number.
+            if getattr(error, "errno", None) == code or reason in str(error):
+                self._remove_unfinished()
+                latest = self._manager.latest_step()
+                kept = "there is none yet" if latest is None else f"the last is of step {latest}"
+                raise UserError(
+                    f"the checkpoint of step {self._saving} could not be written to "
+                    f"{self._directory}: {reason}. Complete checkpoints are kept ({kept}): make room "
+                    "and run the same command again"
+                ) from error
+
+    def _remove_unfinished(self) -> None:
+        if jax.process_index() == 0 and self._directory.exists():
+            for path in self._directory.iterdir():
+                if ocp.utils.TMP_DIR_SUFFIX in path.name:
+                    path.rmtree()
+
+
+def _has_room(directory: epath.Path, needed: int) -> bool:
+    """Whether `needed` bytes fit; a bucket has room for all."""
+    return is_in_bucket(os.fspath(directory)) or shutil.disk_usage(directory).free >= needed
+
+
+def saved_steps(directory: epath.Path) -> list[int]:
+    """The steps that were saved completely in `directory`, which need not exist."""
+    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
+
+
+def latest_step(directory: epath.Path) -> int | None:
+    """The newest step that was saved completely in `directory`, or None."""
+    return max(saved_steps(directory), default=None)
+
+
+def read_latest(directory: epath.Path) -> dict[str, Any]:
+    """The newest checkpoint in `directory` as nested dicts of NumPy arrays.
+
+    Any process may read on its own: the others are not waited for.
+
+    Raises:
+      UserError: there is none.
+    """
+    step = latest_step(directory)
+    if step is None:
+        raise UserError(
+            f"{directory} holds no checkpoint: train there first, or name another folder"
+        )
+    return read(directory, step)
+
+
+def read(directory: epath.Path, step: int) -> dict[str, Any]:
+    """The checkpoint of `step` as nested dicts of NumPy arrays, by any process on its own.
+
+    Raises:
+      UserError: it is damaged, or a run has replaced it by a later one.
+    """
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}
+    )
+    folder = directory / str(step)
+    try:
+        with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
+            with _without_warnings():  # of metadata that a checkpoint of one item does not have
+                shapes = checkpointer.metadata(folder / "default").item_metadata.tree
+            # As NumPy arrays: the devices that wrote them may not be here.
+            like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
+            return checkpointer.restore(folder / "default", like)
+    except Exception as error:  # Orbax and TensorStore raise many kinds
+        raise UserError(
+            f"the checkpoint {folder} cannot be read ({type(error).__name__}): it is damaged, or the "
+            "run has replaced it by a later one; another of its steps may do"
+        ) from error
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+class _NoNews(logging.Filter):
+    """Keeps Orbax from logging what is raised or meant anyway.
+
+    Its threads log, with a traceback, the error that `wait` will raise; and a checkpoint between two
+    evaluations has no accuracy.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "orbax" not in record.pathname:
+            return True
+        return not record.exc_info and "tracked_metric" not in record.getMessage()

@@ -1,0 +1,154 @@
+"""Makes the runs of a table or a figure, and the table and the figure of them.
+
+    python -m fgr_jax.sweep --sweep=configs/sweeps/table4.py [--workdir=DIR] [--config=FILE] [--seeds=N]
+                            [--config.FIELD=VALUE ...]
+
+Runs are made one after the other, each with all devices. Run the same command again to go on where it
+stopped: finished runs are not made again, and one that fails does not stop the others. --config has the
+same sweep on other data, configs/quickstart.py for one, and then the paper's figures do not stand
+beside ours; --config.FIELD is for all runs alike. The results are in DIR, by default in
+runs/<name of the sweep>: results.md, results.csv, figure.png, and a workdir for each run.
+"""
+
+import os
+import shlex
+import signal
+import subprocess
+import types
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from fgr_jax import cli
+from fgr_jax.errors import UserError
+from fgr_jax.files.whole import whole
+from fgr_jax.sweep import figures, results
+from fgr_jax.sweep.plan import Row, Sweep, load
+from fgr_jax.sweep.results import Line
+from fgr_jax.sweep.runs import Result, result, start
+from fgr_jax.terminal import Terminal
+
+_FIGURE = "figure.png"
+_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit status: 1 where a run failed, 128 + n where signal n stopped the sweep."""
+    own = flags.FlagValues()
+    flags.DEFINE_string("sweep", None, "which sweep", required=True, flag_values=own)
+    flags.DEFINE_string("workdir", None, "where the results go", flag_values=own)
+    flags.DEFINE_string("config", None, "another config file", flag_values=own)
+    flags.DEFINE_integer("seeds", None, "runs of each row", lower_bound=1, flag_values=own)
+    for_all = cli.overrides(argv)
+    cli.parse_flags([each for each in argv if each not in for_all], __doc__ or "", own)
+    sweep = load(Path(own.sweep))
+    config = own.config or sweep.config
+    seeds = own.seeds or sweep.seeds
+    for row in sweep.rows:  # a mistake is told before the first run, not after an hour
+        cli.parse(
+            ["sweep", *_arguments(config, row, 0, for_all)], __doc__ or "", flags.FlagValues()
+        )
+    workdir = Path(own.workdir or Path("runs") / Path(own.sweep).stem)
+    command = shlex.join(["python", "-m", "fgr_jax.sweep", *argv[1:]])
+    return _run_all(sweep, config, seeds, for_all, workdir, command, Terminal())
+
+
+def _run_all(
+    sweep: Sweep,
+    config: str,
+    seeds: int,
+    for_all: list[str],
+    workdir: Path,
+    command: str,
+    terminal: Terminal,
+) -> int:
+    with_paper = Path(config) == Path(sweep.config) and any(row.paper for row in sweep.rows)
+    found: dict[str, list[Result]] = {row.name: [] for row in sweep.rows}
+    # A seed of every row before the next seed: what there is can be compared at any time.
+    order = [(row, seed) for seed in range(seeds) for row in sweep.rows]
+    with terminal.bar("sweeping", len(order), unit="runs", per=1) as bar:
+        for done, (row, seed) in enumerate(order):
+            bar.update(done, f"{row.name}, seed {seed}")
+            folder = workdir / row.folder / f"seed-{seed}"
+            status, stopped_by = _run(_arguments(config, row, seed, for_all), folder)
+            if stopped_by is not None:
+                terminal.line(
+                    f"stopped in {row.name}, seed {seed}; the same command goes on from there"
+                )
+                return 128 + stopped_by
+            each = result(seed, folder, status)
+            found[row.name].append(each)
+            lines = [Line(row, tuple(found[row.name])) for row in sweep.rows]
+            _write(sweep, lines, workdir, command, with_paper)
+            outcome = each.failure or f"{each.top1:.1%}"
+            terminal.line(f"{row.name}, seed {seed}: {outcome}")
+    terminal.table(
+        sweep.title,
+        [results.cells(line, with_paper) for line in lines],
+        header=results.header(with_paper),
+    )
+    terminal.line(f"Files in {workdir}: results.md, results.csv, {_FIGURE}, and every run")
+    failed = sum(bool(each.failure) for line in lines for each in line.results)
+    if failed:
+        raise UserError(
+            f"{failed} of {len(order)} runs failed; results.md says why, and the same command tries "
+            "them again"
+        )
+    return 0
+
+
+def _arguments(config: str, row: Row, seed: int, for_all: list[str]) -> list[str]:
+    own = [f"--config.{name}={value}" for name, value in row.overrides.items()]
+    return [f"--config={config}", *for_all, *own, f"--config.seed={seed}"]
+
+
+def _run(arguments: list[str], workdir: Path) -> tuple[int, signal.Signals | None]:
+    """Its exit status, and the signal that asked for an end, which is handed on to it."""
+    requested: list[signal.Signals] = []
+    process = start(arguments, workdir)
+
+    def hand_on(number: int, frame: types.FrameType | None) -> None:
+        del frame
+        requested.append(signal.Signals(number))
+        if process.poll() is None:
+            os.kill(process.pid, number)
+
+    previous = {
+        number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        status = _wait(process)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if not requested and status in _STOPPED:  # it was asked by somebody else
+        requested.append(signal.Signals(status - 128))
+    return status, requested[0] if requested else None
+
+
+def _wait(process: subprocess.Popen) -> int:
+    while True:
+        try:
+            return process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            continue  # so that a signal is seen
+
+
+def _write(
+    sweep: Sweep, lines: Sequence[Line], workdir: Path, command: str, with_paper: bool
+) -> None:
+    figure = figures.draw(sweep, lines, with_paper=with_paper)
+    page = results.as_markdown(
+        sweep, lines, command=command, with_paper=with_paper, figure=_FIGURE if figure else ""
+    )
+    contents = {"results.md": page.encode(), "results.csv": results.as_csv(lines).encode()}
+    if figure:
+        contents[_FIGURE] = figure
+    for name, content in contents.items():
+        with whole(workdir / name) as unfinished:
+            unfinished.write_bytes(content)
+
+
+if __name__ == "__main__":
+    cli.run(main)

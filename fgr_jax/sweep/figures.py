@@ -1,0 +1,92 @@
+"""The figure of a sweep, as a PNG."""
+
+import io
+import statistics
+from collections.abc import Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fgr_jax.sweep.plan import Sweep
+from fgr_jax.sweep.results import Line
+
+_LAST_COLOR = 9  # of the cycle of ten
+
+
+def draw(sweep: Sweep, lines: Sequence[Line], *, with_paper: bool) -> bytes:
+    """Draws what `sweep.figure` says of the runs that finished; b"" where there is none yet."""
+    lines = [line for line in lines if line.accuracies]
+    if not lines:
+        return b""
+    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=150)
+    axes = figure.add_subplot()
+    axes.set_title(sweep.title, fontsize=10)
+    {"points": _points, "line": _line, "curves": _curves}[sweep.figure](
+        axes, sweep, lines, with_paper
+    )
+    axes.grid(visible=True, alpha=0.3)
+    file = io.BytesIO()
+    with mpl.rc_context({"savefig.facecolor": "white"}):
+        figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def _points(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> None:
+    places = list(range(len(lines)))
+    means = [line.mean or 0.0 for line in lines]
+    errors = [line.deviation or 0.0 for line in lines]
+    axes.errorbar(means, places, xerr=errors, fmt="o", capsize=4, label="here")
+    if with_paper:
+        known = [(line.row.paper, place) for line, place in zip(lines, places, strict=True)]
+        points = [(paper, place) for paper, place in known if paper is not None]
+        axes.plot(*zip(*points, strict=True), "kD", label="the paper's")
+        axes.legend()
+    axes.set_yticks(places, [line.row.name for line in lines])
+    axes.margins(y=0.15)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"top-1 accuracy, % (mean and deviation over {sweep.seeds} seeds)")
+
+
+def _line(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> None:
+    on_axis = [line for line in lines if line.row.x is not None]
+    axes.errorbar(
+        [line.row.x or 0.0 for line in on_axis],
+        [line.mean or 0.0 for line in on_axis],
+        yerr=[line.deviation or 0.0 for line in on_axis],
+        marker="o",
+        capsize=4,
+        label="here",
+    )
+    # What has no place on the axis, cross-entropy for one, is a level.
+    for index, line in enumerate(line for line in lines if line.row.x is None):
+        axes.axhline(line.mean or 0.0, linestyle="--", color=f"C{index + 1}", label=line.row.name)
+    points = [(line.row.x, line.row.paper) for line in on_axis if line.row.paper is not None]
+    if with_paper and points:
+        axes.plot(*zip(*points, strict=True), "kD", label="the paper's")
+    if sweep.log_x:
+        axes.set_xscale("log")
+    axes.set_xlabel(sweep.x_label)
+    axes.set_ylabel("top-1 accuracy, %")
+    axes.legend()
+
+
+def _curves(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> None:
+    del with_paper
+    for index, line in enumerate(lines):
+        curves = [result.curve for result in line.results if result.curve]
+        epochs = [epoch for epoch, _ in curves[0]]
+        errors = [[100 * error for _, error in curve] for curve in curves]
+        means = [statistics.mean(each) for each in zip(*errors, strict=True)]
+        color = f"C{index % (_LAST_COLOR + 1)}"
+        axes.plot(epochs, means, color=color, label=line.row.name)
+        axes.fill_between(
+            epochs,
+            [min(each) for each in zip(*errors, strict=True)],
+            [max(each) for each in zip(*errors, strict=True)],
+            color=color,
+            alpha=0.15,
+        )
+    axes.set_xlabel(f"epoch (mean and range over {sweep.seeds} seeds)")
+    axes.set_ylabel("test error, %")
+    axes.legend()

@@ -1,0 +1,57 @@
+"""What a sweep is: rows of overrides, each run with several seeds.
+
+A file in `configs/sweeps/` defines `get_sweep() -> Sweep`.
+"""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from fgr_jax.errors import UserError
+from fgr_jax.files import python_files
+
+_NO_LETTER = re.compile(r"[^\w.+-]+")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Row:
+    """One setting, and what the paper says of it."""
+
+    name: str
+    overrides: Mapping[str, object]  # of config fields by their command-line names: {"loss.k": 15}
+    paper: float | None = None  # the paper's top-1 accuracy, in %, with the sweep's own config
+    x: float | None = None  # where it stands in a figure over a number
+
+    @property
+    def folder(self) -> str:
+        """Its name as a folder."""
+        return _NO_LETTER.sub("-", self.name).strip("-")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sweep:
+    """Rows of a table, and the figure that is drawn of them."""
+
+    title: str
+    config: str  # a config file: configs/cub.py
+    rows: list[Row]
+    seeds: int = 3  # runs of each row, with the seeds 0, 1, ...
+    # "points": accuracies in a column; "line": over the rows' x; "curves": test error over epochs.
+    figure: str = "points"
+    x_label: str = ""
+    log_x: bool = False
+
+
+def load(path: Path) -> Sweep:
+    """The sweep that a file defines.
+
+    Raises:
+      UserError: there is no such file, or it does not work.
+    """
+    sweep = python_files.load(path, "get_sweep", Sweep, flag="--sweep")
+    folders = [row.folder for row in sweep.rows]
+    twice = sorted({folder for folder in folders if folders.count(folder) > 1})
+    if twice:
+        raise UserError(f"--sweep={path}: two rows have the same name, {', '.join(twice)}")
+    return sweep

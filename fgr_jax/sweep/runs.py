@@ -1,0 +1,53 @@
+"""The runs of a sweep: one after the other, each a process of its own."""
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+from fgr_jax.inference.saved_run import open_run
+from fgr_jax.runs.curves import Curve, error_curve
+from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.metrics_log import read_metrics
+
+_LOG = "output.txt"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """How one run ended."""
+
+    seed: int
+    workdir: Path
+    failure: str = ""  # its last words, where it failed
+    # From metrics.jsonl, where it finished: the last step's, on test.
+    top1: float | None = None
+    # Of the test split.
+    curve: Curve = ()
+
+
+def start(arguments: list[str], workdir: Path) -> subprocess.Popen:
+    """Starts, or goes on with, the run in `workdir`; what it prints goes into a file there."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / _LOG).open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "fgr_jax.main", *arguments, f"--workdir={workdir}"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C is for the sweep, which hands it on once
+        )
+
+
+def result(seed: int, workdir: Path, status: int) -> Result:
+    """What came out of a run that ended with `status`."""
+    if status != 0:
+        lines = (workdir / _LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+        told = [line for line in lines if line.strip()]
+        last = told[-1].removeprefix("error: ") if told else f"status {status}"
+        return Result(seed, workdir, failure=last)
+    records = read_metrics(workdir)
+    top1 = [record["top1"] for record in records if record["split"] == "test"][-1]
+    epoch = float(open_run(RunFolder.open(workdir)).calendar.epoch)
+    curve = error_curve(records, "test", epoch=epoch)
+    return Result(seed, workdir, top1=top1, curve=curve)

@@ -1,0 +1,48 @@
+"""Evaluation over a split: every example once, sums divided once."""
+
+from collections.abc import Callable
+
+import jax
+
+from fgr_jax.config import Config
+from fgr_jax.data.pipeline import Batch, Share, Source, evaluation_batch_count, evaluation_batches
+from fgr_jax.terminal import Terminal
+from fgr_jax.train.step import DeviceBatch, Steps, Totals, TrainState
+
+Results = dict[str, float | int]
+
+
+def evaluate(
+    config: Config,
+    steps: Steps,
+    state: TrainState,
+    source: Source,
+    share: Share,
+    to_devices: Callable[[Batch], DeviceBatch],
+    terminal: Terminal,
+) -> Results:
+    """Computes loss, top-1 and top-5 of `state` over all examples of `source`."""
+    totals = steps.zeros()
+    batches = evaluation_batches(source, config.data, config.runtime, share)
+    count = evaluation_batch_count(source, share)
+    with terminal.bar("evaluating", count, unit="images", per=share.batch_size) as bar:
+        for done, batch in enumerate(batches, start=1):
+            totals = steps.test(state, to_devices(batch), totals)
+            bar.update(done)
+    return averages(totals, expected=len(source))
+
+
+def averages(totals: Totals, *, expected: int) -> Results:
+    """Divides sums by the number of examples: loss in nats, top-1 and top-5 in [0, 1].
+
+    `expected` is the number of examples that went in; those missing from the sums were corrupt.
+    """
+    sums = jax.device_get(totals)
+    count = max(int(sums.examples), 1)
+    return {
+        "loss": float(sums.loss) / count,
+        "top1": int(sums.top1) / count,
+        "top5": int(sums.top5) / count,
+        "examples": int(sums.examples),
+        "skipped": expected - int(sums.examples),
+    }

@@ -1,0 +1,187 @@
+"""The training run, top to bottom."""
+
+import dataclasses
+import signal
+
+import jax
+
+from fgr_jax.calendar import Calendar
+from fgr_jax.config import Config
+from fgr_jax.data.pipeline import Batch, Share, training_batches
+from fgr_jax.data.source import ExampleSource, open_splits
+from fgr_jax.distributed import (
+    agreed_integer,
+    batch_sharding,
+    chosen,
+    data_mesh,
+    once_for_all,
+    replicated,
+)
+from fgr_jax.errors import UserError
+from fgr_jax.files import json_lines
+from fgr_jax.models.network import (
+    Network,
+    build_network,
+    network_name,
+    output_shapes,
+    parameter_count,
+)
+from fgr_jax.models.weights.pretrained import start_from
+from fgr_jax.runs import workdir as workdir_lib
+from fgr_jax.runs.checkpoints import Checkpoints, latest_step
+from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.provenance import provenance
+from fgr_jax.terminal import Terminal
+from fgr_jax.train.evaluation import evaluate
+from fgr_jax.train.objective import build_objective
+from fgr_jax.train.optimizer import learning_rate_schedule, momentum_sgd
+from fgr_jax.train.recorder import Recorder
+from fgr_jax.train.signals import Interruption
+from fgr_jax.train.step import DeviceBatch, TrainState, build_steps
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run went: from `first_step` to `step` of `total_steps`; ended by a signal, if by one."""
+
+    first_step: int
+    step: int
+    total_steps: int
+    class_count: int
+    license: str
+    interrupted_by: signal.Signals | None = None
+
+
+def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
+    """Trains and evaluates the run `config` in `workdir`, from wherever it stopped.
+
+    Raises:
+      UserError: something that the user can put right.
+    """
+    # Devices, in a mesh of one axis.
+    mesh = data_mesh(chosen(config.runtime.devices))
+    if config.batch_size % mesh.size:
+        raise UserError(
+            f"--config.batch_size={config.batch_size}: must be a multiple of the number of devices, "
+            f"which is {mesh.size} here"
+        )
+    share = Share(config.batch_size, jax.process_index(), jax.process_count())
+    sharding = batch_sharding(mesh)
+
+    def to_devices(batch: Batch) -> DeviceBatch:
+        return {
+            name: jax.make_array_from_process_local_data(sharding, rows)
+            for name, rows in batch.items()
+        }
+
+    # Data.
+    train_source, test_source = open_splits(config.data, terminal)
+    class_names = train_source.class_names
+    calendar = Calendar.of(config, len(train_source))
+
+    # Network, objective, optimizer and the compiled steps.
+    network = build_network(config, len(class_names))
+    objective = build_objective(config, calendar, mesh)
+    schedule = learning_rate_schedule(
+        config, epoch=calendar.epoch, total_steps=calendar.total_steps
+    )
+    optimizer = momentum_sgd(
+        schedule,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+    )
+    steps = build_steps(config, network, objective, optimizer, mesh)
+
+    # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
+    run = (workdir, config, train_source.identity, class_names)
+    once_for_all(lambda: workdir_lib.check(*run))
+    step = agreed_integer(latest_step(workdir.checkpoints) or 0)
+    outcome = Outcome(step, step, calendar.total_steps, len(class_names), train_source.license)
+    if step == calendar.total_steps:
+        terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
+        return outcome
+    state = steps.init()
+    start = "random weights"
+    if step:
+        start = f"step {step:,} of this workdir"
+    elif config.pretrained:
+        variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
+        variables, start = start_from(config.pretrained, variables)
+        state = state.replace(**jax.device_put(variables, replicated(mesh)))
+
+    once_for_all(lambda: workdir_lib.claim(*run))
+    checkpoints = Checkpoints(workdir.checkpoints)
+    if step:
+        state = state.restored(checkpoints.restore(step, state.saved()))
+    if jax.process_index() == 0:
+        json_lines.append(workdir.local / "provenance.jsonl", {"step": step, **provenance()})
+    terminal.line(_data_line(train_source, test_source))
+    terminal.line(_network_line(config, network, state))
+    terminal.line(f"start     {start}")
+    terminal.line(
+        f"training  {config.duration}, {calendar.total_steps:,} steps of {config.batch_size} "
+        f"images, on {mesh.size} × {jax.devices()[0].device_kind}"
+    )
+
+    # Loop.
+    batches = training_batches(
+        train_source,
+        config.data,
+        config.runtime,
+        share,
+        seed=config.seed,
+        steps=range(step, calendar.total_steps),
+    )
+    with (
+        checkpoints,
+        Recorder(
+            config,
+            calendar,
+            workdir,
+            checkpoints,
+            terminal,
+            first_step=step,
+            num_classes=len(class_names),
+        ) as recorder,
+        Interruption(terminal.warn) as interruption,
+    ):
+        while step < calendar.total_steps and not interruption.is_due(step):
+            batch = to_devices(next(batches))
+            state, record = steps.train(state, batch)
+            step += 1
+            recorder.step(step, record.loss)
+
+            due = calendar.due(step)
+            if due.fingerprint:
+                recorder.fingerprint(step, steps.fingerprint(state, batch, record))
+            if due.epoch_line:
+                recorder.epoch(step, state.epoch_totals)
+                state = state.replace(epoch_totals=steps.zeros())
+            if due.evaluation:
+                recorder.catch_up()
+                results = evaluate(config, steps, state, test_source, share, to_devices, terminal)
+                recorder.evaluation(step, results)
+            recorder.settle(step)
+            if due.checkpoint:
+                recorder.save(step, state, steps.is_finite(state))
+        # Interrupted, wherever that was.
+        recorder.save(step, state, steps.is_finite(state))
+    return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)
+
+
+def _data_line(train: ExampleSource, test: ExampleSource) -> str:
+    return (
+        f"data      {train.data_set}: {len(train):,} training and {len(test):,} test images, "
+        f"{len(train.class_names)} classes"
+    )
+
+
+def _network_line(config: Config, network: Network, state: TrainState) -> str:
+    size = config.data.crop
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    maps = output_shapes(network, variables, size).maps
+    gives = "no maps" if maps is None else f"maps of {maps.shape[1]}×{maps.shape[2]} cells"
+    return (
+        f"network   {network_name(config.network)}, {parameter_count(state.params):,} parameters; "
+        f"{size}×{size} pixels give {gives}"
+    )

@@ -1,0 +1,236 @@
+"""What a run writes down and shows while it trains."""
+
+import contextlib
+import math
+import time
+
+import jax
+
+from fgr_jax.calendar import Calendar
+from fgr_jax.config import Config
+from fgr_jax.errors import UserError
+from fgr_jax.runs.checkpoints import Checkpoints
+from fgr_jax.runs.fingerprint_log import FingerprintLog
+from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.metrics_log import MetricsLog
+from fgr_jax.terminal import Bar, Terminal
+from fgr_jax.train.evaluation import Results, averages
+from fgr_jax.train.step import Totals, TrainState
+
+# An epoch of GCE whose loss is within this share of its chance level, ln(k + 1), has taught nothing.
+_CHANCE_TOLERANCE = 0.01
+
+
+class Recorder:
+    """The progress bar, the logs and the checkpoints of a run, to be used as a context.
+
+    Every line of metrics is on the disk before the checkpoint of its step, and nothing is saved before
+    every loss so far, and every weight, is known to be finite. Nothing waits for the devices but what
+    has to: the loss of a step is read once the next step is under way.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        calendar: Calendar,
+        workdir: RunFolder,
+        checkpoints: Checkpoints,
+        terminal: Terminal,
+        *,
+        first_step: int,
+        num_classes: int,
+    ):
+        self._config = config
+        self._calendar = calendar
+        self._workdir = workdir
+        self._checkpoints = checkpoints
+        self._terminal = terminal
+        self._first_step = first_step
+        self._writes = jax.process_index() == 0
+        self._stopwatch = _Stopwatch()
+        self._words: list[str] = []
+        # Step and accuracy of the last evaluation.
+        self._tested: tuple[int, float] | None = None
+        self._saved_step = first_step
+        # The chance level to warn of, or None once that is done, or where the loss is not GCE.
+        negatives = min(config.loss.k, num_classes - 1)
+        self._chance = None if config.loss.objective else math.log(negatives + 1)
+
+    def __enter__(self) -> "Recorder":
+        with contextlib.ExitStack() as stack:
+            self._metrics = stack.enter_context(
+                MetricsLog(self._workdir.local, first_step=self._first_step, writes=self._writes)
+            )
+            self._fingerprints = FingerprintLog(
+                self._workdir.local, first_step=self._first_step, writes=self._writes
+            )
+            bar = stack.enter_context(
+                self._terminal.bar(
+                    "training",
+                    self._calendar.total_steps,
+                    start=self._first_step,
+                    unit="images",
+                    per=self._config.batch_size,
+                )
+            )
+            self._losses = _LossWatch(bar, self._config.optimizer.learning_rate)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._stack.close()
+        if kind is None:
+            self._publish()
+
+    def step(self, step: int, loss: jax.Array) -> None:
+        """Notes a step that was just dispatched.
+
+        Raises:
+          UserError: the loss of the step before is NaN or infinite.
+        """
+        self._losses.dispatched(step, loss)
+        self._stopwatch.step()
+
+    def fingerprint(self, step: int, digests: dict[str, jax.Array]) -> None:
+        """Notes the digests of a step."""
+        self._fingerprints.note(step, digests)
+
+    def epoch(self, step: int, totals: Totals) -> None:
+        """Writes the results of the training batches since the last epoch ended.
+
+        Raises:
+          UserError: a loss is NaN or infinite.
+        """
+        self.catch_up()
+        rate = self._stopwatch.steps_per_second() * self._config.batch_size
+        epoch_start = self._calendar.previous_epoch_line(step)
+        results = averages(totals, expected=(step - epoch_start) * self._config.batch_size)
+        self._metrics.metrics(step, "train", results)
+        self._metrics.timings(step, {"images_per_second": rate})
+        self._words += [_in_words("training", results), f"{rate:.1f} images/s"]
+        if self._calendar.is_all_gce(epoch_start):
+            self._warn_of_chance(results["loss"])
+
+    def catch_up(self) -> None:
+        """Waits for the last step.
+
+        Raises:
+          UserError: its loss is NaN or infinite.
+        """
+        self._losses.catch_up()
+
+    def evaluation(self, step: int, results: Results) -> None:
+        """Writes the results on the test split."""
+        self._metrics.metrics(step, "test", results)
+        self._tested = step, results["top1"]
+        self._words.append(_in_words("test", results))
+
+    def settle(self, step: int) -> None:
+        """Prints the results of a step, if there are any, in one line."""
+        if self._words:
+            epochs = f"epoch {float(step / self._calendar.epoch):.4g}"
+            self._terminal.line("  ".join([epochs, f"step {step:,}", *self._words]))
+            self._words = []
+            self._stopwatch.restart()
+
+    def save(self, step: int, state: TrainState, is_finite: jax.Array) -> None:
+        """Starts saving the checkpoint of a step, unless it is saved already.
+
+        Args:
+          step: of the checkpoint.
+          state: of the run.
+          is_finite: whether the state is, which a finite loss does not say: it is that of the weights
+            before the update.
+
+        Raises:
+          UserError: a loss or a weight is NaN or infinite, or the checkpoint cannot be written.
+        """
+        if self._saved_step == step:
+            return
+        self.catch_up()
+        self._fingerprints.write_pending()
+        if not jax.device_get(is_finite):
+            raise self._losses.diverged("the weights became infinite or NaN", step)
+        self._publish()
+        tested_step, top1 = self._tested or (None, None)
+        self._checkpoints.save(step, state.saved(), test_top1=top1 if tested_step == step else None)
+        self._saved_step = step
+        self._stopwatch.restart()
+
+    def _publish(self) -> None:
+        if self._writes:
+            self._workdir.publish()
+
+    def _warn_of_chance(self, loss: float | int) -> None:
+        """Warns once where an epoch of GCE ended on its chance level, as it does without features."""
+        chance = self._chance
+        if chance is None or abs(loss - chance) > _CHANCE_TOLERANCE * chance:
+            return
+        self._chance = None
+        self._terminal.warn(
+            f"for an epoch the loss of GCE has been ln(k + 1) = {chance:.3f}, its chance level: the "
+            "network tells no classes apart. Begin with cross-entropy "
+            '(--config.loss.gce_start="3 epochs"), or with pretrained weights (--config.pretrained)'
+        )
+
+
+def _in_words(split: str, results: Results) -> str:
+    skipped = f" ({results['skipped']} images skipped)" if results["skipped"] else ""
+    return f"{split} loss {results['loss']:.3f}, top-1 {results['top1']:.1%}{skipped}"
+
+
+class _LossWatch:
+    """Reads the loss of every step one step late, so that the devices never wait."""
+
+    def __init__(self, bar: Bar, learning_rate: float):
+        self._bar = bar
+        self._learning_rate = learning_rate
+        self._pending: tuple[int, jax.Array] | None = None
+
+    def dispatched(self, step: int, loss: jax.Array) -> None:
+        """Notes the loss of the step just dispatched, and reads that of the one before."""
+        self.catch_up()
+        self._pending = (step, loss)
+
+    def catch_up(self) -> None:
+        """Waits for the step under way and reads its loss.
+
+        Raises:
+          UserError: it is NaN or infinite.
+        """
+        if self._pending is None:
+            return
+        step, loss = self._pending
+        self._pending = None
+        value = float(jax.device_get(loss))
+        if not math.isfinite(value):
+            raise self.diverged(f"the loss became {value}", step)
+        self._bar.update(step, f"loss {value:.3f}")
+
+    def diverged(self, what: str, step: int) -> UserError:
+        """Returns the error for a step after which nothing is to be saved."""
+        return UserError(
+            f"{what} at step {step}; the checkpoints from before are kept. Lower the learning rate "
+            f"(--config.optimizer.learning_rate={self._learning_rate}) or lengthen "
+            "--config.optimizer.warmup, in another --workdir"
+        )
+
+
+class _Stopwatch:
+    """Measures steps per second between two pauses. The first step, which compiles, does not count."""
+
+    def __init__(self) -> None:
+        self._steps = -1
+        self._started = math.nan
+
+    def step(self) -> None:
+        self._steps += 1
+        if self._steps == 0:
+            self._started = time.perf_counter()
+
+    def steps_per_second(self) -> float:
+        return self._steps / max(time.perf_counter() - self._started, 1e-9)
+
+    def restart(self) -> None:
+        self._steps = 0
+        self._started = time.perf_counter()

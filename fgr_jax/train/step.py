@@ -1,0 +1,253 @@
+"""The training step and the test step: pure functions, compiled once, spread over a mesh.
+
+The batch is sharded over the mesh's one axis and the state is replicated, so the gradient is that of
+the masked mean over the *global* batch and BatchNorm's statistics cover the global batch too. The
+same code runs on one device or on many.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from fgr_jax import random_streams
+from fgr_jax.config import Config, Diversification
+from fgr_jax.data.symmetries import turned
+from fgr_jax.digests import digest, digest_of_tree
+from fgr_jax.distributed import batch_sharding, replicated
+from fgr_jax.diversification import class_scores, draw, suppress
+from fgr_jax.losses import cross_entropy
+from fgr_jax.losses.objective import Extra, Objective, Outputs, Targets
+from fgr_jax.models.network import Network, forward, normalize
+
+# `fgr_jax.data.pipeline.Batch`, or its `TrainingBatch` to train on, on the devices.
+DeviceBatch = Mapping[str, jax.Array]
+
+
+class Totals(flax.struct.PyTreeNode):
+    """Sums over examples. They are added up on the devices and divided once, at the end."""
+
+    examples: jax.Array
+    loss: jax.Array
+    top1: jax.Array
+    top5: jax.Array
+
+    @classmethod
+    def zeros(cls) -> "Totals":
+        # Each of its own: a state's arrays are donated, and none may be donated twice.
+        return cls(
+            examples=jnp.zeros((), jnp.int32),
+            loss=jnp.zeros((), jnp.float32),
+            top1=jnp.zeros((), jnp.int32),
+            top5=jnp.zeros((), jnp.int32),
+        )
+
+    @property
+    def mean_loss(self) -> jax.Array:
+        return self.loss / jnp.maximum(self.examples, 1)
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return jax.tree.map(jnp.add, self, other)
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything that changes from step to step, and everything a checkpoint holds."""
+
+    # Steps taken.
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+    # Since the last line of metrics; a part of the state, so that a resumed epoch is whole.
+    epoch_totals: Totals
+    # The objective's own.
+    extra: Extra
+
+    def saved(self) -> dict[str, Any]:
+        """Returns the arrays of a checkpoint, the objective's beside the others."""
+        fields = dict(vars(self))
+        return fields | fields.pop("extra")
+
+    def restored(self, saved: dict[str, Any]) -> "TrainState":
+        """Returns the state whose `saved` is given; this one is of the same run."""
+        extra = {name: saved[name] for name in self.extra}
+        return self.replace(
+            **{name: value for name, value in saved.items() if name not in extra}, extra=extra
+        )
+
+
+class StepRecord(NamedTuple):
+    """What is kept of a training step beside the new state."""
+
+    loss: jax.Array  # the mean over the batch
+    mask_digest: jax.Array  # of the draws of the masks; zeros where the block is off
+
+
+class Steps(NamedTuple):
+    """The compiled functions of a run."""
+
+    init: Callable[[], TrainState]
+    zeros: Callable[[], Totals]
+    # Whether all weights and statistics are finite.
+    is_finite: Callable[[TrainState], jax.Array]
+    # Jitted (TrainState, DeviceBatch) -> (TrainState, StepRecord).
+    train: Any
+    # Jitted (TrainState after the step, DeviceBatch, StepRecord) -> digests.
+    fingerprint: Any
+    # Jitted (TrainState, DeviceBatch, Totals) -> Totals.
+    test: Any
+
+
+def build_steps(
+    config: Config,
+    network: Network,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    mesh: Mesh,
+) -> Steps:
+    """Compiles the functions of a run for `mesh`.
+
+    Args:
+      config: the run.
+      network: from `build_network`.
+      objective: from `build_objective`.
+      optimizer: its updates are applied to the parameters as they are.
+      mesh: from `fgr_jax.distributed.data_mesh`.
+    """
+    everywhere, by_row = replicated(mesh), batch_sharding(mesh)
+
+    @functools.partial(jax.jit, out_shardings=everywhere)
+    def init() -> TrainState:
+        size = config.data.crop
+        outputs, variables = network.init_with_output(
+            random_streams.stream_key(config.seed, "parameters"),
+            jnp.zeros((1, size, size, 3)),
+            train=False,
+        )
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=variables["params"],
+            batch_stats=variables.get("batch_stats", {}),
+            opt_state=optimizer.init(variables["params"]),
+            epoch_totals=Totals.zeros(),
+            extra=objective.init(outputs),
+        )
+
+    @functools.partial(
+        jax.jit, in_shardings=(everywhere, by_row), out_shardings=everywhere, donate_argnums=0
+    )
+    def train(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, StepRecord]:
+        targets = Targets(batch["label"], batch["mask"], state.step)
+
+        def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, Outputs, Totals, jax.Array]]:
+            outputs, updated = network.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                normalize(turned(batch["image"], batch["symmetry"])),
+                train=True,
+                mutable=["batch_stats"],
+            )
+            key = random_streams.stream_key(config.seed, "diversification", state.step)
+            outputs, mask_digest = diversified(outputs, config.diversification, key)
+            losses = objective.losses(outputs, targets, state.extra)
+            totals = sum_over_examples(outputs.scores, losses, batch)
+            return totals.mean_loss, (updated, outputs, totals, mask_digest)
+
+        gradients, (updated, outputs, totals, mask_digest) = jax.grad(mean_loss, has_aux=True)(
+            state.params
+        )
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        new_state = state.replace(
+            step=state.step + 1,
+            params=objective.constrain(optax.apply_updates(state.params, updates)),
+            batch_stats=updated.get("batch_stats", {}),
+            opt_state=opt_state,
+            epoch_totals=state.epoch_totals + totals,
+            extra=objective.update(state.extra, outputs, targets),
+        )
+        return new_state, StepRecord(totals.mean_loss, mask_digest)
+
+    @functools.partial(
+        jax.jit, in_shardings=(everywhere, by_row, everywhere), out_shardings=everywhere
+    )
+    def test(state: TrainState, batch: DeviceBatch, totals: Totals) -> Totals:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        scores = forward(network, variables, batch["image"]).scores
+        losses = cross_entropy(scores, batch["label"])
+        return totals + sum_over_examples(scores, losses, batch)
+
+    @functools.partial(
+        jax.jit, in_shardings=(everywhere, by_row, everywhere), out_shardings=everywhere
+    )
+    def fingerprint(
+        state: TrainState, batch: DeviceBatch, record: StepRecord
+    ) -> dict[str, jax.Array]:
+        return {
+            "images": digest(turned(batch["image"], batch["symmetry"])),
+            "labels": digest(batch["label"]) + digest(batch["mask"]),
+            "masks": record.mask_digest,
+            "loss": digest(record.loss),
+            "parameters": digest_of_tree(_learned(state)),
+        }
+
+    zeros = jax.jit(Totals.zeros, out_shardings=everywhere)
+    return Steps(init, zeros, _is_finite, train, fingerprint, test)
+
+
+def diversified(
+    outputs: Outputs, block: Diversification, key: jax.Array
+) -> tuple[Outputs, jax.Array]:
+    """Applies the diversification block between the maps and their average (equations 1–8).
+
+    Returns:
+      The outputs with the scores of the suppressed maps, and a digest of what was drawn, zeros where
+      the block is off or the head has no maps.
+    """
+    if block.alpha == 1 or outputs.maps is None:
+        return outputs, jnp.zeros(2, jnp.uint32)
+    draws = draw(
+        key,
+        outputs.maps.shape,
+        p_peak=block.p_peak,
+        p_patch=block.p_patch,
+        patch_size=block.patch_size,
+    )
+    scores = class_scores(suppress(outputs.maps, draws, block.alpha))
+    if outputs.offset is not None:
+        scores += outputs.offset
+    return outputs._replace(scores=scores), digest_of_tree(draws)
+
+
+def _learned(state: TrainState) -> tuple[Any, ...]:
+    """Returns parameters, statistics, and each entry of the objective's state."""
+    return state.params, state.batch_stats, *state.extra.values()
+
+
+@jax.jit
+def _is_finite(state: TrainState) -> jax.Array:
+    leaves = jax.tree.leaves(_learned(state))
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+
+
+def sum_over_examples(scores: jax.Array, losses: jax.Array, batch: DeviceBatch) -> Totals:
+    """Adds up `losses` `[B]` and the hits of `scores` `[B, C]` where the batch's mask is true.
+
+    An example counts as a top-n hit when fewer than n classes score higher, or equally high at a
+    lower index: the order of a stable descending sort. A NaN score never hits.
+    """
+    labels, mask = batch["label"], batch["mask"]
+    true_score = jnp.take_along_axis(scores, labels[:, None], axis=-1)
+    before = jnp.arange(scores.shape[-1]) < labels[:, None]
+    ahead = (scores > true_score) | ((scores == true_score) & before)
+    rank = jnp.sum(ahead, axis=-1)
+    countable = mask & jnp.isfinite(true_score.squeeze(-1))
+    return Totals(
+        examples=jnp.sum(mask, dtype=jnp.int32),
+        loss=jnp.sum(jnp.where(mask, losses, 0)),
+        top1=jnp.sum(countable & (rank < 1), dtype=jnp.int32),
+        top5=jnp.sum(countable & (rank < 5), dtype=jnp.int32),
+    )

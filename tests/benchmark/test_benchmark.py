@@ -1,0 +1,116 @@
+"""The benchmark as a process: it prints figures, and its first part needs jax and little more."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+SMALL = [
+    f"--config={ROOT / 'configs' / 'quickstart.py'}",
+    "--config.batch_size=4",
+    "--config.data.resize=36",
+    "--config.data.crop=32",
+    "--config.network.width=0.125",
+    "--rounds=3",
+]
+
+# Makes the input packages impossible to import, as on a machine that has none of them.
+WITHOUT_INPUT_PACKAGES = """
+import sys
+for name in ("array_record", "cv2", "grain", "tensorboardX", "tensorflow_datasets"):
+    sys.modules[name] = None
+from fgr_jax.benchmark import __main__ as benchmark
+sys.exit(benchmark.main(sys.argv))
+"""
+
+
+def test_the_step_is_timed_with_jax_flax_optax_and_ml_collections_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_INPUT_PACKAGES, *SMALL, "--part=step", "--classes=7"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = dict(
+        re.findall(r"^(cross-entropy|GCE|block \+ GCE) +([\d.]+) ", done.stdout, re.MULTILINE)
+    )
+    assert set(rows) == {"cross-entropy", "GCE", "block + GCE"}
+    assert all(float(milliseconds) > 0 for milliseconds in rows.values())
+    assert re.search(r"^cross-entropy .* 1\.000 \(", done.stdout, re.MULTILINE)
+    assert "nan" not in done.stdout
+
+
+def test_the_input_is_timed_beside_a_bare_loop() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "fgr_jax.benchmark",
+            *SMALL,
+            "--part=input",
+            "--rounds=1",
+            "--pictures=256",
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^bare loop +\d+ images/s$", done.stdout, re.MULTILINE)
+    assert re.search(r"^pipeline +\d+ images/s$", done.stdout, re.MULTILINE)
+    kilobytes = int(re.search(r"JPEGs of (\d+) kB", done.stdout)[1])  # type: ignore[index]
+    assert 50 <= kilobytes <= 70
+
+
+def benchmark(*arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-m", "fgr_jax.benchmark", *SMALL, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        # Without what a run in the tests' own process has left there.
+        env={**os.environ, "XLA_FLAGS": "", **environment},
+    )
+
+
+def test_what_fingerprints_and_checkpoints_cost() -> None:
+    done = benchmark("--part=records", "--classes=7", "--examples=40")
+    assert done.returncode == 0, done.stderr
+    shares = re.findall(r"^(\w+) +-?[\d.]+ ms, every ([^:]+): -?[\d.]+%", done.stdout, re.MULTILINE)
+    assert shares == [("fingerprint", "100 steps"), ("checkpoint", "2 epochs")]
+
+
+def test_predicting_is_timed_beside_the_bare_network() -> None:
+    done = benchmark("--part=predict", "--classes=7", "--pictures=7", "--rounds=1")
+    assert done.returncode == 0, done.stderr
+    assert "predict: 8 photographs" in done.stdout  # whole batches
+    assert re.search(r"^bare network +[\d.]+ images/s$", done.stdout, re.MULTILINE)
+    assert re.search(r"^predict / bare network +[\d.]+ \(quartiles", done.stdout, re.MULTILINE)
+
+
+def test_each_kind_of_kernels_is_timed_in_processes_of_its_own() -> None:
+    done = benchmark("--part=determinism", "--classes=7")
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"determinism: .* ms with any: [\d.]+ times as long .*\n", done.stdout)
+    decided = benchmark("--part=determinism", XLA_FLAGS="--xla_gpu_deterministic_ops=true")
+    assert decided.returncode == 1
+    assert decided.stderr.startswith("error: XLA_FLAGS=--xla_gpu_deterministic_ops=true: ")
+
+
+def test_scaling_is_predicted_from_what_eight_devices_exchange() -> None:
+    done = benchmark(
+        "--part=scaling", "--classes=7", "--config.batch_size=8", JAX_NUM_CPU_DEVICES="8"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "one all-reduce of" in done.stdout
+    assert "kinds: all-reduce\n" in done.stdout
+    assert re.search(r"^H100, predicted", done.stdout, re.MULTILINE)
+    alone = benchmark("--part=scaling", JAX_NUM_CPU_DEVICES="1")
+    assert alone.returncode == 1
+    assert "JAX_NUM_CPU_DEVICES=8" in alone.stderr

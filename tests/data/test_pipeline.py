@@ -1,0 +1,361 @@
+"""The stream of batches: who decodes changes nothing, and nothing is lost or seen twice."""
+
+import collections
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+import cv2
+import numpy as np
+import official_layouts
+import pytest
+import tensorflow_datasets as tfds
+from absl import flags
+from symmetries_reference import turned_by_numpy
+from tiny_run import QUIET
+
+from fgr_jax.config import Config, Data, Runtime
+from fgr_jax.data import images
+from fgr_jax.data.pipeline import (
+    AnnotatedBatch,
+    Batch,
+    Share,
+    TrainingBatch,
+    annotated_batches,
+    evaluation_batches,
+    training_batches,
+)
+from fgr_jax.data.prepare.preparation import prepare
+from fgr_jax.data.sets.cub import Cub
+from fgr_jax.data.sets.synthetic import Synthetic
+from fgr_jax.data.source import Example, ExampleSource, open_splits
+from fgr_jax.errors import UserError
+
+
+@dataclasses.dataclass
+class Pictures:
+    """In memory: picture i is all of gray level i, and has label i."""
+
+    count: int
+    data_set: str = "pictures"
+    split: str = "train"
+    part_count: int = 0
+    corrupt: frozenset[int] = frozenset()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: SupportsIndex) -> Example:
+        i = int(index)
+        data = cv2.imencode(".png", np.full((8, 8), i, np.uint8))[1].tobytes()
+        return Example(data[:30] if i in self.corrupt else data, i, f"gray-{i}.png")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _flags_are_parsed() -> None:
+    """Grain's worker processes want absl's flags parsed, as every command has them."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+SMALL = Data(name="pictures", resize=8, crop=6, augmentation="dihedral")
+THREADS = Runtime(decode_threads=2)
+ALONE = Share(4)
+
+
+def stream(
+    source: Pictures | ExampleSource,
+    data: Data = SMALL,
+    runtime: Runtime = THREADS,
+    share: Share = ALONE,
+    seed: int = 0,
+    steps: range = range(6),
+) -> list[TrainingBatch]:
+    return list(training_batches(source, data, runtime, share, seed=seed, steps=steps))
+
+
+def assert_same(ours: Sequence[Batch], theirs: Sequence[Batch]) -> None:
+    """Of training batches, their symmetries are compared too."""
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert {"image", "label", "mask"} <= set(other)
+        for name in other:
+            np.testing.assert_array_equal(one[name], other[name])  # type: ignore[literal-required]
+
+
+@pytest.fixture(scope="session")
+def photographs(data_dir: object) -> ExampleSource:
+    return open_splits(Data(name="synthetic/tiny", data_dir=str(data_dir)), QUIET)[0]
+
+
+CROPPED = Data(name="synthetic/tiny", resize=36, crop=32, augmentation="dihedral")
+
+
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        Runtime(decode_threads=1),
+        Runtime(decode_threads=7),
+        Runtime(decode_threads=1, decode_workers=1),
+        Runtime(decode_threads=2, decode_workers=3),
+    ],
+    ids=str,
+)
+def test_threads_and_workers_change_nothing(photographs: ExampleSource, runtime: Runtime) -> None:
+    expected = stream(photographs, CROPPED)
+    assert_same(stream(photographs, CROPPED, runtime), expected)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_the_rows_of_the_same_global_batches(
+    photographs: ExampleSource, processes: int
+) -> None:
+    expected = stream(photographs, CROPPED, share=Share(8))
+    shares = [
+        stream(photographs, CROPPED, share=Share(8, process, processes))
+        for process in range(processes)
+    ]
+    joined: list[TrainingBatch] = [
+        {
+            "image": np.concatenate([row["image"] for row in rows]),
+            "label": np.concatenate([row["label"] for row in rows]),
+            "mask": np.concatenate([row["mask"] for row in rows]),
+            "symmetry": np.concatenate([row["symmetry"] for row in rows]),
+        }
+        for rows in zip(*shares, strict=True)
+    ]
+    assert_same(joined, expected)
+
+
+@pytest.mark.parametrize("first", [1, 4, 13])
+def test_a_stream_can_be_entered_at_any_step(photographs: ExampleSource, first: int) -> None:
+    whole = stream(photographs, CROPPED, steps=range(16))
+    assert_same(stream(photographs, CROPPED, steps=range(first, 16)), whole[first:])
+
+
+def test_an_epoch_shows_every_picture_once_and_orders_differ() -> None:
+    labels = np.concatenate([b["label"] for b in stream(Pictures(10), steps=range(10))])
+    epochs = labels.reshape(4, 10)  # 10 batches of 4 run on across the ends of 4 epochs
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(10))
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    other = np.concatenate([b["label"] for b in stream(Pictures(10), seed=1, steps=range(10))])
+    assert (labels != other).any()
+
+
+def test_pictures_and_labels_stay_together() -> None:
+    for batch in stream(Pictures(10)):
+        np.testing.assert_array_equal(batch["image"][:, 0, 0, 0], batch["label"])
+        assert batch["image"].shape == (4, 6, 6, 3)
+        assert batch["mask"].all()
+
+
+@pytest.mark.parametrize(("augmentation", "symmetries"), [("flip", 2), ("dihedral", 8)])
+def test_every_crop_and_symmetry_occurs(augmentation: str, symmetries: int) -> None:
+    class Ramp(Pictures):
+        def __getitem__(self, index: SupportsIndex) -> Example:
+            ramp = np.arange(64, dtype=np.uint8).reshape(8, 8)
+            return Example(cv2.imencode(".png", ramp)[1].tobytes(), 0, "ramp.png")
+
+    data = dataclasses.replace(SMALL, crop=7, augmentation=augmentation)
+    batches = stream(Ramp(1), data, steps=range(250))
+    turned = [turned_by_numpy(batch["image"], batch["symmetry"]) for batch in batches]
+    seen = collections.Counter(image.tobytes() for images in turned for image in images)
+    assert len(seen) == 2 * 2 * symmetries  # 2×2 places for 7 in 8 pixels
+    expected = 1000 / len(seen)
+    assert all(abs(count - expected) < 5 * expected**0.5 for count in seen.values())
+
+
+@pytest.mark.parametrize("count", [1, 4, 7, 8])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_evaluation_reads_every_picture_once_and_masks_the_rest(count: int, processes: int) -> None:
+    seen: list[int] = []
+    for process in range(processes):
+        share = Share(4, process, processes)
+        batches = list(evaluation_batches(Pictures(count), SMALL, THREADS, share))
+        assert len(batches) == -(-count // 4)
+        assert all(len(batch["label"]) == share.local_batch_size for batch in batches)
+        seen += [int(label) for b in batches for label in b["label"][b["mask"]]]
+    assert sorted(seen) == list(range(count))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_corrupt_picture_stops_and_is_named(workers: int) -> None:
+    source = Pictures(10, corrupt=frozenset({3}))
+    runtime = Runtime(decode_threads=2, decode_workers=workers)
+    with pytest.raises(
+        UserError, match=r"data set pictures, split train: gray-3.png is truncated; .*=skip"
+    ):
+        stream(source, runtime=runtime)
+    with pytest.raises(UserError, match=r"gray-3.png is truncated"):
+        list(evaluation_batches(source, SMALL, runtime, Share(4)))
+
+
+def test_a_corrupt_picture_is_skipped_and_masked_when_asked() -> None:
+    data = dataclasses.replace(SMALL, corrupt_images="skip")
+    source = Pictures(10, corrupt=frozenset({3, 5}))
+    batches = stream(source, data, steps=range(5))  # two epochs
+    labels = np.concatenate([batch["label"][batch["mask"]] for batch in batches])
+    assert collections.Counter(labels.tolist()) == {i: 2 for i in range(10) if i not in (3, 5)}
+    tested = evaluation_batches(source, data, THREADS, Share(4))
+    assert sum(int(batch["mask"].sum()) for batch in tested) == 8
+
+
+@pytest.mark.parametrize("crops", [1, 5])
+def test_annotated_batches_show_the_center_crop_of_evaluation(
+    photographs: ExampleSource, crops: int
+) -> None:
+    share = Share(8)
+    annotated = list(annotated_batches(photographs, CROPPED, THREADS, share, crops=crops))
+    plain = list(evaluation_batches(photographs, CROPPED, THREADS, share))
+    assert_same([{**batch, "image": batch["image"][:, -1]} for batch in annotated], plain)  # type: ignore[typeddict-unknown-key]
+    assert annotated[0]["image"].shape == (8, crops, 32, 32, 3)
+    assert annotated[0]["parts"].shape == (8, 0, 3)
+    if crops == 5:
+        picture = images.resize(images.decode(photographs[3].encoded_image), CROPPED.resize)
+        np.testing.assert_array_equal(annotated[0]["image"][3], images.five_crops(picture, 32))
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 0), (2, 0), (4, 0), (1, 1)])
+def test_annotated_batches_name_every_picture_once(processes: int, workers: int) -> None:
+    runtime = Runtime(decode_threads=2, decode_workers=workers)
+    shares = [
+        list(annotated_batches(Pictures(10), SMALL, runtime, Share(4, index, processes), crops=1))
+        for index in range(processes)
+    ]
+    rows = [
+        (name, int(label), bool(there), int(image.max()))
+        for of_a_batch in zip(*shares, strict=True)
+        for part in of_a_batch
+        for name, label, there, image in zip(
+            part["name"], part["label"], part["mask"], part["image"], strict=True
+        )
+    ]
+    assert rows == [
+        *((f"gray-{i}.png", i, True, i) for i in range(10)),
+        *[("", 0, False, 0)] * 2,
+    ]
+
+
+@pytest.mark.parametrize(("what", "workers"), [("stop", 0), ("skip", 0), ("stop", 1)])
+def test_annotated_batches_tell_of_corrupt_pictures(what: str, workers: int) -> None:
+    data = dataclasses.replace(SMALL, corrupt_images=what, cut_bottom=7)
+    source = Pictures(10, corrupt=frozenset({3, 5}))
+    runtime = Runtime(decode_threads=2, decode_workers=workers)
+    batches = list(annotated_batches(source, data, runtime, Share(4), crops=5))
+    told = [row for b in batches for row in zip(b["name"], b["problem"], b["mask"], strict=True)]
+    assert [(name, problem) for name, problem, there in told if not there] == [
+        *[("gray-3.png", "is truncated"), ("gray-5.png", "is truncated")],
+        *[("", "")] * 2,
+    ]
+    assert all(problem == "" for _, problem, there in told if there)
+    assert not any(b["image"][~b["mask"]].any() for b in batches)
+    all_cut_off = dataclasses.replace(data, cut_bottom=8)
+    batch = next(annotated_batches(source, all_cut_off, runtime, Share(4), crops=5))
+    assert "pixels high, of which 8 are to be cut off" in batch["problem"][0]
+
+
+@dataclasses.dataclass
+class Birds(Pictures):
+    """One picture of 120×90 pixels, with a bright spot where its one visible part is."""
+
+    part_count: int = 2
+    x: int = 60
+    y: int = 40
+
+    def __getitem__(self, index: SupportsIndex) -> Example:
+        picture = np.zeros((90, 120), np.uint8)
+        picture[self.y - 3 : self.y + 4, self.x - 3 : self.x + 4] = 255
+        parts = (float(self.x), float(self.y), 1.0, 0.0, 0.0, 0.0)
+        return Example(cv2.imencode(".png", picture)[1].tobytes(), 0, "bird.png", parts)
+
+
+@pytest.mark.parametrize("resize", [60, 100, 256])
+def test_parts_are_where_the_picture_shows_them(resize: int) -> None:
+    data = Data(name="birds", resize=resize, crop=resize * 7 // 8, cut_bottom=6)
+    for x, y in [(60, 40), (20, 60), (99, 17)]:
+        (batch,) = annotated_batches(Birds(1, x=x, y=y), data, THREADS, Share(1), crops=5)
+        bright = batch["image"][0, -1, :, :, 0].astype(float)
+        rows, columns = np.mgrid[: data.crop, : data.crop]
+        center = [float((axis * bright).sum() / bright.sum()) for axis in (columns, rows)]
+        np.testing.assert_allclose(batch["parts"][0, 0, :2], center, atol=0.1)
+        assert batch["parts"][0, :, 2].tolist() == [1, 0]
+
+
+def test_parts_beside_the_crop_are_not_visible() -> None:
+    data = Data(name="birds", resize=96, crop=48)  # of 120×90 the crop shows 30..90, 22.5..67.5
+    seen: dict[tuple[int, int], bool] = {}
+    for x, y in [(30, 40), (29, 40), (89, 40), (90, 40), (60, 23), (60, 21), (60, 66), (60, 68)]:
+        batch: AnnotatedBatch
+        (batch,) = annotated_batches(Birds(1, x=x, y=y), data, THREADS, Share(1), crops=1)
+        seen[x, y] = bool(batch["parts"][0, 0, 2])
+    assert [place for place, there in seen.items() if not there] == [
+        *[(29, 40), (90, 40), (60, 21), (60, 68)]
+    ]
+
+
+def test_the_parts_of_cub_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = official_layouts.write_cub(tmp_path)
+    monkeypatch.setattr(Cub, "CLASSES", len(written.class_names))
+    splits = [record.split for record in written.records]
+    monkeypatch.setattr(Cub, "COUNTS", {split: splits.count(split) for split in set(splits)})
+    prepare(Cub, written.archives, tmp_path / "tfds", QUIET)
+    _, test = open_splits(Data(name="cub", data_dir=str(tmp_path / "tfds")), QUIET)
+    expected = {record.name: record.extra["parts"] for record in written.records}
+    assert test.part_count == 15
+    for index in range(len(test)):
+        found = np.reshape(test[index].part_locations, (15, 3))
+        np.testing.assert_array_equal(found, np.float32(expected[test[index].name]))
+
+
+def test_where_nothing_is_annotated_there_are_no_parts(photographs: ExampleSource) -> None:
+    assert photographs.part_count == 0
+    assert photographs[0].part_locations == ()
+
+
+def test_open_splits_names_what_is_wrong(data_dir: object) -> None:
+    here: Any = {"data_dir": str(data_dir)}
+    with pytest.raises(UserError, match=r"data set 'cub' is not prepared in"):
+        open_splits(Data(name="cub", **here), QUIET)
+    with pytest.raises(UserError, match=r"has no split 'val' \(it has: train, test\)"):
+        open_splits(Data(name="synthetic/tiny", test_split="val", **here), QUIET)
+    with pytest.raises(UserError, match=r"has no split 'test\[:0\]'"):
+        open_splits(Data(name="synthetic/tiny", test_split="test[:0]", **here), QUIET)
+    with pytest.raises(UserError, match=r"variants of synthetic are photographs, tiny"):
+        open_splits(Data(name="synthetic/huge", **here), QUIET)
+
+
+def test_a_part_of_a_split_can_be_held_out(data_dir: object) -> None:
+    data = Data(
+        name="synthetic/tiny",
+        data_dir=str(data_dir),
+        train_split="train[:75%]",
+        test_split="train[75%:]",
+    )
+    train, held_out = open_splits(data, QUIET)
+    names = [source[i].name for source in (train, held_out) for i in range(len(source))]
+    assert len(train) == 39
+    assert len(set(names)) == len(names) == 52
+    assert Config(data=data).data.crop == 448
+
+
+def test_a_label_that_is_no_class_is_named(tmp_path: object) -> None:
+    class Ages(Synthetic):
+        """Pictures with a number that is no class."""
+
+        name = "ages"
+
+        def _info(self) -> tfds.core.DatasetInfo:
+            features = {"image": tfds.features.Image(), "label": tfds.features.Scalar(np.int64)}
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _generate_examples(self, split: str, count: int) -> Iterator:
+            for key, example in super()._generate_examples(split, count):
+                yield key, {"image": example["image"], "label": example["label"]}
+
+    Ages(config="tiny", data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    with pytest.raises(UserError, match=r"data set ages/tiny/1.0.0: its label is .*ClassLabel"):
+        open_splits(Data(name="ages/tiny", data_dir=str(tmp_path)), QUIET)

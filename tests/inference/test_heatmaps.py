@@ -1,0 +1,96 @@
+"""Maps laid over pictures: what lights up is where the network looked."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networks import cam_network
+
+from fgr_jax.inference.heatmaps import at_pixels, overlay
+
+
+@pytest.mark.parametrize(("last_stride", "stride"), [(2, 32), (1, 16)])
+def test_what_a_cell_sees_has_its_center_at_stride_times_its_index(
+    last_stride: int, stride: int
+) -> None:
+    """By the network's own gradient: the centroid of what a cell depends on."""
+    network = cam_network(3, depth=18, width=0.125, last_stride=last_stride)
+    images = jax.random.normal(jax.random.key(1), (2, 320, 320, 3))
+    variables = network.init(jax.random.key(0), images, train=False)
+
+    def cell(images: jax.Array, row: int, column: int) -> jax.Array:
+        outputs: Any = network.apply(variables, images, train=False)
+        return (outputs.maps[:, row, column] ** 2).sum()
+
+    for row, column in ((160 // stride, 160 // stride), (128 // stride, 192 // stride)):
+        gradient = np.asarray(jax.grad(cell)(images, row, column))
+        weight = (gradient**2).sum((0, 3))
+        pixels = np.arange(320)
+        center = (weight.sum(1) @ pixels, weight.sum(0) @ pixels) / weight.sum()
+        assert center == pytest.approx((stride * row, stride * column), abs=6)
+
+
+def test_at_a_cells_center_the_heat_is_the_cells() -> None:
+    activation = np.random.default_rng(0).normal(size=(5, 5)).astype(np.float32)
+    heat = at_pixels(activation, 144, 32)
+    assert heat.shape == (144, 144)
+    np.testing.assert_allclose(heat[::32, ::32], activation, rtol=1e-6)
+    np.testing.assert_allclose(heat[16, 32], activation[:2, 1].mean(), rtol=1e-5)
+    np.testing.assert_allclose(heat[140, 0], activation[4, 0], rtol=1e-6)  # beyond the last cell
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+def test_a_hot_spot_lights_up_at_its_place_in_a_picture_of_any_shape(
+    data: st.DataObject, seed: int
+) -> None:
+    height, width = (data.draw(st.integers(60, 300)) for _ in range(2))
+    resize, crop = 128, 112
+    top, left = (data.draw(st.integers(0, resize - crop)) for _ in range(2))
+    y, x = (data.draw(st.integers(20, crop - 21)) for _ in range(2))
+    rows, columns = np.mgrid[0:crop, 0:crop]
+    heat = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 50.0)
+    picture = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    placed = {"resize": resize, "top": top, "left": left}
+    hot, cold = overlay(picture, heat, **placed), overlay(picture, 0 * heat, **placed)
+    assert hot.shape == picture.shape
+    change = np.abs(hot.astype(float) - cold).sum(-1)
+    centroid = np.argwhere(change > 0).mean(0)
+    expected = (
+        (y + top + 0.5) * height / resize - 0.5,
+        (x + left + 0.5) * width / resize - 0.5,
+    )
+    assert centroid == pytest.approx(expected, abs=1.5 * max(height, width) / resize)
+
+
+def test_what_was_cut_off_is_grey_and_what_was_seen_is_colored() -> None:
+    picture = np.zeros((64, 128, 3), np.uint8) + np.asarray([200, 40, 40], np.uint8)
+    shown = overlay(picture, np.ones((48, 48)), resize=64, top=8, left=8)
+    is_grey = (shown == shown[..., :1]).all(-1)
+    expected = np.ones((64, 128), bool)
+    expected[8:56, 16:112] = False
+    np.testing.assert_array_equal(is_grey, expected)
+
+
+def test_a_map_without_anything_positive_stays_cold() -> None:
+    picture = np.full((40, 40, 3), 90, np.uint8)
+    cold = overlay(picture, np.zeros((32, 32)), resize=40, top=4, left=4)
+    negative = overlay(picture, np.full((32, 32), -3.0), resize=40, top=4, left=4)
+    np.testing.assert_array_equal(negative, cold)
+    # Beside something positive, too: warm on the right, cold on the left.
+    heat = np.where(np.arange(32) < 16, -3.0, 1.0) * np.ones((32, 1))
+    mixed = overlay(picture, heat, resize=40, top=4, left=4)
+    np.testing.assert_array_equal(mixed[:, :19], cold[:, :19])
+    assert (mixed[8:32, 22:34] != cold[8:32, 22:34]).any(-1).all()
+
+
+def test_the_scores_are_the_maps_mean() -> None:
+    network = cam_network(3, depth=18, width=0.125)
+    images = jnp.ones((1, 64, 64, 3))
+    variables = network.init(jax.random.key(0), images, train=False)
+    outputs: Any = network.apply(variables, images, train=False)
+    np.testing.assert_allclose(outputs.scores, np.mean(outputs.maps, (1, 2)), rtol=1e-5)

@@ -1,0 +1,132 @@
+"""The network: parameter count, shapes, named stages, precision."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from networks import cam_network
+
+from fgr_jax import class_scores
+from fgr_jax.models.backbones.resnet import DEPTHS
+from fgr_jax.models.network import Network, output_shapes, parameter_count
+
+
+def abstract_variables(network: Network) -> dict:
+    return jax.eval_shape(
+        lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+    )
+
+
+def outputs_of(network: Network, variables: Any, images: jax.Array) -> Any:
+    return network.apply(variables, images, train=False)
+
+
+def test_the_papers_parameter_count() -> None:
+    variables = abstract_variables(cam_network(200))
+    assert parameter_count(variables["params"]) == 23_917_832
+
+
+@pytest.mark.parametrize(
+    ("depth", "count"),  # torchvision's, less its fully connected layer of 1000 classes
+    [
+        (18, 11_689_512 - 513_000),
+        (34, 21_797_672 - 513_000),
+        (50, 25_557_032 - 2_049_000),
+        (101, 44_549_160 - 2_049_000),
+        (152, 60_192_808 - 2_049_000),
+    ],
+)
+def test_backbones_have_torchvisions_parameter_counts(depth: int, count: int) -> None:
+    variables = abstract_variables(cam_network(7, depth=depth))
+    assert parameter_count(variables["params"]["backbone"]) == count
+
+
+@pytest.mark.parametrize("last_stride", [1, 2])
+@pytest.mark.parametrize("pixels", [32, 97, 112, 224, 225, 448])
+def test_a_cell_of_the_maps_is_a_stride_of_pixels(pixels: int, last_stride: int) -> None:
+    network = cam_network(3, depth=18, width=0.125, last_stride=last_stride)
+    variables = abstract_variables(network)
+    images = jnp.zeros((2, pixels, pixels + 32, 3))
+    outputs: Any = jax.eval_shape(lambda v: network.apply(v, images, train=False), variables)
+    rows, columns = (math.ceil(each / network.stride) for each in (pixels, pixels + 32))
+    assert outputs.maps.shape == (2, rows, columns, 3)
+
+
+def test_at_448_the_maps_are_14_by_14() -> None:
+    network = cam_network(200)
+    maps = output_shapes(network, abstract_variables(network), 448).maps
+    assert maps is not None
+    assert maps.shape == (1, 14, 14, 200)
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_stage_outputs_can_be_had_by_name(depth: int) -> None:
+    network = cam_network(3, depth=depth, width=0.25)
+    variables = abstract_variables(network)
+    _, state = jax.eval_shape(
+        lambda v: network.apply(
+            v, jnp.zeros((1, 64, 96, 3)), train=False, mutable=["intermediates"]
+        ),
+        variables,
+    )
+    stages = state["intermediates"]["backbone"]
+    expansion = 4 if DEPTHS[depth][1] else 1
+    shapes = {name: outputs[0].shape for name, outputs in stages.items()}
+    assert shapes == {
+        "stem": (1, 16, 24, 16),
+        "layer1": (1, 16, 24, 16 * expansion),
+        "layer2": (1, 8, 12, 32 * expansion),
+        "layer3": (1, 4, 6, 64 * expansion),
+        "layer4": (1, 2, 3, 128 * expansion),
+    }
+
+
+def test_padding_is_symmetric() -> None:
+    """The mirrored picture has the mirrored features, which (0, 1) padding would shift."""
+    network = cam_network(3, depth=18, width=0.125)
+    image = jax.random.normal(jax.random.key(0), (1, 65, 65, 3))
+    variables = network.init(jax.random.key(1), image, train=False)
+
+    def mirror_kernels(path: tuple, leaf: jax.Array) -> jax.Array:
+        return leaf[:, ::-1] if path[-1].key == "kernel" else leaf
+
+    mirrored = jax.tree_util.tree_map_with_path(mirror_kernels, variables)
+    maps = outputs_of(network, variables, image).maps
+    again = outputs_of(network, mirrored, image[:, :, ::-1]).maps
+    np.testing.assert_allclose(again[:, :, ::-1], maps, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_computes_in_bfloat16_and_keeps_float32() -> None:
+    network = cam_network(3, depth=18, width=0.25, dtype=jnp.bfloat16)
+    image = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    variables = network.init(jax.random.key(1), image, train=False)
+    outputs, state = network.apply(
+        variables, image, train=True, mutable=["batch_stats", "intermediates"]
+    )
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype(jnp.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(state["batch_stats"])} == {
+        jnp.dtype(jnp.float32)
+    }
+    assert state["intermediates"]["backbone"]["layer4"][0].dtype == jnp.bfloat16
+    assert {outputs.maps.dtype, outputs.scores.dtype} == {jnp.dtype(jnp.float32)}
+    exact = cam_network(3, depth=18, width=0.25).apply(
+        variables, image, train=True, mutable=["batch_stats"]
+    )[0]
+    error = np.linalg.norm(outputs.scores - exact.scores)
+    assert 0 < error / np.linalg.norm(exact.scores) < 0.05
+
+
+def test_the_head_adds_one_1x1_convolution_and_scores_are_its_average() -> None:
+    network = cam_network(5, depth=18, width=0.25)
+    image = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+    variables = network.init(jax.random.key(1), image, train=False)
+    outputs, state = network.apply(variables, image, train=False, mutable=["intermediates"])
+    features = np.asarray(state["intermediates"]["backbone"]["layer4"][0], np.float64)
+    head = variables["params"]["classifier"]
+    scores = features.mean((1, 2)) @ np.asarray(head["kernel"])[0, 0] + np.asarray(head["bias"])
+    np.testing.assert_allclose(outputs.scores, scores, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(outputs.scores, class_scores(outputs.maps))
+    np.testing.assert_allclose(outputs.features, features.mean((1, 2)), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,225 @@
+"""Weights in and out: torchvision's layout, files, other runs, and what can be wrong with them."""
+
+import hashlib
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import safetensors.numpy
+from etils import epath
+from networks import cam_network
+from several_processes import run_in_processes
+
+from fgr_jax.errors import UserError
+from fgr_jax.models.weights.pretrained import start_from
+from fgr_jax.models.weights.torchvision import Tensors, from_torchvision, to_torchvision
+from fgr_jax.runs import checkpoints
+
+
+def random_variables(depth: int = 18, classes: int = 5, width: float = 0.125, seed: int = 0) -> Any:
+    """Variables with no value at its initial one, as NumPy arrays."""
+    network = cam_network(classes, depth=depth, width=width)
+    shapes = jax.eval_shape(
+        lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    )
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+def assert_equal(ours: Any, theirs: Any) -> None:
+    one = flax.traverse_util.flatten_dict(ours, sep="/")
+    two = flax.traverse_util.flatten_dict(theirs, sep="/")
+    assert one.keys() == two.keys()
+    for path in one:
+        assert np.asarray(one[path]).tobytes() == np.asarray(two[path]).tobytes(), path
+
+
+@pytest.fixture(scope="module")
+def torchvision_names() -> dict[str, dict[str, list[int]]]:
+    """Names and shapes that torchvision itself gives, from `tests/goldens/make_goldens.py`."""
+    path = Path(__file__).parent.parent / "goldens" / "state_dicts.json"
+    return json.loads(path.read_text())
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_names_and_shapes_are_torchvisions(
+    depth: int, torchvision_names: dict[str, dict[str, list[int]]]
+) -> None:
+    tensors = to_torchvision(random_variables(depth, classes=1000, width=1.0))
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
+    assert shapes == torchvision_names[f"resnet{depth}"]
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_the_round_trip_is_exact_to_the_bit(depth: int, tmp_path: Path) -> None:
+    variables = random_variables(depth)
+    safetensors.numpy.save_file(to_torchvision(variables), tmp_path / "w.safetensors")
+    again, line = start_from(str(tmp_path / "w.safetensors"), random_variables(depth, seed=1))
+    assert_equal(again, variables)
+    assert line.endswith("w.safetensors, classifier taken")
+
+
+def test_a_classifier_for_other_classes_stays_as_initialized(tmp_path: Path) -> None:
+    file = tmp_path / "imagenet.safetensors"
+    theirs = random_variables(classes=9)
+    safetensors.numpy.save_file(to_torchvision(theirs), file)
+    ours = random_variables(classes=5, seed=1)
+    started, line = start_from(str(file), ours)
+    assert_equal(started["params"]["classifier"], ours["params"]["classifier"])
+    assert_equal(started["params"]["backbone"], theirs["params"]["backbone"])
+    assert_equal(started["batch_stats"], theirs["batch_stats"])
+    assert line.endswith("classifier initialized, for 5 classes")
+
+
+def test_everything_that_does_not_fit_is_listed_at_once() -> None:
+    tensors: Tensors = to_torchvision(random_variables())
+    del tensors["bn1.bias"], tensors["layer2.0.conv1.weight"]
+    tensors["layer5.0.conv1.weight"] = np.zeros((1, 1, 1, 1), np.float32)
+    tensors["conv1.weight"] = tensors["conv1.weight"][:, :, :5]
+    with pytest.raises(UserError) as caught:
+        from_torchvision(tensors, random_variables(), "w.safetensors")
+    message = str(caught.value)
+    assert "missing: " in message
+    assert {"bn1.bias", "layer2.0.conv1.weight"} <= set(re.split(r"[ ,;]+", message))
+    assert "left over: layer5.0.conv1.weight" in message
+    assert "of the wrong shape: conv1.weight [8, 3, 5, 7], not [8, 3, 7, 7]" in message
+    assert "\n" not in message
+
+
+def test_another_depth_does_not_fit() -> None:
+    with pytest.raises(UserError, match=r"does not fit .* left over: .*layer1.2.conv1.weight"):
+        from_torchvision(to_torchvision(random_variables(34)), random_variables(18), "w")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.999])
+def test_a_file_that_is_cut_off_is_named(tmp_path: Path, kept: float) -> None:
+    file = tmp_path / "w.safetensors"
+    data = safetensors.numpy.save(to_torchvision(random_variables()))
+    file.write_bytes(data[: int(len(data) * kept)])
+    with pytest.raises(UserError, match=r"w.safetensors is damaged or cut off"):
+        start_from(str(file), random_variables())
+
+
+def test_a_header_that_promises_too_much_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    file.write_bytes(struct.pack("<Q", 2**62) + b"{}")
+    with pytest.raises(UserError, match="damaged or cut off"):
+        start_from(str(file), random_variables())
+
+
+@pytest.mark.parametrize("name", ["nowhere.safetensors", "a/b/c", "no/such.pth", "resnet50"])
+def test_what_is_neither_file_nor_hub_name_is_named(name: str) -> None:
+    with pytest.raises(UserError, match=f"pretrained={name}: no such file or folder"):
+        start_from(name, random_variables())
+
+
+def test_offline_the_message_says_which_file_to_bring(tmp_path: Path) -> None:
+    code = (
+        "from fgr_jax.models.weights.pretrained import _fetch\n"
+        "from fgr_jax.errors import UserError\n"
+        "try: _fetch('timm/resnet50.tv_in1k')\n"
+        "except UserError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
+    )
+    assert done.stdout.count("\n") == 1, done.stderr
+    assert "bring model.safetensors of timm/resnet50.tv_in1k" in done.stdout
+    assert "--config.pretrained=FILE" in done.stdout
+
+
+def test_a_pth_needs_pytorch_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "w.pth").write_bytes(b"anything")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"reading a .pth needs PyTorch; install it, or bring"):
+        start_from(str(tmp_path / "w.pth"), random_variables())
+
+
+def test_another_runs_workdir_is_a_start(tmp_path: Path) -> None:
+    variables = random_variables()
+    with checkpoints.Checkpoints(epath.Path(tmp_path) / "checkpoints") as saved:
+        saved.save(3, {**variables, "step": jnp.int32(3)}, test_top1=None)
+    started, line = start_from(str(tmp_path), random_variables(seed=1))
+    assert_equal(started, variables)
+    assert "classifier taken" in line
+    with pytest.raises(UserError, match=r"holds no checkpoint: train there first"):
+        start_from(str(tmp_path / "checkpoints"), variables)
+
+
+def test_export_writes_a_file_that_is_a_start(tmp_path: Path) -> None:
+    variables = random_variables()
+    with checkpoints.Checkpoints(epath.Path(tmp_path) / "checkpoints") as saved:
+        saved.save(3, {**variables, "step": jnp.int32(3)}, test_top1=None)
+    export = [sys.executable, "-m", "fgr_jax.export_weights", f"--workdir={tmp_path}"]
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run(
+        [*export, f"--output={tmp_path / 'w.safetensors'}"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "of step 3 to" in done.stdout
+    assert_equal(
+        start_from(str(tmp_path / "w.safetensors"), random_variables(seed=1))[0], variables
+    )
+    for arguments, message in (
+        ([f"--output={tmp_path / 'no' / 'w.safetensors'}"], "error: --output="),
+        ([], "Flag --output must have a value"),
+    ):
+        done = subprocess.run([*export, *arguments], cwd=root, capture_output=True, text=True)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def start_where_only_process_0_finds_it(pretrained: str) -> None:
+    """Runs in each of several processes. Prints a digest of the variables, or the error."""
+    mine = pretrained if jax.process_index() == 0 else "elsewhere" + pretrained
+    try:
+        started, line = start_from(mine, random_variables(seed=1))
+    except UserError as error:
+        print(f"error: {error}")
+        return
+    print(digest(started), line.rpartition(", ")[2])
+
+
+def digest(variables: Any) -> str:
+    flat = flax.traverse_util.flatten_dict(variables, sep="/")
+    return hashlib.sha256(
+        b"".join(np.asarray(flat[path]).tobytes() for path in sorted(flat))
+    ).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["file", "workdir", "damaged"])
+def test_one_process_reads_for_all(tmp_path: Path, kind: str) -> None:
+    theirs = random_variables()
+    file = tmp_path / "w.safetensors"
+    safetensors.numpy.save_file(to_torchvision(theirs), file)
+    if kind == "workdir":
+        with checkpoints.Checkpoints(epath.Path(tmp_path / "checkpoints")) as saving:
+            saving.save(3, jax.tree.map(jnp.asarray, theirs), test_top1=None)
+    elif kind == "damaged":
+        file.write_bytes(file.read_bytes()[:-10])
+    path = tmp_path if kind == "workdir" else file
+    first, second = run_in_processes("test_weights.start_where_only_process_0_finds_it", str(path))
+    if kind == "damaged":
+        assert "w.safetensors is damaged or cut off" in first
+        assert "error: process 0: " in second
+        assert "w.safetensors is damaged or cut off" in second
+    else:
+        assert first.splitlines()[-1] == f"{digest(theirs)} classifier taken"
+        assert second.splitlines()[-1] == first.splitlines()[-1]

@@ -1,0 +1,296 @@
+"""Pictures that nobody has labeled: guesses, heat maps, and files that are no pictures."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_run import QUIET, ROOT, tiny_config
+
+from fgr_jax.config import Data
+from fgr_jax.data import images
+from fgr_jax.distributed import data_mesh
+from fgr_jax.diversification import class_scores
+from fgr_jax.errors import UserError
+from fgr_jax.inference.heatmaps import at_pixels, overlay
+from fgr_jax.inference.saved_run import TrainedNetwork, open_run, restore
+from fgr_jax.models.network import CamNetwork
+from fgr_jax.predict.guesses import Guess, compiled_look, guesses
+from fgr_jax.predict.pictures import Picture, find, read, stream
+from fgr_jax.runs.folder import RunFolder
+from fgr_jax.train.loop import train
+from fgr_jax.train.step import normalize
+
+
+@pytest.fixture(scope="module")
+def workdir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch."""
+    config = tiny_config(data_dir)
+    config.duration = "1 epoch"
+    folder = tmp_path_factory.mktemp("predict") / "run"
+    train(config, RunFolder.open(folder), QUIET)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(workdir: Path) -> TrainedNetwork:
+    return restore(open_run(RunFolder.open(workdir)), None, data_mesh(jax.devices()[:1]))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eleven pictures of several shapes in two folders, and three files that are none."""
+    root = tmp_path_factory.mktemp("pictures")
+    (root / "more").mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(11):
+        shape = (int(rng.integers(20, 60)), int(rng.integers(20, 60)), 3)
+        picture = cv2.resize(rng.integers(0, 256, (5, 5, 3), np.uint8), shape[1::-1])
+        name = f"more/{index:02}.png" if index % 3 == 0 else f"{index:02}.jpg"
+        assert cv2.imwrite(str(root / name), picture)
+    whole = (root / "01.jpg").read_bytes()
+    (root / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "text.png").write_text("no picture")
+    (root / "notes.txt").write_text("not meant to be a picture")
+    return root
+
+
+def predict(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fgr_jax.predict", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
+    )
+
+
+def looked_at(
+    folder: Path, trained: TrainedNetwork, *, batch_size: int, devices: int = 1
+) -> list[Guess]:
+    data = Data(resize=36, crop=32)
+    pictures = stream(find([str(folder)]), data, threads=2, ahead=5)
+    mesh = data_mesh(jax.devices()[:devices])
+    look = compiled_look(trained, mesh, top=3, with_maps=True)
+    return list(guesses(pictures, look, batch_size=batch_size))
+
+
+def test_guesses_are_the_networks_own(folder: Path, trained: TrainedNetwork) -> None:
+    apply = jax.jit(
+        lambda images: trained.network.apply(trained.variables, normalize(images), train=False)
+    )
+    for guess in looked_at(folder, trained, batch_size=4):
+        if guess.picture.problem:
+            assert guess.picture.path.name in ("cut.jpg", "text.png")
+            assert guess.maps is None
+            continue
+        decoded = images.decode(guess.picture.path.read_bytes())
+        seen = images.crop(images.resize(decoded, 36), 2, 2, 32)
+        maps: Any = apply(seen[None])
+        expected = jax.nn.softmax(class_scores(maps))[0]
+        assert guess.maps is not None
+        order = np.argsort(-np.asarray(expected))[:3]
+        assert guess.classes == order.tolist()
+        np.testing.assert_allclose(guess.probabilities, expected[order], rtol=1e-5)
+        np.testing.assert_allclose(
+            guess.maps,
+            np.moveaxis(np.asarray(maps)[0][..., order], -1, 0),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize(("batch_size", "devices"), [(1, 1), (9, 1), (16, 8)])
+def test_batches_and_devices_change_nothing(
+    folder: Path, trained: TrainedNetwork, batch_size: int, devices: int
+) -> None:
+    ours = looked_at(folder, trained, batch_size=batch_size, devices=devices)
+    theirs = looked_at(folder, trained, batch_size=4)
+    assert [guess.picture.path for guess in ours] == find([str(folder)])
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.classes == other.classes
+        np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-5)
+
+
+def test_files_and_folders_are_found(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    found = find([str(folder), str(folder / "notes.txt")])
+    assert len(found) == 14
+    assert found[-1] == folder / "notes.txt"  # named, so taken
+    assert found[:-1] == sorted(found[:-1])
+    with pytest.raises(UserError, match="empty holds no picture"):
+        find([str(tmp_path / "empty")])
+    with pytest.raises(UserError, match="nowhere: no such file or folder"):
+        find([str(tmp_path / "nowhere")])
+
+
+def test_no_more_is_decoded_ahead_than_asked_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded = []
+
+    def counted(path: Path, data: Data) -> Picture:
+        decoded.append(path)
+        return read(path, data)
+
+    monkeypatch.setattr("fgr_jax.predict.pictures.read", counted)
+    paths = find([str(folder)])
+    pictures = stream(paths, Data(resize=36, crop=32), threads=3, ahead=4)
+    for taken, _ in enumerate(pictures, start=1):
+        assert len(decoded) <= taken + 4
+    assert decoded
+    assert sorted(decoded) == sorted(paths)
+
+
+def test_the_command_prints_writes_and_names_what_it_cannot_read(
+    workdir: Path, folder: Path, tmp_path: Path
+) -> None:
+    done = predict(f"--workdir={workdir}", folder, "--top=2")
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert len(lines) == 11
+    assert lines[0].startswith(f"{folder}/01.jpg: ")
+    assert lines[0].count("%") == 2
+    assert f"{folder}/cut.jpg is truncated" in done.stderr
+    assert f"{folder}/text.png is not a picture" in done.stderr
+    assert "error: 2 of 13 files could not be read" in done.stderr
+
+    for name in ("guesses.csv", "guesses.json"):
+        done = predict(
+            f"--workdir={workdir}",
+            folder,
+            folder / "01.jpg",
+            "--top=2",
+            f"--output={tmp_path / name}",
+            f"--heatmaps={tmp_path / 'heat'}",
+        )
+        assert done.returncode == 1
+        assert "12 pictures" in done.stdout
+    with (tmp_path / "guesses.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    records = json.loads((tmp_path / "guesses.json").read_text())
+    assert len(rows) == len(records) == 14
+    for row, record in zip(rows, records, strict=True):
+        assert row["file"] == record["file"]
+        assert row["problem"] == record.get("problem", "")
+        for place, guess in enumerate(record.get("guesses", []), start=1):
+            assert row[f"class_{place}"] == guess["class"]
+            assert float(row[f"probability_{place}"]) == guess["probability"]
+    overlays = sorted(
+        path.relative_to(tmp_path / "heat") for path in tmp_path.glob("heat/**/*.jpg")
+    )
+    assert len(overlays) == 22
+    assert str(overlays[-1]).startswith("more/09.png.2-")
+    for path in overlays:
+        source = folder / str(path).split(".jpg.")[0].split(".png.")[0]
+        original = next(source.parent.glob(f"{source.name}.*"))
+        shown = cv2.imread(str(tmp_path / "heat" / path))
+        assert shown is not None
+        assert shown.shape == cv2.imread(str(original)).shape  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--output=guesses.txt", "--output=guesses.txt: must end in .csv or .json"),
+        ("--output=nowhere/guesses.csv", "the folder nowhere does not exist"),
+        ("--step=3", "holds the checkpoints of the steps 7"),
+        ("--top=0", "--top"),
+    ],
+)
+def test_bad_options_in_one_line(workdir: Path, folder: Path, option: str, message: str) -> None:
+    done = predict(f"--workdir={workdir}", folder / "01.jpg", option)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert not done.stdout
+
+
+def test_half_a_file_is_not_left(workdir: Path, folder: Path, tmp_path: Path) -> None:
+    """The folder for heat maps turns out to be a file."""
+    (tmp_path / "heat").write_text("")
+    done = predict(
+        f"--workdir={workdir}",
+        folder / "01.jpg",
+        f"--output={tmp_path / 'guesses.csv'}",
+        f"--heatmaps={tmp_path / 'heat'}",
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["heat"]
+
+
+@pytest.fixture(scope="module")
+def maps_of() -> Any:
+    """Pictures of 224 pixels to maps, by a network with random weights."""
+    network = CamNetwork(num_classes=8, depth=18, width=0.25, last_stride=1)
+    variables = network.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), train=False)
+    return jax.jit(lambda pictures: network.apply(variables, normalize(pictures), train=False))
+
+
+@pytest.mark.parametrize("shape", [(200, 320), (320, 200), (256, 256)])
+@pytest.mark.parametrize("place", [(0.3, 0.35), (0.7, 0.3), (0.5, 0.5), (0.35, 0.7)])
+def test_a_bright_square_lights_up_where_it_is(
+    maps_of: Any, shape: tuple[int, int], place: tuple[float, float]
+) -> None:
+    """From the file's pixels to the overlay's, through the network: what a square changes."""
+    height, width = shape
+    y, x = round(place[0] * height), round(place[1] * width)
+    dark = np.full((height, width, 3), 60, np.uint8)
+    bright = dark.copy()
+    bright[y - 8 : y + 8, x - 8 : x + 8] = 255
+    crops = [images.resize_and_crop(picture, 256, 16, 16, 224) for picture in (dark, bright)]
+    maps = np.asarray(maps_of(np.stack(crops)))
+    heat = at_pixels(np.abs(maps[1] - maps[0]).sum(-1), 224, 16)
+    placed = {"resize": 256, "top": 16, "left": 16}
+    shown = overlay(dark, heat**4, **placed).astype(float)
+    warmth = np.abs(shown - overlay(dark, 0 * heat, **placed)).sum(-1)
+    warmth[warmth < 0.5 * warmth.max()] = 0
+    rows, columns = np.indices(warmth.shape)
+    center = (warmth * rows).sum() / warmth.sum(), (warmth * columns).sum() / warmth.sum()
+    cell = np.asarray([height, width]) * 16 / 256  # of the picture's pixels
+    assert np.abs(np.subtract(center, (y, x)) / cell).max() < 1
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_the_number_of_pictures(workdir: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    encoded = []
+    for _ in range(20):
+        coarse = rng.integers(0, 256, (40, 50, 3), np.uint8)
+        encoded.append(cv2.imencode(".jpg", cv2.resize(coarse, (1000, 800)))[1].tobytes())
+    peaks = {}
+    for count in (200, 2000):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for index in range(count):
+            (folder / f"{index:04}.jpg").write_bytes(encoded[index % 20])
+        command = ["-m", "fgr_jax.predict", f"--workdir={workdir}", f"--output={folder}.csv"]
+        measured = subprocess.run(
+            [sys.executable, "-c", PEAK_OF, sys.executable, *command, str(folder)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert len((tmp_path / f"{count}.csv").read_text().splitlines()) == count + 1
+        peaks[count] = int(measured.stdout.split()[-1])
+    assert peaks[200] > 100_000  # kilobytes
+    assert peaks[2000] < 1.1 * peaks[200], peaks
+
+
+# Runs a command and prints its peak memory, in kilobytes.
+PEAK_OF = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""

@@ -1,0 +1,25 @@
+"""Networks by their numbers, without a config."""
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from fgr_jax.models.backbones.resnet import ResNet
+from fgr_jax.models.heads.cam import CamHead
+from fgr_jax.models.network import Network
+
+
+def cam_network(
+    num_classes: int,
+    *,
+    depth: int = 50,
+    width: float = 1.0,
+    last_stride: int = 2,
+    dtype: Any = jnp.float32,
+    param_dtype: Any = jnp.float32,
+) -> Network:
+    """Returns a ResNet with the CAM head."""
+    return Network(
+        ResNet(depth, width, last_stride, dtype=dtype, param_dtype=param_dtype),
+        CamHead(num_classes, dtype=dtype, param_dtype=param_dtype),
+    )

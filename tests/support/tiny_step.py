@@ -1,0 +1,58 @@
+"""A compiled training step of a tiny network, and batches for it."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from symmetries_reference import turned_by_numpy
+
+from fgr_jax.calendar import Calendar
+from fgr_jax.config import NEVER, Config
+from fgr_jax.distributed import batch_sharding, data_mesh
+from fgr_jax.models.network import build_network, normalize
+from fgr_jax.train.objective import build_objective
+from fgr_jax.train.optimizer import momentum_sgd
+from fgr_jax.train.step import Steps, TrainState, build_steps
+
+CLASSES = 5
+
+
+def build(
+    config: Config, *, gce_start_step: int | None = 0, gce_fade_steps: int = 0, devices: int = 1
+) -> tuple[Steps, TrainState]:
+    start = NEVER if gce_start_step is None else f"{gce_start_step} steps"
+    loss = dataclasses.replace(config.loss, gce_start=start, gce_fade=f"{gce_fade_steps} steps")
+    config = dataclasses.replace(config, loss=loss)
+    optimizer = momentum_sgd(lambda _: jnp.float32(0.05), momentum=0.9, weight_decay=1e-4)
+    mesh = data_mesh(jax.devices()[:devices])
+    objective = build_objective(config, Calendar.of(config, config.batch_size), mesh)
+    steps = build_steps(config, build_network(config, CLASSES), objective, optimizer, mesh)
+    return steps, steps.init()
+
+
+def batch_of(size: int, *, pixels: int = 32, devices: int = 1, seed: int = 0) -> dict:
+    rng = np.random.default_rng(seed)
+    batch = {
+        "image": rng.integers(0, 256, (size, pixels, pixels, 3), np.uint8),
+        "label": rng.integers(0, CLASSES, size, np.int32),
+        "mask": np.ones(size, bool),
+        "symmetry": rng.integers(0, 8, size, np.int32),
+    }
+    return jax.device_put(batch, batch_sharding(data_mesh(jax.devices()[:devices])))
+
+
+def shown(batch: dict) -> jax.Array:
+    """What a training step shows the network of a batch, turned by another hand."""
+    turned = turned_by_numpy(np.asarray(batch["image"]), np.asarray(batch["symmetry"]))
+    return normalize(jnp.asarray(turned))
+
+
+def as_numpy(tree: object) -> list[np.ndarray]:
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def relative_difference(ours: object, theirs: object) -> float:
+    one = np.concatenate([leaf.ravel() for leaf in as_numpy(ours)])
+    other = np.concatenate([leaf.ravel() for leaf in as_numpy(theirs)])
+    return float(np.linalg.norm(one - other) / np.linalg.norm(other))

@@ -1,0 +1,197 @@
+"""Sweeps: the runs of a table, what becomes of them, and the table and the figure."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from absl import flags as absl_flags
+from tiny_run import ROOT, config_flags, tiny_config
+
+from fgr_jax import cli
+from fgr_jax.errors import UserError
+from fgr_jax.sweep import figures, results
+from fgr_jax.sweep.plan import Row, Sweep, load
+from fgr_jax.sweep.results import Line
+from fgr_jax.sweep.runs import Result
+
+SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
+
+TINY = """
+from fgr_jax.sweep.plan import Row, Sweep
+
+def get_sweep():
+    return Sweep(
+        title="a tiny sweep",
+        config={config!r},
+        rows=[
+            Row("k = 1", {{"loss.k": 1}}, paper=80.0, x=1),
+            Row("no such split", {{"data.test_split": "nothing"}}, x=2),
+        ],
+        seeds=1,
+        figure="line",
+    )
+"""
+
+
+def sweep_command(data_dir: Path, folder: Path, duration: str) -> list[str]:
+    config = tiny_config(data_dir)
+    config.duration = duration
+    base, *overrides = config_flags(config)
+    (folder / "tiny.py").write_text(TINY.format(config=base.removeprefix("--config=")))
+    return [
+        *[sys.executable, "-m", "fgr_jax.sweep", f"--sweep={folder / 'tiny.py'}"],
+        *[f"--workdir={folder / 'out'}", *overrides],
+    ]
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_row_of_every_sweep_is_a_run(path: Path) -> None:
+    sweep = load(path)
+    assert len(sweep.rows) >= 2
+    for row in sweep.rows:
+        overrides = [f"--config.{name}={value}" for name, value in row.overrides.items()]
+        for config in (sweep.config, "configs/quickstart.py"):
+            flags = [f"--config={ROOT / config}", *overrides]
+            cli.parse(["main", *flags], "", absl_flags.FlagValues())
+
+
+def test_a_failing_run_does_not_lose_the_others(data_dir: Path, tmp_path: Path) -> None:
+    command = sweep_command(data_dir, tmp_path, "7 steps")
+    for attempt in range(2):
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "error: 1 of 2 runs failed" in done.stderr
+        assert "Traceback" not in done.stderr
+        assert re.search(r"^k = 1, seed 0: \d+\.\d%$", done.stdout, re.MULTILINE)
+        output = (tmp_path / "out" / "k-1" / "seed-0" / "output.txt").read_text()
+        # Found finished, not made again.
+        assert output.count("this run is finished") == attempt
+    page = (tmp_path / "out" / "results.md").read_text()
+    accuracy = json.loads(
+        (tmp_path / "out" / "k-1" / "seed-0" / "metrics.jsonl").read_text().splitlines()[-1]
+    )["top1"]
+    assert f"| k = 1 | {100 * accuracy:.1f} | {100 * accuracy:.1f} | 80.0 |" in page
+    assert "no split 'nothing'" in page
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "results.csv").read_text())))
+    assert float(rows[0]["top1"]) == accuracy
+    assert "no split 'nothing'" in rows[1]["failure"]
+    assert cv2.imread(str(tmp_path / "out" / "figure.png")) is not None
+
+
+def test_a_stopped_sweep_goes_on(data_dir: Path, tmp_path: Path) -> None:
+    command = sweep_command(data_dir, tmp_path, "400 epochs")
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    fingerprints = tmp_path / "out" / "k-1" / "seed-0" / "fingerprints.jsonl"
+    deadline = time.monotonic() + 120
+    while not (fingerprints.exists() and fingerprints.stat().st_size):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "stopped in k = 1, seed 0; the same command goes on from there" in output
+    assert any(path.name.isdigit() for path in (fingerprints.parent / "checkpoints").iterdir()), (
+        os.listdir(fingerprints.parent)
+    )
+
+
+def lines() -> list[Line]:
+    def result(seed: int, top1: float) -> Result:
+        return Result(seed, Path(f"run-{seed}"), top1=top1, curve=((1.0, 0.5), (2.0, 1 - top1)))
+
+    return [
+        Line(
+            Row("first | of all", {"loss.k": 3}, paper=85.5, x=1), (result(0, 0.5), result(1, 0.6))
+        ),
+        Line(Row("second", {}, x=2), (result(0, 0.7), Result(1, Path("run-1"), failure="no disk"))),
+        Line(Row("third", {}), ()),
+    ]
+
+
+def test_mean_and_sample_deviation() -> None:
+    first, second, third = lines()
+    assert first.in_words == "55.0 ± 7.1"  # √50
+    assert second.in_words == "70.0"
+    assert third.in_words == "–"
+    assert results.cells(first, True) == ("first | of all", "55.0 ± 7.1", "50.0, 60.0", "85.5")
+    assert results.cells(second, False) == ("second", "70.0", "70.0, failed")
+
+
+def test_a_page_says_what_failed_and_escapes_its_table() -> None:
+    sweep = Sweep("title", "configs/cub.py", [line.row for line in lines()])
+    page = results.as_markdown(
+        sweep, lines(), command="the command", with_paper=True, figure="f.png"
+    )
+    assert r"| first \| of all | 55.0 ± 7.1 | 50.0, 60.0 | 85.5 |" in page
+    assert "- second, seed 1: no disk" in page
+    assert "![title](f.png)" in page
+    assert "`the command`" in page
+
+
+@pytest.mark.parametrize("figure", ["points", "line", "curves"])
+@pytest.mark.parametrize("with_paper", [True, False])
+def test_figures_are_drawn_of_what_finished(figure: str, with_paper: bool) -> None:
+    sweep = Sweep("title", "configs/cub.py", [line.row for line in lines()], figure=figure)
+    image = cv2.imdecode(
+        np.frombuffer(figures.draw(sweep, lines(), with_paper=with_paper), np.uint8),
+        cv2.IMREAD_COLOR,
+    )
+    assert image is not None
+    assert image.shape == (630, 1050, 3)
+    assert np.std(image) > 10  # something is drawn
+    assert figures.draw(sweep, lines()[2:], with_paper=with_paper) == b""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_sweep(:", "does not work: SyntaxError"),
+        ("def get_sweep(): return 3", "must return a fgr_jax.sweep.plan.Sweep, not int"),
+        (
+            "from fgr_jax.sweep.plan import Row, Sweep\n"
+            "def get_sweep(): return Sweep('t', 'c', [Row('a b', {}), Row('a-b', {})])",
+            "two rows have the same name, a-b",
+        ),
+    ],
+)
+def test_a_sweep_file_that_does_not_work_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "sweep.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        load(path)
+
+
+def test_mistakes_are_told_before_the_first_run(tmp_path: Path) -> None:
+    (tmp_path / "sweep.py").write_text(
+        "from fgr_jax.sweep.plan import Row, Sweep\n"
+        "def get_sweep():\n"
+        "    return Sweep('t', 'configs/quickstart.py', [Row('a', {}), Row('b', {'loss.kk': 1})])\n"
+    )
+    for more, message in (
+        ([], "--config.loss.kk: there is no such field; did you mean --config.loss.k?"),
+        (["--sweep=nowhere.py"], "--sweep=nowhere.py: no such file"),
+        (["--seeds=0"], "--seeds"),
+    ):
+        done = subprocess.run(
+            [
+                *[sys.executable, "-m", "fgr_jax.sweep", f"--sweep={tmp_path / 'sweep.py'}"],
+                *[f"--workdir={tmp_path / 'out'}", *more],
+            ],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()

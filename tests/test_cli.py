@@ -1,0 +1,160 @@
+"""What a person types, and what they are told when it is wrong."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+from fgr_jax import cli
+from fgr_jax import config as config_lib
+from fgr_jax.config import Config
+from fgr_jax.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def parse(*arguments: str, config: str = "cub.py") -> Config:
+    argv = ["main.py", f"--config={CONFIGS / config}", *arguments]
+    return cli.parse(argv, "usage", flags.FlagValues()).config
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.name)
+def test_every_config_is_valid(path: Path) -> None:
+    assert isinstance(parse(config=path.name), Config)
+
+
+def test_the_paper_recipe_stands_in_the_cub_config() -> None:
+    """SEMANTICS' table and §3.1, §3.2, §4.2 of the paper, field by field."""
+    fields = config_lib.flat(parse())
+    for name, value in {
+        "data.name": "cub",
+        "pretrained": "timm/resnet50.tv_in1k",
+        "data.resize": 512,
+        "data.crop": 448,
+        "data.augmentation": "flip",
+        "network.depth": 50,
+        "network.width": 1.0,
+        "network.last_stride": 2,
+        "batch_size": 16,
+        "duration": "100 epochs",
+        "optimizer.learning_rate": 0.001,
+        "optimizer.momentum": 0.9,
+        "optimizer.weight_decay": 1e-4,
+        "optimizer.schedule": "step",
+        "optimizer.decay_every": "50 epochs",
+        "optimizer.decay_factor": 0.1,
+        "optimizer.scale_with_batch": False,
+        "diversification.alpha": 0.1,
+        "diversification.p_peak": 0.5,
+        "diversification.p_patch": 0.5,
+        "diversification.patch_size": 3,
+        "loss.k": 15,
+        "loss.gce_start": "0 steps",
+    }.items():
+        assert fields[name] == value, name
+
+
+def test_any_field_can_be_overridden() -> None:
+    for name, value in config_lib.flat(Config()).items():
+        changed: dict[type, Callable] = {
+            bool: lambda old: not old,
+            int: lambda old: old + 1,
+            float: lambda old: old / 2,
+            str: lambda old: old,
+        }
+        wanted = changed[type(value)](value)
+        if name in ("network.depth", "network.last_stride", "data.name"):
+            wanted = {"network.depth": 101, "network.last_stride": 1, "data.name": "cars"}[name]
+        if name == "data.crop":
+            wanted = 400
+        config = parse(f"--config.{name}={wanted}")
+        assert config_lib.flat(config)[name] == wanted, name
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.batch_sise=3", "--config.batch_sise: there is no such field; did you mean "),
+        ("--config.loss.kk=3", "--config.loss.kk: there is no such field; did you mean "),
+        ("--config.xyzzy=3", "--config.xyzzy: there is no such field; --help lists the fields"),
+        ("--config.loss.k.a=3", "--config.loss.k.a: there is no such field"),
+        ("--config.batch_size=many", "--config.batch_size=many: .*'many'"),
+        ("--config.optimizer.momentum=high", "--config.optimizer.momentum=high: .*'high'"),
+        ("--config.loss.k=0", "--config.loss.k=0: must be at least 1"),
+        ("--config.loss.k=-15", "--config.loss.k=-15: must be at least 1"),
+        ("--config.batch_size=0", "--config.batch_size=0: must be at least 1"),
+        ("--config.diversification.p_peak=1.5", "p_peak=1.5: must be between 0 and 1"),
+        ("--config.diversification.alpha=-1", "alpha=-1.0: must be between 0 and 1"),
+        ("--config.network.depth=51", "depth=51: must be one of 18, 34, 50, 101, 152"),
+        ("--config.data.crop=600", "crop=600: must be at most data.resize, which is 512"),
+        ("--config.data.name=", "data.name='': must be the name of a tfds data set"),
+        ("--config.duration=3 weeks", "--config.duration: '3 weeks' is no duration: write"),
+        ("--config.duration=0 steps", "--config.duration='0 steps': must be longer than nothing"),
+        ("--config.loss.gce_start=later", "--config.loss.gce_start: 'later' is no duration"),
+        ("--config.seed=-1", "--config.seed=-1: must be between 0 and"),
+        ("--workdri=x", "Unknown command line flag 'workdri'"),
+        ("train", "'train' is no flag"),
+    ],
+)
+def test_mistakes_are_named_in_one_line(argument: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        parse(argument)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def get_config(:", "does not work: SyntaxError"),
+        ("config = 1", "does not work: KeyError: 'get_config'"),
+        ("def get_config(): return {}", r"must return a fgr_jax.config.Config, not dict"),
+        (
+            "from fgr_jax.config import Config\n"
+            "def get_config():\n c = Config()\n c.loss.kk = 1\n return c",
+            "does not work: AttributeError: 'Loss' object has no attribute 'kk'",
+        ),
+        (
+            "from fgr_jax.config import Config\n"
+            "def get_config():\n c = Config()\n c.data.name = 'x'\n c.loss.k = '3'\n return c",
+            "config.loss.k='3': must be of type int, not str",
+        ),
+    ],
+)
+def test_a_config_file_that_does_not_work_is_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        cli.parse(["main.py", f"--config={path}"], "usage", flags.FlagValues())
+
+
+def test_a_missing_config_file_shows_what_there_is() -> None:
+    with pytest.raises(UserError, match=r"nothing.py: no such file; in that folder: .*cub.py"):
+        parse(config="nothing.py")
+    with pytest.raises(UserError, match="no config: name one"):
+        cli.parse(["main.py"], "usage", flags.FlagValues())
+
+
+def test_help_lists_every_field_of_the_config(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse("--help")
+    assert caught.value.code == 0
+    printed = capsys.readouterr().out
+    for name in config_lib.flat(Config()):
+        assert f"  {name} = " in printed
+    assert "data.name = 'cub'" in printed
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    arguments = [sys.executable, "-m", "fgr_jax.prepare", "--config=configs/cub.py", "--help"]
+    with subprocess.Popen(
+        arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()

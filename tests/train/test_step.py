@@ -1,0 +1,289 @@
+"""The compiled steps: masks, padding, several devices, the switch to GCE."""
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+import reference_losses
+from tiny_step import CLASSES, as_numpy, batch_of, build, relative_difference, shown
+
+from fgr_jax.benchmark.scaling import collectives
+from fgr_jax.calendar import Calendar
+from fgr_jax.config import Config
+from fgr_jax.distributed import batch_sharding, data_mesh
+from fgr_jax.diversification import suppression_mask
+from fgr_jax.models.network import build_network
+from fgr_jax.random_streams import stream_key
+from fgr_jax.train.step import Totals, sum_over_examples
+
+
+def test_the_step_is_network_block_and_gce_put_together(tiny: Config) -> None:
+    """One step from the parts: masks by the named stream, loss and gradient in float64 NumPy."""
+    tiny.diversification.patch_size = 2
+    steps, state = build(tiny)
+    state = state.replace(step=jnp.int32(7))
+    before = jax.tree.map(np.asarray, state)
+    batch = batch_of(8)
+    network = build_network(tiny, CLASSES)
+
+    def maps_of(params: dict) -> Any:
+        outputs, updates = network.apply(
+            {"params": params, "batch_stats": before.batch_stats},
+            shown(batch),
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return outputs.maps, updates
+
+    maps, pullback, updates = jax.vjp(maps_of, before.params, has_aux=True)
+    mask = np.asarray(
+        suppression_mask(
+            stream_key(tiny.seed, "diversification", 7),
+            maps,
+            p_peak=0.5,
+            p_patch=0.5,
+            patch_size=2,
+        )
+    )
+    labels = np.asarray(batch["label"])
+    suppressed = reference.diversify(np.asarray(maps, np.float64), mask, 0.1)
+    scores = reference.class_scores(suppressed)
+    losses = reference.gradient_boosting_cross_entropy(scores, labels, tiny.loss.k)
+    score_gradient = reference.gradient_boosting_cross_entropy_gradient(
+        scores, labels, tiny.loss.k
+    ) / len(labels)
+    cells = maps.shape[1] * maps.shape[2]
+    map_gradient = reference.diversify_gradient(
+        mask, 0.1, np.broadcast_to(score_gradient[:, None, None] / cells, maps.shape)
+    )
+    gradients = pullback(jnp.asarray(map_gradient, jnp.float32))[0]
+    expected = jax.tree.map(lambda w, g: w - 0.05 * (g + 1e-4 * w), before.params, gradients)
+
+    after, (loss, _) = steps.train(state, batch)
+    np.testing.assert_allclose(loss, losses.mean(), rtol=1e-5)
+    change = jax.tree.map(jnp.subtract, after.params, before.params)
+    assert relative_difference(change, jax.tree.map(jnp.subtract, expected, before.params)) < 1e-4
+    assert relative_difference(after.batch_stats, updates["batch_stats"]) < 1e-6
+    assert int(after.step) == 8
+    assert int(after.epoch_totals.examples) == 8
+
+
+def test_alpha_1_is_the_network_without_the_block_to_the_bit(tiny: Config) -> None:
+    tiny.diversification.alpha = 1.0
+    steps, state = build(tiny)
+    other = dataclasses.replace(tiny.diversification, p_peak=1.0, p_patch=0.9, patch_size=3)
+    other_steps, other_state = build(dataclasses.replace(tiny, diversification=other))
+    for seed in range(3):
+        state, _ = steps.train(state, batch_of(8, seed=seed))
+        other_state, _ = other_steps.train(other_state, batch_of(8, seed=seed))
+    for one, two in zip(as_numpy(state), as_numpy(other_state), strict=True):
+        assert one.tobytes() == two.tobytes()
+
+
+def test_masked_examples_count_for_nothing_in_the_loss(tiny: Config) -> None:
+    steps, state = build(tiny)
+    batch = batch_of(8)
+    mask = np.asarray([True] * 5 + [False] * 3)
+    masked = {**batch, "mask": jnp.asarray(mask)}
+    other_labels = np.where(mask, np.asarray(batch["label"]), 0).astype(np.int32)
+    relabeled = {**masked, "label": jnp.asarray(other_labels)}
+    one, (loss, _) = steps.train(state, masked)
+    two, (other_loss, _) = steps.train(steps.init(), relabeled)
+    assert float(loss) == float(other_loss)
+    for ours, theirs in zip(as_numpy(one), as_numpy(two), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert int(one.epoch_totals.examples) == 5
+    whole_loss = steps.train(steps.init(), batch)[1].loss
+    assert float(whole_loss) != float(loss)
+
+
+def test_evaluation_does_not_depend_on_padding(tiny: Config) -> None:
+    steps, state = build(tiny)
+    batch = batch_of(8)
+    padded = {
+        "image": jnp.concatenate([batch["image"][:6], jnp.zeros_like(batch["image"][:2])]),
+        "label": batch["label"].at[6:].set(0),
+        "mask": jnp.arange(8) < 6,
+    }
+    cut = {name: rows[:6] for name, rows in batch.items()}
+    for ours, theirs in zip(
+        as_numpy(steps.test(state, padded, steps.zeros())),
+        as_numpy(steps.test(state, cut, steps.zeros())),
+        strict=True,
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_totals_count_hits_and_ties_like_a_stable_sort() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, 4, (64, 9)).astype(np.float32)
+    labels = rng.integers(0, 9, 64)
+    mask = rng.random(64) < 0.8
+    order = np.argsort(-scores, axis=-1, kind="stable")
+    ranks = (order == labels[:, None]).argmax(-1)
+    losses = rng.random(64).astype(np.float32)
+    totals = sum_over_examples(
+        jnp.asarray(scores),
+        jnp.asarray(losses),
+        {"label": jnp.asarray(labels), "mask": jnp.asarray(mask)},
+    )
+    assert int(totals.examples) == mask.sum()
+    assert int(totals.top1) == (mask & (ranks < 1)).sum()
+    assert int(totals.top5) == (mask & (ranks < 5)).sum()
+    np.testing.assert_allclose(totals.loss, losses[mask].sum(), rtol=1e-6)
+
+
+def test_nan_scores_are_no_hits() -> None:
+    totals = sum_over_examples(
+        jnp.full((3, 4), jnp.nan),
+        jnp.zeros(3),
+        {"label": jnp.zeros(3, jnp.int32), "mask": jnp.ones(3, bool)},
+    )
+    assert int(totals.top1) == int(totals.top5) == 0
+
+
+def test_gce_takes_over_at_its_step(tiny: Config) -> None:
+    """Cross-entropy's loss before, GCE's from then on; GCE over 2 of 4 negatives is smaller."""
+    tiny.diversification.alpha = 1.0
+    batch = batch_of(8)
+    switching, state = build(tiny, gce_start_step=2)
+    never, _ = build(tiny, gce_start_step=None)
+    always, _ = build(tiny, gce_start_step=0)
+    for step in range(4):
+        copies = [jax.tree.map(jnp.copy, state) for _ in range(2)]
+        ce, gce = (
+            float(s.train(c, batch)[1].loss) for s, c in zip((never, always), copies, strict=True)
+        )
+        state, (loss, _) = switching.train(state, batch)
+        assert gce < ce
+        np.testing.assert_allclose(float(loss), ce if step < 2 else gce, rtol=1e-5)
+
+
+def test_gce_arrives_over_its_fade(tiny: Config) -> None:
+    """From step 2 on over 4 steps: 1, 3/4, 1/2, 1/4 and 0 are the weights of the other negatives."""
+    tiny.diversification.alpha = 1.0
+    batch = batch_of(8)
+    fading, state = build(tiny, gce_start_step=2, gce_fade_steps=4)
+    outputs: Any
+    outputs, _ = build_network(tiny, CLASSES).apply(
+        {"params": state.params, "batch_stats": state.batch_stats},
+        shown(batch),
+        train=True,
+        mutable=["batch_stats"],
+    )
+    scores = np.asarray(outputs.scores, np.float64)
+    losses = {}
+    for step, rest_weight in enumerate([1, 1, 1, 0.75, 0.5, 0.25, 0, 0]):
+        expected = reference_losses.smooth_gce(scores, np.asarray(batch["label"]), 2, rest_weight)
+        copy = jax.tree.map(jnp.copy, state).replace(step=jnp.int32(step))
+        losses[step] = float(fading.train(copy, batch)[1].loss)
+        np.testing.assert_allclose(losses[step], expected.mean(), rtol=1e-5)
+    assert losses[0] == losses[1] == losses[2] > losses[3]
+    assert losses[5] > losses[6] == losses[7]
+
+
+def test_the_ends_of_the_fade_are_cross_entropy_and_gce_to_the_bit(tiny: Config) -> None:
+    fading, state = build(tiny, gce_start_step=2, gce_fade_steps=3)
+    for step, start in ((0, None), (2, None), (5, 0), (9, 0)):
+        plain, _ = build(tiny, gce_start_step=start)
+        outcomes = []
+        for steps in (fading, plain):
+            copy = jax.tree.map(jnp.copy, state).replace(step=jnp.int32(step))
+            outcomes.append(steps.train(copy, batch_of(8)))
+        for ours, theirs in zip(*map(as_numpy, outcomes), strict=True):
+            assert ours.tobytes() == theirs.tobytes()
+
+
+def test_it_is_all_gce_once_the_fade_is_over(tiny: Config) -> None:
+    tiny.loss.gce_start, tiny.loss.gce_fade = "2 epochs", "10 steps"
+    calendar = Calendar.of(tiny, examples=52)
+    assert (calendar.gce_start_step, calendar.gce_fade_steps) == (13, 10)
+    assert not calendar.is_all_gce(22)
+    assert calendar.is_all_gce(23)
+    tiny.loss.gce_start = "never"
+    assert not Calendar.of(tiny, examples=52).is_all_gce(1000)
+
+
+def test_eight_devices_see_the_batches_and_masks_of_one(tiny: Config) -> None:
+    """Masks are drawn for the global batch; parameters differ by the order of sums alone."""
+    tiny.diversification.patch_size = 2
+    maps = jax.random.normal(jax.random.key(0), (16, 7, 7, CLASSES))
+
+    def masks(step: jax.Array, maps: jax.Array) -> jax.Array:
+        key = stream_key(tiny.seed, "diversification", step)
+        return suppression_mask(key, maps, p_peak=0.5, p_patch=0.5, patch_size=2)
+
+    drawn = {}
+    for devices in (1, 8):
+        sharding = batch_sharding(data_mesh(jax.devices()[:devices]))
+        compiled = jax.jit(masks, in_shardings=(None, sharding), out_shardings=sharding)
+        drawn[devices] = np.asarray(compiled(3, maps))
+        placed = batch_of(16, devices=devices)["image"]
+        assert len(placed.sharding.device_set) == devices
+        np.testing.assert_array_equal(placed, batch_of(16)["image"])
+    np.testing.assert_array_equal(drawn[1], drawn[8])
+
+    states = {}
+    for devices in (1, 8):
+        steps, state = build(tiny, devices=devices)
+        for seed in range(3):
+            state, _ = steps.train(state, batch_of(16, devices=devices, seed=seed))
+        states[devices] = state
+    assert relative_difference(states[8].params, states[1].params) < 1e-4
+    assert relative_difference(states[8].batch_stats, states[1].batch_stats) < 1e-4
+
+
+def test_eight_devices_exchange_one_sum_of_all_gradients(tiny: Config) -> None:
+    """And small ones: BatchNorm's statistics and their gradients, counts, the masks' digest."""
+    steps, state = build(tiny, devices=8)
+    compiled = steps.train.lower(state, batch_of(16, devices=8)).compile()
+    found = collectives(compiled.as_text())
+    assert {each.kind for each in found} == {"all-reduce"}  # no all-gather, nothing else
+    kernels = sorted(leaf.shape for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1)
+    exchanged = [sorted(shape for shape in each.shapes if len(shape) > 1) for each in found]
+    assert [shapes for shapes in exchanged if shapes] == [kernels]
+    largest = max(leaf.size for leaf in jax.tree.leaves(state.batch_stats))
+    for each in found:
+        vectors = [shape for shape in each.shapes if len(shape) <= 1]
+        assert all(math.prod(shape) <= largest for shape in vectors)
+    layers = len(jax.tree.leaves(state.batch_stats)) // 2
+    assert len(found) <= 2 * layers + 3
+
+
+def test_on_gpus_no_operation_depends_on_the_order_of_threads(tiny: Config) -> None:
+    """A scatter adds up in any order; a select-and-scatter has no deterministic form at all."""
+    steps, state = build(tiny, gce_start_step=3)
+    traced = steps.train.trace(state, batch_of(8))
+    text = traced.lower(lowering_platforms=("cuda",)).as_text()
+    assert "stablehlo.convolution" in text
+    assert "scatter" not in text
+
+
+def test_totals_are_added_and_start_at_zero() -> None:
+    totals = Totals.zeros() + Totals.zeros()
+    assert [float(leaf) for leaf in jax.tree.leaves(totals)] == [0, 0, 0, 0]
+
+
+def test_ten_steps_overfit_one_batch(tiny: Config) -> None:
+    tiny.diversification.alpha = 1.0
+    steps, state = build(tiny, gce_start_step=None)
+    batch = batch_of(8)
+    losses = []
+    for _ in range(15):
+        state, (loss, _) = steps.train(state, batch)
+        losses.append(float(loss))
+    assert losses[-1] < 0.2 < 1.0 < losses[0]
+
+
+@pytest.mark.parametrize("label", [0, 3])
+def test_a_nan_picture_gives_a_nan_loss(tiny: Config, label: int) -> None:
+    steps, state = build(tiny)
+    poisoned = jax.tree.map(lambda leaf: leaf * jnp.nan, state.params["classifier"])
+    state = state.replace(params={**state.params, "classifier": poisoned})
+    batch = {**batch_of(8), "label": jnp.full(8, label, jnp.int32)}
+    assert np.isnan(float(steps.train(state, batch)[1].loss))
