@@ -83,7 +83,7 @@ def main(folder: Path) -> None:
         browser = driver.chromium.launch(executable_path=which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1200, "height": 1600})
         page.goto((run / "report.html").as_uri())
-        page.screenshot(path=root / "docs/images/report.jpg", quality=80)
+        page.locator("#gallery").screenshot(path=root / "docs/images/report.jpg", quality=80)
 
 
 if __name__ == "__main__":
