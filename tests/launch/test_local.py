@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny_run import ROOT, command, tiny_config
+
 from fgr_jax.runs.comparison import compare
 from fgr_jax.runs.folder import RunFolder
-from tiny_run import ROOT, command, tiny_config
 
 # Arguments with characters that are special in a shell.
 ODD = [
