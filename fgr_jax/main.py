@@ -27,7 +27,7 @@ from fgr_jax.data.source import NotPreparedError
 from fgr_jax.distributed import chosen, compute_deterministically, data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.folder import REPORT, RunFolder
 from fgr_jax.runs.summary import print_summary
 from fgr_jax.terminal import Terminal
 from fgr_jax.train.loop import Outcome, train
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _report(config: Config, workdir: RunFolder, outcome: Outcome, terminal: Terminal) -> None:
     """Writes the report of a finished run, unless an earlier start has written it."""
-    from fgr_jax.report.report import REPORT, write_report  # half a second, and only here
+    from fgr_jax.report.page import write_report  # half a second, and only here
 
     is_there = outcome.first_step == outcome.step and (workdir.local / REPORT).exists()
     if distributed.agreed_integer(is_there):

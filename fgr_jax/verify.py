@@ -31,8 +31,8 @@ from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.comparison import Comparison, compare
-from fgr_jax.runs.fingerprint_log import FILE_NAME, STREAMS
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.folder import FINGERPRINTS, RunFolder
+from fgr_jax.runs.logs import STREAMS
 from fgr_jax.terminal import Terminal
 
 _SAME, _DIFFERENT = 0, 1
@@ -47,7 +47,8 @@ def main(argv: Sequence[str]) -> int:
     own = flags.FlagValues()
     if not any(argument.lstrip("-").startswith("config") for argument in argv[1:]):
         runs = cli.parse_flags(argv, __doc__ or "", own, positional=("RUN_A", "RUN_B"))
-        return _compare_two(RunFolder.open(runs[0]), RunFolder.open(runs[1]), terminal)
+        one, other = (RunFolder.open(run, flag="") for run in runs)
+        return _compare_two(one, other, terminal)
     flags.DEFINE_integer("steps", 20, "steps of each run", lower_bound=2, flag_values=own)
     flags.DEFINE_bool("synthetic", False, "generated images, random weights", flag_values=own)
     invocation = cli.parse(argv, __doc__ or "", own)
@@ -168,7 +169,7 @@ def _kill_at(command: list[str], workdir: Path, *, step: int) -> None:
     )
     try:
         while process.poll() is None:
-            records = json_lines.read(workdir / FILE_NAME)
+            records = json_lines.read(workdir / FINGERPRINTS)
             if records and records[-1]["step"] >= step:
                 break
             time.sleep(_POLL)

@@ -12,8 +12,9 @@ LAYERS = [
     ["errors", "durations", "random_streams", "digests", "diversification", "losses"],
     ["terminal", "files", "distributed", "config"],
     ["calendar", "cli"],
+    ["data"],
     ["runs"],
-    ["models", "data"],
+    ["models"],
     ["train"],
     ["inference"],
     ["evaluate"],
@@ -24,7 +25,13 @@ LAYERS = [
 
 
 # The same within `data`.
-DATA_LAYERS = [["images", "augmentation"], ["batch", "prepare"], ["sets"], ["source"], ["pipeline"]]
+DATA_LAYERS = [
+    ["images", "augmentation", "identity"],
+    ["batch", "prepare"],
+    ["sets"],
+    ["source"],
+    ["pipeline"],
+]
 
 
 @pytest.mark.parametrize(("package", "layers"), [("", LAYERS), ("data", DATA_LAYERS)])

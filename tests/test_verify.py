@@ -208,7 +208,7 @@ def test_what_cannot_be_compared(sound: Path, tmp_path: Path) -> None:
         compare(RunFolder.open(sound), RunFolder.open(tmp_path))
     other = tmp_path / "other"
     other.mkdir()
-    for name in ("config.json", "data.json"):
+    for name in ("config.json", "data.json", "classes.json"):
         (other / name).write_text((sound / name).read_text())
     with pytest.raises(UserError, match=r"has no fingerprints.jsonl: run it with"):
         compare(RunFolder.open(sound), RunFolder.open(other))

@@ -13,7 +13,7 @@ from fgr_jax.benchmark.step_time import steps_of, synthetic_batch
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.runs.checkpoints import Checkpoints
-from fgr_jax.runs.fingerprint_log import FingerprintLog
+from fgr_jax.runs.logs import FingerprintLog
 
 _SECONDS_BESIDE_A_SAVE = 2.0  # of steps, taken while it is under way
 

@@ -8,6 +8,7 @@ from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
 from fgr_jax.config import Data
+from fgr_jax.data.identity import DataIdentity
 from fgr_jax.data.prepare.bucket_copy import copy_from_bucket
 from fgr_jax.data.prepare.preparation import data_dir_of, default_data_dir
 from fgr_jax.data.sets import catalog
@@ -48,7 +49,7 @@ class ExampleSource:
                 f"data set {builder.info.full_name} has no split {split!r} (it has: {splits}): {error}"
             ) from error
         self.split = split
-        self.identity = f"{builder.info.full_name} {split}: {len(self._records)} examples"
+        self.identity = DataIdentity(builder.info.full_name, split, len(self._records))
         self.data_set = builder.info.full_name
         self.class_names: list[str] = list(builder.info.features["label"].names)
         self.part_count = _part_count(builder.info.features)

@@ -1,1 +1,1 @@
-"""What a trained network does with a test split."""
+"""Evaluates a trained network on a test split."""

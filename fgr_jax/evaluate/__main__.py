@@ -4,11 +4,11 @@
                                [--data_dir=FOLDER]
 
 --crops=five averages the softmax outputs of the four corners and the center. --step names a checkpoint;
-without it the latest is taken, also of a run that is still going. --batch_size is over all devices, and
-changes no result; without it, it is the run's. --data_dir is where data sets are prepared, if that is
-another folder now.
+without it the latest is evaluated, also of a run that is still being trained. --batch_size is over all
+devices, and changes no result; by default it is the run's. --data_dir is where data sets are prepared,
+if that is another folder now.
 
-The tables go to the terminal, and with the predictions for every picture into files in
+The tables are printed and, together with the predictions for every image, written to
 DIR/evaluation/step-N-<one or five>/.
 
 Several processes evaluate together when all are started with --distributed, or with
@@ -37,9 +37,9 @@ def main(argv: Sequence[str]) -> int:
     """Returns the exit status."""
     own = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "the run", required=True, flag_values=own)
-    flags.DEFINE_enum("crops", "one", list(CROPS), "of each picture", flag_values=own)
+    flags.DEFINE_enum("crops", "one", list(CROPS), "of each image", flag_values=own)
     flags.DEFINE_integer("step", None, "which checkpoint", lower_bound=1, flag_values=own)
-    flags.DEFINE_integer("batch_size", None, "pictures", lower_bound=1, flag_values=own)
+    flags.DEFINE_integer("batch_size", None, "in images", lower_bound=1, flag_values=own)
     flags.DEFINE_string("data_dir", None, "where data sets are", flag_values=own)
     cli.define_job_flags(own)
     cli.parse_flags(argv, __doc__ or "", own)
@@ -50,35 +50,33 @@ def main(argv: Sequence[str]) -> int:
     mesh = data_mesh()
     opened = open_for_test(run, mesh, terminal, step=own.step)
     evaluated = evaluate_run(opened, mesh, terminal, crops=own.crops, batch_size=own.batch_size)
-    distributed.once_for_all(lambda: _show_and_write(evaluated, terminal))
+    distributed.once_for_all(lambda: _print_and_write(evaluated, terminal))
     distributed.leave()
     return 0
 
 
-def _show_and_write(evaluated: EvaluatedRun | None, terminal: Terminal) -> None:
-    """On process 0."""
-    assert evaluated is not None
+def _print_and_write(evaluated: EvaluatedRun | None, terminal: Terminal) -> None:
+    assert evaluated is not None  # this is process 0
     run, step = evaluated.run, evaluated.trained.step
     evaluation = evaluated.evaluation
     alpha = run.config.diversification.alpha
-    pictures = len(evaluation.predictions.names)
-    title = f"step {step:,} of {run.workdir.name}, {pictures:,} test pictures"
+    images = len(evaluation.predictions.names)
+    title = f"step {step:,} of {run.workdir.name}, {images:,} test images"
     print_tables(evaluation, title, alpha, terminal)
-    # A folder of its own: the run's other files, of which a bucket may have newer ones by now, stay.
-    results = RunFolder.open(f"{run.workdir.name}/evaluation/step-{step}-{evaluated.crops}")
+    results = run.workdir.evaluation(step, evaluated.crops)
     about = {
         "workdir": run.workdir.name,
         "step": step,
         "total_steps": run.calendar.total_steps,
         "crops": evaluated.crops,
-        "data": evaluated.source.identity,
+        "data": str(evaluated.source.identity),
         "alpha": alpha,
     }
     write_files(evaluation, about, results.local)
     results.publish()
     terminal.line(f"Files in {results.name}:")
-    for name, what in FILES.items():
-        terminal.line(f"  {name:<20} {what}")
+    for name, content in FILES.items():
+        terminal.line(f"  {name:<20} {content}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""How much of a class activation map matters: the paper's figure 4 as numbers. Pure functions in JAX.
+"""How diverse the evidence in a class activation map is: figure 4 of the paper as numbers.
 
-The *mass* of a cell is max(M, 0). What is negative speaks against the class, and zero is a level that
-means something: the gradients of cross-entropy and of GCE add up to 0 over the classes, and weight
-decay takes what the classes' maps had in common at the start. So a positive cell is one that speaks
-for the class rather than for the average class. Shifting the map's minimum to 0 instead would let one
-cell decide what all others weigh, and give mass to the whole background. A map without a positive cell
-has no mass: every measure of it is NaN, and it is left out of means.
+The *mass* of a cell is max(M, 0). A negative cell is evidence against the class, and zero is a
+meaningful level: the gradients of cross-entropy and of GCE sum to 0 over the classes, and weight decay
+removes what the classes' maps had in common at the start. So a positive cell is evidence for the class
+rather than for the average class. Shifting the map's minimum to 0 instead would let one cell decide the
+weight of all others, and give mass to the whole background. A map without a positive cell has no mass:
+every measure of it is NaN, and it is left out of means.
 """
 
 import math
@@ -14,37 +14,42 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-MASS_SHARE = 0.8  # of the map's mass that the high region holds
+# The share of a map's mass that the high region holds.
+MASS_SHARE = 0.8
 
-# So that what makes up the share exactly is not left below it by rounding.
+# Keeps rounding from leaving cells that make up the share exactly below it.
 _ROUNDING = 1e-6
 
 
 class MapMeasures(NamedTuple):
-    """Of a map each, `[B]`; NaN where it has no mass."""
+    """Measures of B maps, each `[B]`; NaN where a map has no mass."""
 
-    area: jax.Array  # share of the cells that lie in the high region
-    entropy: jax.Array  # −Σ p ln p of the map as a distribution p over cells, in nats
-    relative_entropy: jax.Array  # entropy / ln(HW): 1 for a uniform map, 0 for a single cell
-    parts: jax.Array  # how many of the visible parts lie in the high region
+    # The share of the cells that lie in the high region.
+    area: jax.Array
+    # −Σ p ln p of the map as a distribution p over cells, in nats.
+    entropy: jax.Array
+    # entropy / ln(HW): 1 for a uniform map, 0 for a single cell.
+    relative_entropy: jax.Array
+    # The number of visible parts that lie in the high region.
+    parts: jax.Array
 
 
 def high_region(activation: jax.Array) -> jax.Array:
-    """The smallest set of cells that holds 80% of the mass, bool `[B, H, W]`; empty without mass.
+    """Finds the smallest set of cells that holds 80% of the mass, bool `[B, H, W]`; empty without mass.
 
-    Of cells that are equally high, those further up, then further left, come first.
+    Of equally high cells, those further up, then further left, come first.
     """
     mass = _mass(activation)
     order = jnp.argsort(-mass, axis=-1, stable=True)
     in_order = jnp.take_along_axis(mass, order, axis=-1)
-    before = jnp.cumsum(in_order, axis=-1) - in_order  # the mass of the cells that are higher
+    before = jnp.cumsum(in_order, axis=-1) - in_order  # the mass of all higher cells
     wanted = (MASS_SHARE - _ROUNDING) * jnp.sum(mass, axis=-1, keepdims=True)
     place = jnp.argsort(order, axis=-1)  # of every cell in that order
     return jnp.take_along_axis(before < wanted, place, axis=-1).reshape(activation.shape)
 
 
 def measure(activation: jax.Array, parts: jax.Array, stride: int) -> MapMeasures:
-    """The measures of one class's map in each of B pictures.
+    """Measures one class's map in each of B images.
 
     Args:
       activation: the maps, `[B, H, W]`.
@@ -74,9 +79,9 @@ def measure(activation: jax.Array, parts: jax.Array, stride: int) -> MapMeasures
 
 
 def part_cells(parts: jax.Array, height: int, width: int, stride: int) -> jax.Array:
-    """The row-major index of the cell that each part `[B, P, 3]` is nearest to, int32 `[B, P]`.
+    """Returns the row-major index of the cell nearest to each part `[B, P, 3]`, int32 `[B, P]`.
 
-    With the network's symmetric padding, what cell (i, j) sees has its center at pixel
+    With the network's symmetric padding, the receptive field of cell (i, j) is centered at pixel
     (stride · i, stride · j).
     """
     columns, rows = (jnp.round(parts[:, :, axis] / stride).astype(jnp.int32) for axis in (0, 1))

@@ -1,4 +1,4 @@
-"""A trained run on its test split: the network at a checkpoint, the pictures, and what came out."""
+"""A trained run on its test split: the network at a checkpoint, the data, and the results."""
 
 import dataclasses
 
@@ -10,27 +10,32 @@ from fgr_jax.errors import UserError
 from fgr_jax.evaluate.evaluation import Evaluation, evaluate
 from fgr_jax.evaluate.predictions import CROPS, Predictions, predict_split
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun, restore
+from fgr_jax.runs.folder import CLASSES, CONFIG
 from fgr_jax.terminal import Terminal
 
-_SHOWN = 20  # corrupt pictures
+# Corrupt images that are listed.
+_LISTED = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class OpenedRun:
-    """A run's network at a checkpoint, and what it is to be tested on."""
+    """A run's network at a checkpoint, and the split to test it on."""
 
     run: TrainedRun
     trained: TrainedNetwork
     source: ExampleSource
-    state: str  # which checkpoint it is; empty: the last of a finished run
-    warnings: list[str]  # what has changed since it was trained
+    # Which checkpoint it is; empty for the last one of a finished run.
+    state: str
+    # What has changed since it was trained.
+    warnings: list[str]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvaluatedRun(OpenedRun):
-    """What the network made of it."""
+    """An opened run and its results."""
 
-    crops: str  # of `CROPS`
+    # A name in `CROPS`.
+    crops: str
     evaluation: Evaluation
 
 
@@ -40,13 +45,13 @@ def open_for_test(
     """Opens the test split and restores the network.
 
     Args:
-      run: as it was opened.
+      run: from `open_run`.
       mesh: the devices.
-      terminal: is told what is to be evaluated.
+      terminal: prints warnings.
       step: of the checkpoint; None: the latest.
 
     Raises:
-      UserError: the data set or the checkpoint is not there, or is another's.
+      UserError: the data set or the checkpoint does not exist, or belongs to another run.
     """
     train, test = _open_splits(run, terminal)
     trained = restore(run, step, mesh)
@@ -58,8 +63,8 @@ def open_for_test(
         )
     if run.missing_fields:
         warnings.append(
-            "config.json is of an older version and lacks "
-            f"{', '.join(run.missing_fields)}: they have the defaults of this version"
+            f"{CONFIG} is of an older version and lacks {', '.join(run.missing_fields)}: they have the "
+            "defaults of this version"
         )
     for warning in warnings:
         terminal.warn(warning)
@@ -72,21 +77,21 @@ def open_for_test(
 def evaluate_run(
     opened: OpenedRun, mesh: Mesh, terminal: Terminal, *, crops: str, batch_size: int | None = None
 ) -> EvaluatedRun | None:
-    """Runs the network over the test split; process 0 gets what came out, the others None.
+    """Evaluates the network on the test split; process 0 gets the results, the others None.
 
     Args:
-      opened: what, and on what.
+      opened: the network and the split.
       mesh: the devices.
-      terminal: shows how far it is.
+      terminal: shows the progress.
       crops: a name in `CROPS`.
       batch_size: over all devices; None: the run's.
 
     Raises:
-      UserError: a picture is corrupt and the run's `data.corrupt_images` is "stop".
+      UserError: an image is corrupt and the run's `data.corrupt_images` is "stop".
     """
     run, source = opened.run, opened.source
     terminal.line(
-        f"evaluating {run.workdir.name} on {source.data_set}: {len(source):,} pictures of "
+        f"evaluating {run.workdir.name} on {source.data_set}: {len(source):,} images of "
         f"{source.split}, {len(source.class_names)} classes, on {mesh.size} × "
         f"{mesh.devices.flat[0].device_kind}"
     )
@@ -101,8 +106,8 @@ def evaluate_run(
     )
 
     def measured() -> EvaluatedRun:
-        assert predictions is not None  # on process 0
-        _see_to_corrupt_pictures(predictions, source, run, terminal)
+        assert predictions is not None  # this is process 0
+        _handle_corrupt_images(predictions, source, run, terminal)
         evaluation = evaluate(predictions, source.class_names)
         return EvaluatedRun(
             run, opened.trained, source, opened.state, opened.warnings, crops, evaluation
@@ -112,42 +117,44 @@ def evaluate_run(
 
 
 def _open_splits(run: TrainedRun, terminal: Terminal) -> tuple[ExampleSource, ExampleSource]:
-    """(train, test) of the data set that the run was trained on."""
+    """Opens train and test split of the data set that the run was trained on."""
     try:
         train, test = open_splits(run.config.data, terminal)
     except NotPreparedError as error:
         raise UserError(
-            f"{error}: prepare it again (python -m fgr_jax.prepare, with the config of the run), or say "
-            "where it is, --data_dir=FOLDER"
+            f"{error}: prepare it again (python -m fgr_jax.prepare, with the config of the run), or name"
+            " its folder, --data_dir=FOLDER"
         ) from error
     if test.class_names != run.class_names:
         raise UserError(
             f"the data set {test.data_set} has other classes than the run in {run.workdir.name} was "
-            f"trained on ({len(test.class_names)} there, {len(run.class_names)} in classes.json, or "
-            "other names or another order): say where that data set is, --data_dir=FOLDER"
+            f"trained on ({len(test.class_names)} there, {len(run.class_names)} in {CLASSES}, or "
+            "other names or another order): name the folder of that data set, --data_dir=FOLDER"
         )
     return train, test
 
 
 def _state(run: TrainedRun, step: int) -> str:
-    """Which checkpoint of `run` that of `step` is, where it is not the last."""
+    """Describes the checkpoint of `step` where it is not the last of a finished run."""
     total = run.calendar.total_steps
     if step == total:
         return ""
     if run.is_training:
-        return f"the run is still going: this is its checkpoint of step {step:,} of {total:,}"
+        return (
+            f"the run is still being trained: this is its checkpoint of step {step:,} of {total:,}"
+        )
     return f"this is the checkpoint of step {step:,} of {total:,}, not of the last"
 
 
-def _see_to_corrupt_pictures(
+def _handle_corrupt_images(
     predictions: Predictions, source: ExampleSource, run: TrainedRun, terminal: Terminal
 ) -> None:
-    """Does as `data.corrupt_images` says."""
+    """Applies the run's `data.corrupt_images`."""
     corrupt = predictions.corrupt
     if not corrupt:
         return
-    named = ", ".join(corrupt[:_SHOWN])
-    named += f" and {len(corrupt) - _SHOWN:,} more" if len(corrupt) > _SHOWN else ""
+    named = ", ".join(corrupt[:_LISTED])
+    named += f" and {len(corrupt) - _LISTED:,} more" if len(corrupt) > _LISTED else ""
     where = f"data set {source.data_set}, split {source.split}: {named}"
     if run.config.data.corrupt_images == "stop":
         raise UserError(
@@ -155,5 +162,5 @@ def _see_to_corrupt_pictures(
             "data.corrupt_images=stop)"
         )
     if not predictions.names:
-        raise UserError(f"{where}; no picture is left to evaluate: prepare the data set again")
+        raise UserError(f"{where}; no image is left to evaluate: prepare the data set again")
     terminal.warn(f"{where}; left out")

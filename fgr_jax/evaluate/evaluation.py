@@ -1,7 +1,6 @@
-"""All that is measured of a trained network on a test split, from its predictions."""
+"""The evaluation of a trained network on a test split, from its predictions."""
 
 import dataclasses
-import math
 from typing import Any
 
 import numpy as np
@@ -10,91 +9,101 @@ import numpy.typing as npt
 from fgr_jax.evaluate import measures
 from fgr_jax.evaluate.diversity import MapMeasures
 from fgr_jax.evaluate.measures import Calibration, ConfusedPair, Integers, PerClass, Scores
+from fgr_jax.evaluate.missing import as_json
 from fgr_jax.evaluate.predictions import Predictions
 
-GUESSES = 5  # classes that are told of every picture, the likeliest first
+# Classes that are listed for every image, the most probable first.
+TOP = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Accuracy:
-    """How good the scores of N pictures are."""
+    """The accuracy of the scores of N images."""
 
-    top1: float  # in [0, 1]
+    # In [0, 1].
+    top1: float
     top5: float
-    loss: float  # mean cross-entropy, in nats
+    # Mean cross-entropy, in nats.
+    loss: float
     calibration: Calibration
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class MapSummary:
-    """`MapMeasures` of N pictures, as means over the maps that have mass."""
+    """`MapMeasures` of N images, as means over the maps that have mass."""
 
     area: float
     entropy: float
     relative_entropy: float
     parts_in_region: int
-    visible_parts: int  # in pictures whose map has mass
-    without_mass: int  # maps
+    # In images whose map has mass.
+    visible_parts: int
+    # The number of such maps.
+    without_mass: int
 
     @property
     def parts_share(self) -> float:
-        """Of the visible parts, those that lie in the high region; NaN where no part is known."""
+        """The share of the visible parts that lie in the high region; NaN without annotations."""
         return self.parts_in_region / self.visible_parts if self.visible_parts else float("nan")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What came out. What is said of classes is by all crops that were asked for."""
+    """The results. Those for classes use all crops that were asked for."""
 
     predictions: Predictions
     class_names: list[str]
     center_crop: Accuracy
-    five_crops: Accuracy | None  # None where one was asked for
+    # None where only the center was asked for.
+    five_crops: Accuracy | None
     classes: PerClass
-    confusion: Integers  # [C, C]
+    # [C, C].
+    confusion: Integers
     pairs: list[ConfusedPair]
-    guesses: Integers  # [N, min(5, C)]
-    confidences: npt.NDArray[np.float64]  # probabilities of the guesses
-    true_map: MapSummary
-    predicted_map: MapSummary
+    # The most probable classes, [N, min(5, C)].
+    predicted: Integers
+    # Their probabilities.
+    confidences: npt.NDArray[np.float64]
+    # None for networks without maps.
+    true_map: MapSummary | None
+    predicted_map: MapSummary | None
 
     @property
     def main(self) -> Accuracy:
-        """By all crops that were asked for."""
+        """The accuracy of all crops that were asked for."""
         return self.five_crops or self.center_crop
 
     def json(self) -> dict[str, Any]:
-        """What is one number for all of the split, for `results.json`."""
+        """Returns the numbers for the whole split, for `results.json`."""
         accuracies = {"center_crop": self.center_crop, "five_crops": self.five_crops}
+        summaries = {"true_class": self.true_map, "predicted_class": self.predicted_map}
+        maps = {name: _json_of_map(value) for name, value in summaries.items() if value}
         return {
-            "pictures": len(self.predictions.names),
+            "images": len(self.predictions.names),
             "corrupt": self.predictions.corrupt,
             **{name: _json_of(value) for name, value in accuracies.items() if value},
-            "maps": {
-                "true_class": _json_of_map(self.true_map),
-                "predicted_class": _json_of_map(self.predicted_map),
-            },
+            **({"maps": maps} if maps else {}),
         }
 
 
 def evaluate(predictions: Predictions, class_names: list[str]) -> Evaluation:
-    """Measures everything."""
-    shown, scores = predictions.shown, predictions.scores
-    guesses = measures.top_classes(scores, GUESSES)
-    confusion = measures.confusion_matrix(shown.label, guesses[:, 0], len(class_names))
-    averaged = shown.averaged_scores
+    """Computes all results from the predictions."""
+    per_image, scores = predictions.per_image, predictions.scores
+    labels, averaged = per_image.label, per_image.averaged_scores
+    predicted = measures.top_classes(scores, TOP)
+    confusion = measures.confusion_matrix(labels, predicted[:, 0], len(class_names))
     return Evaluation(
         predictions,
         class_names,
-        center_crop=_accuracy(shown.center_scores, shown.label),
-        five_crops=None if averaged is None else _accuracy(averaged, shown.label),
+        center_crop=_accuracy(per_image.center_scores, labels),
+        five_crops=None if averaged is None else _accuracy(averaged, labels),
         classes=measures.per_class(confusion),
         confusion=confusion,
         pairs=measures.confused_pairs(confusion),
-        guesses=guesses,
-        confidences=np.take_along_axis(measures.probabilities(scores), guesses, axis=1),
-        true_map=_summary(shown.true_map, shown.visible_parts),
-        predicted_map=_summary(shown.predicted_map, shown.visible_parts),
+        predicted=predicted,
+        confidences=np.take_along_axis(measures.probabilities(scores), predicted, axis=1),
+        true_map=_summary(per_image.true_map, per_image.visible_parts),
+        predicted_map=_summary(per_image.predicted_map, per_image.visible_parts),
     )
 
 
@@ -110,7 +119,9 @@ def _accuracy(scores: Scores, labels: Integers) -> Accuracy:
     )
 
 
-def _summary(maps: MapMeasures, visible_parts: Integers) -> MapSummary:
+def _summary(maps: MapMeasures | None, visible_parts: Integers) -> MapSummary | None:
+    if maps is None:
+        return None
     has_mass = ~np.isnan(maps.area)
 
     def mean(values: Any) -> float:
@@ -134,18 +145,13 @@ def _json_of(accuracy: Accuracy) -> dict[str, Any]:
         "loss": accuracy.loss,
         "expected_calibration_error": bins.error,
         "calibration": {
-            "pictures": bins.counts.tolist(),
-            "confidence": [_or_null(value) for value in bins.confidences.tolist()],
-            "accuracy": [_or_null(value) for value in bins.accuracies.tolist()],
+            "images": bins.counts.tolist(),
+            "confidence": [as_json(value) for value in bins.confidences.tolist()],
+            "accuracy": [as_json(value) for value in bins.accuracies.tolist()],
         },
     }
 
 
 def _json_of_map(summary: MapSummary) -> dict[str, Any]:
     values = {**dataclasses.asdict(summary), "parts_share": summary.parts_share}
-    return {name: _or_null(value) for name, value in values.items()}
-
-
-def _or_null(value: float) -> float | None:
-    """JSON has no NaN."""
-    return None if math.isnan(value) else value
+    return {name: as_json(value) for name, value in values.items()}

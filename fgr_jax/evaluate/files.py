@@ -1,4 +1,4 @@
-"""What `evaluate` leaves in a folder: each file whole, or not at all."""
+"""The files that `evaluate` writes: each completely, or not at all."""
 
 import csv
 import json
@@ -15,16 +15,16 @@ from fgr_jax.files.whole import whole
 Columns = dict[str, Sequence[Any]]
 
 FILES = {
-    "results.json": "all that the tables above show, and the bins of the calibration",
-    "per_class.csv": "how many pictures of each class are told right",
-    "confusions.csv": "which classes are taken for one another, most often first",
-    "predictions.csv": "every picture: its class, the first guesses, its map",
-    "predictions.parquet": "the same, for pandas and its like",
+    "results.json": "everything in the tables above, and the bins of the calibration",
+    "per_class.csv": "the accuracy of each class",
+    "confusions.csv": "which classes are confused, most often first",
+    "predictions.csv": "every image: its class, the most probable classes, its maps",
+    "predictions.parquet": "the same, for pandas and others",
 }
 
 
 def write_files(evaluation: Evaluation, about: dict[str, Any], folder: Path) -> None:
-    """Writes `FILES` into `folder`, which is made; `about` stands first in `results.json`."""
+    """Creates `folder` and writes `FILES` into it; `about` comes first in `results.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     predictions = prediction_columns(evaluation)
     contents: dict[str, Callable[[Path], None]] = {
@@ -40,25 +40,29 @@ def write_files(evaluation: Evaluation, about: dict[str, Any], folder: Path) -> 
 
 
 def prediction_columns(evaluation: Evaluation) -> Columns:
-    """A row for each picture. Maps are those of the center crop; NaN where a map has no mass."""
-    shown, names = evaluation.predictions.shown, evaluation.class_names
+    """Returns a row for each image. Maps are those of the center crop; NaN where one has no mass."""
+    per_image, names = evaluation.predictions.per_image, evaluation.class_names
     columns: Columns = {
         "file_name": evaluation.predictions.names,
-        "label": [names[label] for label in shown.label],
-        "predicted": [names[first] for first in evaluation.guesses[:, 0]],
+        "label": [names[label] for label in per_image.label],
+        "predicted": [names[first] for first in evaluation.predicted[:, 0]],
         "confidence": evaluation.confidences[:, 0].tolist(),
     }
-    for place in range(1, evaluation.guesses.shape[1]):
-        columns[f"guess_{place + 1}"] = [names[guess] for guess in evaluation.guesses[:, place]]
+    for place in range(1, evaluation.predicted.shape[1]):
+        columns[f"predicted_{place + 1}"] = [
+            names[index] for index in evaluation.predicted[:, place]
+        ]
         columns[f"probability_{place + 1}"] = evaluation.confidences[:, place].tolist()
-    for kind, maps in (("true", shown.true_map), ("predicted", shown.predicted_map)):
+    for kind, maps in (("true", per_image.true_map), ("predicted", per_image.predicted_map)):
+        if maps is None:
+            continue
         columns[f"{kind}_map_area"] = maps.area.tolist()
         columns[f"{kind}_map_entropy"] = maps.entropy.tolist()
         columns[f"{kind}_map_relative_entropy"] = maps.relative_entropy.tolist()
-        if shown.visible_parts.any():
+        if per_image.visible_parts.any():
             columns[f"{kind}_map_parts"] = maps.parts.tolist()
-    if shown.visible_parts.any():
-        columns["visible_parts"] = shown.visible_parts.tolist()
+    if per_image.visible_parts.any():
+        columns["visible_parts"] = per_image.visible_parts.tolist()
     return columns
 
 
@@ -66,8 +70,8 @@ def _class_columns(evaluation: Evaluation) -> Columns:
     classes = evaluation.classes
     return {
         "class": evaluation.class_names,
-        "pictures": classes.counts.tolist(),
-        "right": classes.hits.tolist(),
+        "images": classes.counts.tolist(),
+        "correct": classes.hits.tolist(),
         "accuracy": classes.accuracies.tolist(),
     }
 
@@ -89,7 +93,7 @@ def _write_csv(path: Path, columns: Columns) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         for row in zip(*columns.values(), strict=True):
-            writer.writerow(["" if value != value else value for value in row])  # NaN
+            writer.writerow(["" if value != value else value for value in row])  # NaN is empty
 
 
 def _write_parquet(path: Path, columns: Columns) -> None:

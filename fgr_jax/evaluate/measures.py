@@ -1,4 +1,4 @@
-"""What is measured of predictions, in NumPy: pure functions of scores `[N, C]` and labels `[N]`."""
+"""Measures of predictions, in NumPy: pure functions of scores `[N, C]` and labels `[N]`."""
 
 import dataclasses
 
@@ -9,14 +9,15 @@ Scores = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.integer]
 
 CALIBRATION_BINS = 15
-NEVER = np.iinfo(np.int64).max  # the rank of what is no hit for any n
+# The rank of an example that is no hit for any n.
+NEVER = np.iinfo(np.int64).max
 
 
 def ranks(scores: Scores, labels: Integers) -> Integers:
-    """How many classes stand before the true one, `[N]`: below n it is a top-n hit.
+    """Counts the classes that rank before the true one, `[N]`; fewer than n make a top-n hit.
 
-    A class stands before another where it scores higher, or equally high at a lower index; where the
-    true score is not finite, the rank is `NEVER`. This is the rule of `training.step.sum_over_examples`.
+    A class ranks before another if it scores higher, or equally high at a lower index. Where the true
+    score is not finite, the rank is `NEVER`. Evaluation in training applies the same rule.
     """
     true = np.take_along_axis(scores, labels[:, None], axis=1)
     lower_index = np.arange(scores.shape[1]) < labels[:, None]
@@ -25,18 +26,18 @@ def ranks(scores: Scores, labels: Integers) -> Integers:
 
 
 def top_classes(scores: Scores, count: int) -> Integers:
-    """The first classes of every example by the order of `ranks`, `[N, min(count, C)]`."""
+    """Returns the first classes of every example in the order of `ranks`, `[N, min(count, C)]`."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :count]
 
 
 def probabilities(scores: Scores) -> npt.NDArray[np.float64]:
-    """softmax(s), `[N, C]`."""
+    """Computes softmax(s), `[N, C]`."""
     exponentials = np.exp(scores - scores.max(axis=1, keepdims=True), dtype=np.float64)
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 def cross_entropies(scores: Scores, labels: Integers) -> npt.NDArray[np.float64]:
-    """−ln softmax(s)_l, in nats, `[N]`."""
+    """Computes −ln softmax(s)_l, in nats, `[N]`."""
     shifted = scores.astype(np.float64) - scores.max(axis=1, keepdims=True)
     true = np.take_along_axis(shifted, labels[:, None], axis=1)[:, 0]
     return np.log(np.exp(shifted).sum(axis=1)) - true
@@ -44,11 +45,13 @@ def cross_entropies(scores: Scores, labels: Integers) -> npt.NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Calibration:
-    """How far confidence is from accuracy, by bins of confidence ]b/B, (b + 1)/B]."""
+    """Confidence against accuracy, in bins of confidence ]b/B, (b + 1)/B]."""
 
-    counts: Integers  # examples in each bin, `[B]`
-    confidences: npt.NDArray[np.float64]  # their mean confidence; NaN in an empty bin
-    accuracies: npt.NDArray[np.float64]  # the share of them that is right; NaN in an empty bin
+    # Examples in each bin, `[B]`.
+    counts: Integers
+    # Their mean confidence and their accuracy, `[B]`; NaN in an empty bin.
+    confidences: npt.NDArray[np.float64]
+    accuracies: npt.NDArray[np.float64]
 
     @property
     def error(self) -> float:
@@ -60,15 +63,15 @@ class Calibration:
 
 def calibration(
     confidences: npt.NDArray[np.floating],
-    is_right: npt.NDArray[np.bool_],
+    is_correct: npt.NDArray[np.bool_],
     bins: int = CALIBRATION_BINS,
 ) -> Calibration:
     """Sorts examples by confidence, in ]0, 1], into bins of equal width.
 
     Args:
-      confidences: the probability of the first class, `[N]`.
-      is_right: whether that is the true one, `[N]`.
-      bins: how many.
+      confidences: the probability of the predicted class, `[N]`.
+      is_correct: whether that is the true one, `[N]`.
+      bins: the number of bins.
     """
     # Edges as they are rounded, so that a confidence that is one of them falls below it.
     edges = np.arange(1, bins) / bins
@@ -78,12 +81,12 @@ def calibration(
     def mean(values: npt.NDArray) -> npt.NDArray[np.float64]:
         return _ratio(np.bincount(places, weights=values, minlength=bins), counts)
 
-    return Calibration(counts, mean(confidences), mean(is_right))
+    return Calibration(counts, mean(confidences), mean(is_correct))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PerClass:
-    """How many examples of each class there are, and of how many the first class is right, `[C]`."""
+    """The number of examples of each class, and of those that are predicted correctly, `[C]`."""
 
     counts: Integers
     hits: Integers
@@ -95,25 +98,28 @@ class PerClass:
 
 
 def per_class(confusion: Integers) -> PerClass:
-    """The diagonal of a confusion matrix beside the sums of its rows."""
+    """Reads the counts and the hits of each class off a confusion matrix."""
     return PerClass(confusion.sum(axis=1), np.diagonal(confusion).copy())
 
 
 def confusion_matrix(labels: Integers, predicted: Integers, classes: int) -> Integers:
-    """How many examples of class i were taken for class j, `[C, C]`."""
+    """Counts the examples of class i that were predicted as class j, `[C, C]`."""
     pairs = labels.astype(np.int64) * classes + predicted
     return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ConfusedPair:
-    """Two classes that were taken for one another."""
+    """Two classes that were confused."""
 
-    first: int  # the class of the lower index
+    # The class of the lower index.
+    first: int
     second: int
-    first_as_second: int  # examples of the first that were taken for the second
+    # Examples of the first that were predicted as the second.
+    first_as_second: int
     second_as_first: int
-    share: float  # of all errors
+    # Of all errors.
+    share: float
 
     @property
     def count(self) -> int:
@@ -122,7 +128,7 @@ class ConfusedPair:
 
 
 def confused_pairs(confusion: Integers) -> list[ConfusedPair]:
-    """Pairs that were confused at all, most errors first; of equally many, those of lower indices."""
+    """Returns the pairs with errors, most errors first, and lower indices first among equals."""
     errors = confusion - np.diag(np.diagonal(confusion))
     both = np.triu(errors + errors.T, k=1)
     firsts, seconds = np.nonzero(both)
@@ -141,5 +147,5 @@ def confused_pairs(confusion: Integers) -> list[ConfusedPair]:
 
 
 def _ratio(sums: npt.NDArray, counts: Integers) -> npt.NDArray[np.float64]:
-    """Quotients; NaN where the count is 0."""
+    """Divides; NaN where the count is 0."""
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

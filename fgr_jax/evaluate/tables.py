@@ -1,12 +1,11 @@
-"""What `evaluate` shows on the terminal."""
-
-import math
+"""The tables that `evaluate` prints."""
 
 import numpy as np
 
 from fgr_jax.evaluate.diversity import MASS_SHARE
 from fgr_jax.evaluate.evaluation import Accuracy, Evaluation, MapSummary
 from fgr_jax.evaluate.measures import CALIBRATION_BINS
+from fgr_jax.evaluate.missing import MISSING, as_text
 from fgr_jax.terminal import Terminal
 
 _PAIRS_SHOWN = 10
@@ -17,18 +16,18 @@ def print_tables(evaluation: Evaluation, title: str, alpha: float, terminal: Ter
     """Prints accuracy, the most confused pairs, the worst classes and the measures of the maps.
 
     Args:
-      evaluation: what came out.
-      title: of what.
-      alpha: of the block that the network was trained with; 1: it was trained without.
-      terminal: where to.
+      evaluation: the results.
+      title: what was evaluated.
+      alpha: of the block in training; 1: it was trained without the block.
+      terminal: where they are printed.
     """
     rows = [_accuracy_row("one crop, the center", evaluation.center_crop)]
     if evaluation.five_crops:
         rows.append(_accuracy_row("five crops", evaluation.five_crops))
     terminal.table(title, rows, header=("crops", "top-1", "top-5", "loss", "ECE"))
     terminal.line(
-        f"ECE, the expected calibration error, is how far confidence is from accuracy, a mean over "
-        f"{CALIBRATION_BINS} bins."
+        "ECE, the expected calibration error, is the mean difference between confidence and accuracy "
+        f"over {CALIBRATION_BINS} bins."
     )
     _print_pairs(evaluation, terminal)
     _print_classes(evaluation, terminal)
@@ -58,7 +57,7 @@ def _print_pairs(evaluation: Evaluation, terminal: Terminal) -> None:
         for pair in evaluation.pairs[:_PAIRS_SHOWN]
     ]
     if not rows:
-        terminal.line("No class was taken for another.")
+        terminal.line("No classes were confused.")
         return
     terminal.table(
         _of_all("the most confused pairs", len(rows), len(evaluation.pairs)),
@@ -79,48 +78,46 @@ def _print_classes(evaluation: Evaluation, terminal: Terminal) -> None:
                 names[index],
                 f"{accuracies[index]:.1%}",
                 f"{classes.counts[index]:,}",
-                _mostly_taken_for(evaluation, int(index)),
+                _mostly_confused_with(evaluation, int(index)),
             )
             for index in worst
         ],
-        header=("class", "top-1", "pictures", "mostly taken for"),
+        header=("class", "top-1", "images", "mostly confused with"),
     )
 
 
-def _mostly_taken_for(evaluation: Evaluation, index: int) -> str:
+def _mostly_confused_with(evaluation: Evaluation, index: int) -> str:
     errors = evaluation.confusion[index].copy()
     errors[index] = 0
-    return evaluation.class_names[int(errors.argmax())] if errors.any() else "-"
+    return evaluation.class_names[int(errors.argmax())] if errors.any() else MISSING
 
 
 def _print_maps(evaluation: Evaluation, alpha: float, terminal: Terminal) -> None:
+    true_map, predicted_map = evaluation.true_map, evaluation.predicted_map
+    if true_map is None or predicted_map is None:
+        terminal.line("The network has no class activation maps: their measures are left out.")
+        return
     block = "without the block" if alpha == 1 else f"with the block, α = {alpha}"
-    has_parts = bool(evaluation.true_map.visible_parts or evaluation.predicted_map.visible_parts)
-    header = ["map of", f"area of {MASS_SHARE:.0%}", "entropy", "of the highest", "without mass"]
+    has_parts = bool(true_map.visible_parts or predicted_map.visible_parts)
+    # With parts, just within 80 columns.
+    header = ["map of", f"{MASS_SHARE:.0%} area", "entropy", "relative", "no mass"]
     header += ["parts in it"] if has_parts else []
     rows = [
-        _map_row("the true class", evaluation.true_map, has_parts),
-        _map_row("the predicted class", evaluation.predicted_map, has_parts),
+        _map_row("the true class", true_map, has_parts),
+        _map_row("the predicted class", predicted_map, has_parts),
     ]
     terminal.table(f"class activation maps, trained {block}", rows, header=tuple(header))
     terminal.line(
-        f"The area is the smallest that holds {MASS_SHARE:.0%} of a map's positive part"
-        + (
-            ", and parts in it are those of the annotated ones that can be seen."
-            if has_parts
-            else "."
-        )
+        f"The area is the smallest that holds {MASS_SHARE:.0%} of the positive part of a map; relative "
+        "entropy is 100% for a uniform map"
+        + ("; the parts are the annotated ones that are visible." if has_parts else ".")
     )
 
 
 def _map_row(name: str, summary: MapSummary, has_parts: bool) -> tuple[str, ...]:
-    row = [name, _or_dash(summary.area, ".1%"), _or_dash(summary.entropy, ".3f")]
-    row += [_or_dash(summary.relative_entropy, ".1%"), f"{summary.without_mass:,}"]
-    return (*row, *([_or_dash(summary.parts_share, ".1%")] if has_parts else []))
-
-
-def _or_dash(value: float, form: str) -> str:
-    return "-" if math.isnan(value) else format(value, form)
+    row = [name, as_text(summary.area), as_text(summary.entropy, ".3f")]
+    row += [as_text(summary.relative_entropy), f"{summary.without_mass:,}"]
+    return (*row, *([as_text(summary.parts_share)] if has_parts else []))
 
 
 def _of_all(what: str, shown: int, total: int) -> str:

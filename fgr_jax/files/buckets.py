@@ -1,4 +1,4 @@
-"""Paths in a bucket, gs://BUCKET/FOLDER, by way of `etils.epath` and gcsfs."""
+"""Paths in a bucket, gs://BUCKET/FOLDER, through `etils.epath` and gcsfs."""
 
 import logging
 from collections.abc import Callable
@@ -12,12 +12,12 @@ _SCHEME = "gs://"
 
 
 def is_in_bucket(path: str) -> bool:
-    """Whether `path` names a place in a bucket and not on this machine."""
+    """Returns whether `path` is in a bucket and not on this machine."""
     return path.startswith(_SCHEME)
 
 
 def open_folder(path: str, what: str) -> epath.Path:
-    """The folder `path` in a bucket, which need not exist; the bucket must.
+    """Opens the folder `path` in a bucket. The folder need not exist; the bucket must.
 
     Args:
       path: gs://BUCKET/FOLDER.
@@ -31,7 +31,7 @@ def open_folder(path: str, what: str) -> epath.Path:
         import gcsfs  # noqa: F401  # so that the error is ours
     except ImportError as error:
         raise UserError(f"{what}={path}: needs gcsfs: pip install gcsfs") from error
-    # Tells at every start that it had to ask what kind of bucket this is.
+    # It warns at every start that it had to look up what kind of bucket this is.
     logging.getLogger("gcsfs").setLevel(logging.ERROR)
     # Orbax writes arrays past gcsfs, whose remembered listings would then be wrong.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
@@ -54,7 +54,7 @@ def open_folder(path: str, what: str) -> epath.Path:
 
 
 def files_below(folder: epath.Path) -> dict[str, int]:
-    """Sizes in bytes by relative path; empty where the folder does not exist."""
+    """Returns sizes in bytes by relative path; empty where the folder does not exist."""
     if not folder.exists():
         return {}
     sizes: dict[str, int] = {}
@@ -70,7 +70,7 @@ def files_below(folder: epath.Path) -> dict[str, int]:
 def fetch(
     folder: epath.Path, files: dict[str, int], destination: Path, done: Callable[[int], None]
 ) -> None:
-    """Copies `files`, from `files_below(folder)`, into `destination`; `done` is told bytes so far."""
+    """Copies `files`, from `files_below(folder)`, and calls `done` with the number of bytes so far."""
     copied = 0
     for name, size in files.items():
         target = destination / name

@@ -1,4 +1,4 @@
-"""Python files that define one thing for a command: a config, a sweep, a part of a network."""
+"""Python files that define one object for a command: a config, a sweep, a part of a network."""
 
 import runpy
 import traceback
@@ -24,7 +24,7 @@ def load(
       arguments: of the function.
 
     Raises:
-      UserError: there is no such file, it does not work, or it returns something else.
+      UserError: there is no such file, it fails, or it returns something else.
     """
     if not path.is_file():
         beside = sorted(str(found) for found in path.parent.glob("*.py")) or ["none"]

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are written completely or not at all."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """While open, a file beside `path` to write to, which takes its place at the end.
+    """Yields a file beside `path` to write to, which replaces `path` at the end.
 
-    Where something goes wrong it is removed, and `path` stays as it was.
+    If an error occurs, it is removed, and `path` stays as it was.
     """
     unfinished = path.with_name(path.name + ".unfinished")
     try:

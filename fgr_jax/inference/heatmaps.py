@@ -1,23 +1,25 @@
-"""Class activation maps laid over the pictures they came from."""
+"""Class activation maps laid over the images that they belong to."""
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from fgr_jax.config import Data
 from fgr_jax.data.images import Image, center_offset
 
 _TINY = float(np.finfo(np.float32).tiny)
-_OPACITY = 0.55  # of the colors over the picture
+# Of the colors over the image.
+_OPACITY = 0.55
 
 
 def at_pixels(
     activation: npt.NDArray[np.floating], crop_size: int, stride: int
 ) -> npt.NDArray[np.float32]:
-    """A map at the pixels of the network's input, bilinearly: `[H, W]` to `[crop_size, crop_size]`.
+    """Interpolates a map at the pixels of the network's input: `[h, w]` to `[crop_size, crop_size]`.
 
-    With the network's symmetric padding, what cell (i, j) sees has its center at pixel
-    (stride · i, stride · j). Stretching the map over the input instead, as is often done, shows
-    everything half a cell too far to the lower right: 16 pixels of 448.
+    With the network's symmetric padding, the receptive field of cell (i, j) is centered at pixel
+    (stride · i, stride · j). Stretching the map over the input instead, as is often done, shifts
+    everything half a cell to the lower right: 16 pixels of 448.
 
     Args:
       activation: one class's map.
@@ -29,31 +31,29 @@ def at_pixels(
 
 
 def over_center_crop(
-    picture: Image,
+    image: Image,
     activation: npt.NDArray[np.floating],
-    *,
-    resize: int,
-    crop_size: int,
+    data: Data,
     stride: int,
+    *,
     highest: float | None = None,
 ) -> Image:
-    """The `overlay` of a map of the picture's center crop.
+    """Overlays an image with a map of its center crop.
 
     Args:
-      picture: as it was decoded, or smaller, `[h, w, 3]`.
-      activation: one class's map, `[H, W]`.
-      resize: the side of the square that the picture was resized to, in pixels.
-      crop_size: the network's input, in pixels.
+      image: as it was decoded, or smaller, `[H, W, 3]`.
+      activation: one class's map, `[h, w]`.
+      data: the size that the image is resized to, and that of the crop.
       stride: pixels from one cell to the next.
       highest: as of `overlay`.
     """
-    offset = center_offset(resize, crop_size)
-    heat = at_pixels(activation, crop_size, stride)
-    return overlay(picture, heat, resize=resize, top=offset, left=offset, highest=highest)
+    offset = center_offset(data.resize, data.crop)
+    heat = at_pixels(activation, data.crop, stride)
+    return overlay(image, heat, resize=data.resize, top=offset, left=offset, highest=highest)
 
 
 def overlay(
-    picture: Image,
+    image: Image,
     heat: npt.NDArray[np.floating],
     *,
     resize: int,
@@ -61,34 +61,34 @@ def overlay(
     left: int,
     highest: float | None = None,
 ) -> Image:
-    """The picture with the warm colors where `heat` is high, and gray where the network did not look.
+    """Colors an image by `heat`, from dark to warm; outside the crop it becomes gray.
 
     Args:
-      picture: as it was decoded, `[h, w, 3]`.
-      heat: from `at_pixels`, `[crop_size, crop_size]`; what is negative counts as 0.
-      resize: the side of the square that the picture was resized to, in pixels.
+      image: as it was decoded, or smaller, `[H, W, 3]`.
+      heat: from `at_pixels`, `[crop_size, crop_size]`; negative values and NaN count as 0.
+      resize: the side of the square that the image is resized to, in pixels.
       top: of the crop in that square, in pixels.
       left: of the crop in that square.
-      highest: the value that gets the warmest color; None: the highest there is.
+      highest: the value that gets the warmest color; None: the maximum.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     crop_size = len(heat)
-    # The pixels of the picture whose centers lie in the crop, and where in the crop they lie.
+    # The pixels of the image whose centers lie in the crop, and their coordinates there.
     rows = (np.arange(height) + 0.5) * resize / height - 0.5 - top
     columns = (np.arange(width) + 0.5) * resize / width - 0.5 - left
-    seen_rows = np.flatnonzero((rows > -0.5) & (rows < crop_size - 0.5))
-    seen_columns = np.flatnonzero((columns > -0.5) & (columns < crop_size - 0.5))
-    sampled = _sample(heat, rows[seen_rows], columns[seen_columns])
-    sampled = np.nan_to_num(sampled)  # what is no number is no reason to look
+    inside_rows = np.flatnonzero((rows > -0.5) & (rows < crop_size - 0.5))
+    inside_columns = np.flatnonzero((columns > -0.5) & (columns < crop_size - 0.5))
+    sampled = _sample(heat, rows[inside_rows], columns[inside_columns])
+    sampled = np.nan_to_num(sampled)
     highest = max(float(sampled.max()) if highest is None else highest, _TINY)
     levels: Image = np.round(255 * (np.clip(sampled, 0, highest) / highest)).astype(np.uint8)
     colors = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO))[:, :, ::-1]
-    gray = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
-    shown: Image = np.repeat((gray // 2)[:, :, None], 3, axis=2)
-    window = np.ix_(seen_rows, seen_columns)
-    blended = (1 - _OPACITY) * picture[window] + _OPACITY * colors
-    shown[window] = np.round(blended).astype(np.uint8)
-    return shown
+    gray = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    overlaid: Image = np.repeat((gray // 2)[:, :, None], 3, axis=2)
+    window = np.ix_(inside_rows, inside_columns)
+    blended = (1 - _OPACITY) * image[window] + _OPACITY * colors
+    overlaid[window] = np.round(blended).astype(np.uint8)
+    return overlaid
 
 
 def _sample(
@@ -96,7 +96,7 @@ def _sample(
     rows: npt.NDArray[np.floating],
     columns: npt.NDArray[np.floating],
 ) -> npt.NDArray[np.float32]:
-    """`values` at every crossing of these rows and columns, bilinearly; at the edge's value beyond."""
+    """Interpolates `values` at each pair of these coordinates; beyond the edge, its value is used."""
     xs, ys = np.meshgrid(columns.astype(np.float32), rows.astype(np.float32))
     sampled = cv2.remap(
         values.astype(np.float32),

@@ -1,10 +1,6 @@
 """The network that a run has trained, opened for reading: nothing in its folder is changed."""
 
 import dataclasses
-import fcntl
-import json
-import os
-import re
 from typing import Any
 
 import jax
@@ -15,32 +11,34 @@ from jax.sharding import Mesh
 from fgr_jax import config as config_lib
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
+from fgr_jax.data.identity import DataIdentity
 from fgr_jax.distributed import agreed_integer, once_for_all, replicated
 from fgr_jax.errors import UserError
 from fgr_jax.models.network import Network, build_network
 from fgr_jax.runs.checkpoints import read, saved_steps
-from fgr_jax.runs.folder import LOCK, RunFolder
+from fgr_jax.runs.description import missing_fields
+from fgr_jax.runs.folder import CLASSES, CONFIG, PROVENANCE, RunFolder
 
-_EXAMPLES = re.compile(r": (\d+) examples$")  # `ExampleSource.identity`
 _DIFFERENCES_SHOWN = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainedRun:
-    """What the files of a run say of it."""
+    """A run as its files describe it."""
 
     workdir: RunFolder
     config: Config
-    recorded: dict[str, Any]  # the config's fields as the run wrote them, `config_lib.flat`
-    # Fields of the config that the run's version did not have; here they have today's default. What
-    # changes no result does not count.
+    # The config as the run wrote it, by command-line names.
+    recorded: dict[str, Any]
+    # Fields that the run's version did not have, of those that can change a result; in `config` they
+    # have their defaults.
     missing_fields: list[str]
     class_names: list[str]
-    data: str  # what it was trained on, as `ExampleSource.identity`
+    # What it was trained on.
+    data: DataIdentity
     calendar: Calendar
-    is_training: (
-        bool  # whether a process on this machine is training it now; in a bucket: not known
-    )
+    # Whether a process on this machine is training it now; of a run in a bucket, false.
+    is_training: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -49,53 +47,40 @@ class TrainedNetwork:
 
     step: int
     network: Network
-    variables: Any  # {"params", "batch_stats"}, replicated over the devices
+    # {"params", "batch_stats"}, replicated over the devices.
+    variables: Any
 
 
 def open_run(workdir: RunFolder, *, data_dir: str | None = None) -> TrainedRun:
-    """Reads what describes the run in `workdir`, and asks for no device.
+    """Reads what describes the run in `workdir`; no device is used.
 
     Args:
       workdir: the folder.
       data_dir: where data sets are prepared, if that is another folder now.
 
     Raises:
-      UserError: there is no run, or another version's, or a file is damaged.
+      UserError: there is no run, or it is of a later version, or a file is damaged.
     """
-    folder = workdir.local
-    if not folder.is_dir():
-        raise UserError(f"{workdir.flag}={workdir.name}: no such folder; name the workdir of a run")
-    if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{workdir.flag}={workdir.name} is no workdir of a run: it has no config.json"
-        )
-    fields = _read_json(workdir, "config.json", dict)
-    config, missing = _config_of(fields, workdir)
+    described = workdir.read()
+    config = _config_of(described.config, workdir)
     if data_dir is not None:
         config.data.data_dir = data_dir
-    data = _read_json(workdir, "data.json", str)
-    examples = _EXAMPLES.search(data)
-    if examples is None:
-        raise UserError(
-            f"{workdir.flag}={workdir.name}: data.json does not say how many examples there are "
-            f"({data!r}): it was not written by this program, or was changed"
-        )
     return TrainedRun(
         workdir,
         config,
-        fields,
-        missing,
-        class_names=_read_json(workdir, "classes.json", list),
-        data=data,
-        calendar=Calendar.of(config, int(examples.group(1))),
-        is_training=_is_locked(folder / LOCK),
+        described.config,
+        missing_fields(described.config),
+        described.class_names,
+        described.data,
+        Calendar.of(config, described.data.examples),
+        is_training=workdir.is_claimed(),
     )
 
 
 def restore(run: TrainedRun, step: int | None, mesh: Mesh) -> TrainedNetwork:
-    """The network of `run` at `step`, or at its latest checkpoint, on the devices of `mesh`.
+    """Restores the network of `run` at `step`, or at its latest checkpoint, on the devices of `mesh`.
 
-    One process reads, and all get the same: a run that is still going replaces its checkpoints.
+    One process reads for all: a run that is still being trained replaces its checkpoints.
 
     Raises:
       UserError: there is no such checkpoint, it is damaged, or it is of another network than the
@@ -116,40 +101,39 @@ def restore(run: TrainedRun, step: int | None, mesh: Mesh) -> TrainedNetwork:
 
 
 def _chosen_step(workdir: RunFolder, step: int | None) -> int:
-    there = saved_steps(workdir.checkpoints)
-    if not there:
+    saved = saved_steps(workdir.checkpoints)
+    if not saved:
         raise UserError(
-            f"{workdir.flag}={workdir.name} holds no checkpoint yet: train there first, or name "
-            "another one"
+            f"{workdir} holds no checkpoint yet: train there first, or name another one"
         )
     if step is None:
-        return there[-1]
-    if step not in there:
+        return saved[-1]
+    if step not in saved:
         raise UserError(
             f"--step={step}: {workdir.name} holds the checkpoints of the steps "
-            f"{', '.join(map(str, there))}; without --step it is the last of them"
+            f"{', '.join(map(str, saved))}; without --step the last of them is used"
         )
     return step
 
 
 def _read_variables(workdir: RunFolder, step: int, expected: Any) -> Any:
-    """The variables saved at `step` as NumPy arrays, in the tree and the shapes of `expected`."""
-    folder = workdir.checkpoints / str(step)
+    """Reads the variables saved at `step` as NumPy arrays, with the tree and shapes of `expected`."""
     state = read(workdir.checkpoints, step)
     variables = {name: state.get(name) for name in expected}
     differences = _differences(variables, expected)
-    if differences or int(state.get("step", -1)) != step:
-        reasons = differences or ["it was saved at another step than its name says"]
+    if not differences and int(state.get("step", -1)) != step:
+        differences = ["it was saved at another step than its name says"]
+    if differences:
         raise UserError(
-            f"the checkpoint {folder} is not of the network that config.json and classes.json of "
-            f"{workdir.name} describe: {'; '.join(reasons[:_DIFFERENCES_SHOWN])}. One of them was "
-            "brought from another run: bring back its own"
+            f"the checkpoint {workdir.checkpoints / str(step)} is not of the network that {CONFIG} and "
+            f"{CLASSES} of {workdir.name} describe: {'; '.join(differences[:_DIFFERENCES_SHOWN])}. One "
+            "of them comes from another run: put back its own"
         )
     return variables
 
 
 def _differences(found: Any, expected: Any) -> list[str]:
-    """What is in one of two trees alone, or has another shape in the other, the last layers first."""
+    """Returns what only one of two trees has, or has in another shape, the classifier first."""
     ours, theirs = (
         {
             "/".join(str(key.key) for key in path): leaf.shape
@@ -158,7 +142,7 @@ def _differences(found: Any, expected: Any) -> list[str]:
         for tree in (found, expected)
     )
     lines = []
-    # The classifier first: another number of classes is the most likely of all differences.
+    # Another number of classes is the most likely of all differences.
     for name in sorted(
         ours.keys() | theirs.keys(), key=lambda name: ("classifier" not in name, name)
     ):
@@ -171,15 +155,14 @@ def _differences(found: Any, expected: Any) -> list[str]:
     return lines
 
 
-def _config_of(fields: dict[str, Any], workdir: RunFolder) -> tuple[Config, list[str]]:
-    """The config that `config_lib.flat` made `fields` of, and the fields that it lacks."""
+def _config_of(fields: dict[str, Any], workdir: RunFolder) -> Config:
+    """Builds the config that a run wrote as `fields`."""
     config = Config()
-    known = config_lib.flat(config)
-    unknown = sorted(fields.keys() - known.keys())
+    unknown = sorted(fields.keys() - config_lib.flat(config).keys())
     if unknown:
         raise UserError(
-            f"{workdir.flag}={workdir.name}: config.json has fields that this version does not know, "
-            f"{', '.join(unknown)}: use the version that trained it (provenance.jsonl names it)"
+            f"{workdir}: {CONFIG} has fields that this version does not know, {', '.join(unknown)}: "
+            f"use the version that trained it ({PROVENANCE} names it)"
         )
     for name, value in fields.items():
         section, _, field = name.rpartition(".")
@@ -187,39 +170,5 @@ def _config_of(fields: dict[str, Any], workdir: RunFolder) -> tuple[Config, list
     try:
         config_lib.validate(config)
     except UserError as error:
-        raise UserError(f"{workdir.flag}={workdir.name}: config.json: {error}") from error
-    missing = known.keys() - fields.keys()
-    return config, sorted(name for name in missing if not name.startswith("runtime."))
-
-
-def _read_json(workdir: RunFolder, name: str, kind: type) -> Any:
-    path = workdir.local / name
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{workdir.flag}={workdir.name}: {name} cannot be read ({error}): it describes the run, and "
-            "belongs there as the run wrote it"
-        ) from error
-    if not isinstance(value, kind) or not value:
-        raise UserError(
-            f"{workdir.flag}={workdir.name}: {name} holds no {kind.__name__}: it describes the run, and "
-            "belongs there as the run wrote it"
-        )
-    return value
-
-
-def _is_locked(path: os.PathLike) -> bool:
-    """Whether a run holds the lock file of its workdir."""
-    try:
-        lock = os.open(path, os.O_RDONLY)
-    except OSError:  # a workdir that was copied may have none
-        return False
-    try:
-        # It cannot be asked without being taken: shared, and let go at once.
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
-    return False
+        raise UserError(f"{workdir}: {CONFIG}: {error}") from error
+    return config

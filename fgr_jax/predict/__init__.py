@@ -1,1 +1,1 @@
-"""What a trained network makes of pictures that nobody has labeled."""
+"""Predicts the classes of image files."""

@@ -1,12 +1,13 @@
-"""Says what a trained network makes of pictures that nobody has labeled.
+"""Predicts the classes of unlabeled images with a trained network.
 
     python -m fgr_jax.predict --workdir=runs/mine PATH ... [--top=5] [--output=FILE.csv|.json]
                               [--heatmaps=FOLDER] [--batch_size=N] [--step=N]
 
-PATH is a picture, or a folder that is searched to the bottom. For each picture the --top most probable
-classes are printed, or written into the file --output names. --heatmaps writes the picture with the
-class activation map over it, for each of these classes: warm is where the network sees the class, gray
-what it was not shown. Files that are no pictures are named and left out, and the exit status is 1 then.
+PATH is an image, or a folder that is searched recursively. For each image the --top most probable
+classes are printed, or written to the file that --output names. --heatmaps writes, for each of these
+classes, the image with the class activation map over it: warm colors are evidence for the class, and
+gray lies outside the crop that the network is applied to. Files that cannot be read are named and left
+out, and the exit status is 1 then.
 """
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
@@ -21,18 +22,20 @@ import cv2
 from absl import flags
 
 from fgr_jax.config import Data
-from fgr_jax.data import images
+from fgr_jax.data.images import decode
 from fgr_jax.distributed import compute_deterministically, data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.inference.heatmaps import over_center_crop
 from fgr_jax.inference.saved_run import open_run, restore
-from fgr_jax.predict.guesses import Guess, compiled_look, guesses
-from fgr_jax.predict.pictures import BATCHES_AHEAD, find, stream
-from fgr_jax.predict.records import records
+from fgr_jax.models.network import output_shapes
+from fgr_jax.predict import output
+from fgr_jax.predict.images import BATCHES_AHEAD, find, stream
+from fgr_jax.predict.predictions import Prediction, Predictor
 from fgr_jax.runs.folder import RunFolder
 from fgr_jax.terminal import Terminal
 
-_UNNAMED = str.maketrans(dict.fromkeys('/\\:*?"<>|\x00', "_"))
+# Characters that file names do not have everywhere.
+_REPLACED = str.maketrans(dict.fromkeys('/\\:*?"<>|\x00', "_"))
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,50 +45,60 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("top", 5, "how many classes", lower_bound=1, flag_values=own)
     flags.DEFINE_string("output", None, "a .csv or .json file", flag_values=own)
     flags.DEFINE_string("heatmaps", None, "a folder for overlays", flag_values=own)
-    flags.DEFINE_integer("batch_size", 32, "pictures at once", lower_bound=1, flag_values=own)
+    flags.DEFINE_integer("batch_size", 32, "images at once", lower_bound=1, flag_values=own)
     flags.DEFINE_integer("step", None, "which checkpoint", lower_bound=1, flag_values=own)
-    named = cli.parse_flags(argv, __doc__ or "", own, positional=("PATH ...",))
-    paths = find(named)
+    paths = find(cli.parse_flags(argv, __doc__ or "", own, positional=("PATH ...",)))
     run = open_run(RunFolder.open(own.workdir))
-    config = run.config
-    compute_deterministically(config.deterministic)
+    data, class_names = run.config.data, run.class_names
+    compute_deterministically(run.config.deterministic)
     mesh = data_mesh()
     trained = restore(run, own.step, mesh)
+    has_maps = output_shapes(trained.network, trained.variables, data.crop).maps is not None
+    if own.heatmaps and not has_maps:
+        raise UserError(
+            f"--heatmaps={own.heatmaps}: the network of {run.workdir.name} has no class activation "
+            "maps; leave the flag out"
+        )
     terminal = Terminal()
-    top = min(own.top, len(run.class_names))
-    # No larger than what there is: one picture is answered as one.
+    top = min(own.top, len(class_names))
+    # No larger than the number of images, so that a single image is a batch of one.
     batch_size = -(-min(own.batch_size, len(paths)) // mesh.size) * mesh.size
+    predictor = Predictor(
+        trained,
+        mesh,
+        crop=data.crop,
+        batch_size=batch_size,
+        top=top,
+        with_maps=bool(own.heatmaps),
+    )
+    images = stream(
+        paths,
+        data,
+        threads=run.config.runtime.decode_threads,
+        ahead=BATCHES_AHEAD * batch_size,
+    )
     common = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
     unreadable = 0
     with ExitStack() as stack:
-        add = (
-            stack.enter_context(records(Path(own.output), run.class_names, top))
-            if own.output
-            else None
-        )
-        bar = stack.enter_context(terminal.bar("looking", len(paths), unit="images", per=1))
-        pictures = stream(
-            paths,
-            config.data,
-            threads=config.runtime.decode_threads,
-            ahead=BATCHES_AHEAD * batch_size,
-        )
-        look = compiled_look(trained, mesh, top=top, with_maps=own.heatmaps is not None)
-        for done, guess in enumerate(guesses(pictures, look, batch_size=batch_size), start=1):
-            if guess.picture.problem:
+        add = None
+        if own.output:
+            add = stack.enter_context(output.opened(Path(own.output), class_names, top))
+        bar = stack.enter_context(terminal.bar("predicting", len(paths), unit="images", per=1))
+        for done, prediction in enumerate(predictor.predict(images), start=1):
+            path, problem = prediction.image.path, prediction.image.problem
+            if problem:
                 unreadable += 1
-                print(f"{guess.picture.path} {guess.picture.problem}", file=sys.stderr)
-            elif add is None:
-                terminal.line(_in_words(guess, run.class_names))
+                print(f"{path} {problem}", file=sys.stderr)
             if add is not None:
-                add(guess)
-            if guess.maps is not None:
-                name = os.path.relpath(guess.picture.path, common)
-                target = Path(own.heatmaps) / name
-                _write_heatmaps(guess, run.class_names, config.data, trained.network.stride, target)
+                add(prediction)
+            elif not problem:
+                terminal.line(_as_text(prediction, class_names))
+            if prediction.maps is not None:
+                target = Path(own.heatmaps) / os.path.relpath(path, common)
+                _write_heatmaps(prediction, class_names, data, trained.network.stride, target)
             bar.update(done)
     if own.output:
-        terminal.line(f"{len(paths) - unreadable:,} pictures: {own.output}")
+        terminal.line(f"{len(paths) - unreadable:,} images: {own.output}")
     if own.heatmaps:
         terminal.line(f"heat maps: {own.heatmaps}")
     if unreadable:
@@ -96,30 +109,28 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _in_words(guess: Guess, class_names: Sequence[str]) -> str:
+def _as_text(prediction: Prediction, class_names: Sequence[str]) -> str:
     parts = [
         f"{class_names[index]} {probability:.1%}"
-        for index, probability in zip(guess.classes, guess.probabilities, strict=True)
+        for index, probability in zip(prediction.classes, prediction.probabilities, strict=True)
     ]
-    return f"{guess.picture.path}: {', '.join(parts)}"
+    return f"{prediction.image.path}: {', '.join(parts)}"
 
 
 def _write_heatmaps(
-    guess: Guess, class_names: Sequence[str], data: Data, stride: int, target: Path
+    prediction: Prediction, class_names: Sequence[str], data: Data, stride: int, target: Path
 ) -> None:
-    """<target>.<place>-<class>.jpg, for every class that was guessed."""
-    assert guess.maps is not None
-    path = guess.picture.path
-    picture = images.decode(path.read_bytes(), cut_bottom=data.cut_bottom)
+    """Writes <target>.<place>-<class>.jpg for every class of the prediction."""
+    assert prediction.maps is not None
+    image = decode(prediction.image.path.read_bytes(), cut_bottom=data.cut_bottom)
     target.parent.mkdir(parents=True, exist_ok=True)
-    for place, (index, activation) in enumerate(zip(guess.classes, guess.maps, strict=True), 1):
-        shown = over_center_crop(
-            picture, activation, resize=data.resize, crop_size=data.crop, stride=stride
-        )
-        class_name = class_names[index].translate(_UNNAMED)
+    for place, (index, activation) in enumerate(
+        zip(prediction.classes, prediction.maps, strict=True), 1
+    ):
+        overlaid = over_center_crop(image, activation, data, stride)
+        class_name = class_names[index].translate(_REPLACED)
         name = target.with_name(f"{target.name}.{place}-{class_name}.jpg")
-        encoded = cv2.imencode(".jpg", shown[:, :, ::-1])[1]
-        name.write_bytes(encoded.tobytes())
+        name.write_bytes(cv2.imencode(".jpg", overlaid[:, :, ::-1])[1].tobytes())
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""A page that shows what a run has learned."""
+"""Reports what a run has learned on one page."""

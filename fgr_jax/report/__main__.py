@@ -1,13 +1,13 @@
-"""Shows what a run has learned, on one page that opens everywhere, offline too.
+"""Writes a page that shows what a run has learned; it opens offline, in any browser.
 
     python -m fgr_jax.report --workdir=runs/cub [--compare=runs/other] [--crops=one|five] [--step=N]
                              [--data_dir=FOLDER]
 
-Accuracy beside the paper's, what is confused with what and where the network looks when it does, a
-gallery with class activation maps, the curves of training, every class, the features of what is
-confused, and how it all was made. --compare puts another run of the same test split beside it. Training
-writes the page at its end; of a run that is still going it shows the latest checkpoint. --crops=five
-averages the softmax outputs of five crops; that is done without the flag, too, where the paper does it.
+It has the accuracy beside the paper's, the confused classes and the evidence for each of them, a gallery
+with class activation maps, the curves of training, every class, the features of confused classes, and
+how the run was made. --compare adds another run with the same test split. Training writes the page at
+its end; of a run that is still being trained it shows the latest checkpoint. --crops=five averages the
+softmax outputs of five crops, which is the default where the paper reports five crops.
 
 The page is DIR/report.html; with --compare, DIR/comparison.html.
 
@@ -26,7 +26,7 @@ from fgr_jax import distributed
 from fgr_jax.distributed import compute_deterministically, data_mesh
 from fgr_jax.evaluate.predictions import CROPS
 from fgr_jax.inference.saved_run import open_run
-from fgr_jax.report.report import write_report
+from fgr_jax.report.page import write_report
 from fgr_jax.runs.folder import RunFolder
 from fgr_jax.terminal import Terminal
 
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     own = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "the run", required=True, flag_values=own)
     flags.DEFINE_string("compare", None, "another run", flag_values=own)
-    flags.DEFINE_enum("crops", None, list(CROPS), "of each picture", flag_values=own)
+    flags.DEFINE_enum("crops", None, list(CROPS), "of each image", flag_values=own)
     flags.DEFINE_integer("step", None, "which checkpoint", lower_bound=1, flag_values=own)
     flags.DEFINE_string("data_dir", None, "where data sets are", flag_values=own)
     cli.define_job_flags(own)

@@ -1,4 +1,4 @@
-"""Test pictures with the maps over them: the gallery, and the pairs that are confused."""
+"""Test images with maps over them: the gallery, and the pairs of classes that are confused."""
 
 import dataclasses
 import math
@@ -6,37 +6,39 @@ from collections.abc import Sequence
 
 from fgr_jax.evaluate.evaluation import Evaluation
 from fgr_jax.evaluate.measures import ConfusedPair, Integers
-from fgr_jax.report.choices import spread_over, surest_errors
+from fgr_jax.evaluate.missing import as_text
 from fgr_jax.report.plots import RUN_NAMES
-from fgr_jax.report.viewer import Viewer
+from fgr_jax.report.run_images import RunImages
+from fgr_jax.report.selection import most_confident, spread_over
 
-_GALLERY = 12  # pictures
+_GALLERY = 12  # images
 _PAIRS = 8
-_EXAMPLES = 2  # errors of each direction of a pair
+_EXAMPLES = 2  # errors in each direction of a pair
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class View:
-    """A picture, or a picture with a map over it."""
+    """An image, or an image with a map over it."""
 
     title: str
-    address: str
+    url: str
     note: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a run made of a picture."""
+    """A run's prediction for an image."""
 
-    run: str  # which; empty where there is one
-    guess: str
+    # Empty on a page of one run.
+    run: str
+    predicted: str
     confidence: float
-    is_right: bool
+    is_correct: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Card:
-    """A test picture, and what the network made of it."""
+    """A test image with its predictions."""
 
     name: str
     label: str
@@ -46,113 +48,116 @@ class Card:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class PairSection:
-    """Two classes that are confused, and pictures of it."""
+    """Two classes that are confused, with examples."""
 
     first: str
     second: str
     pair: ConfusedPair
-    errors: list[int]  # of every run
+    # Of every run.
+    errors: list[int]
     cards: list[Card]
 
 
-def gallery(viewers: Sequence[Viewer]) -> list[Card]:
-    """Pictures from the most wrong to the surest, with the true class's map by every run (figure 4).
+def gallery(runs: Sequence[RunImages]) -> list[Card]:
+    """Shows images from the most wrong to the most certain, with maps of the true class (figure 4).
 
-    Of one run alone, with the map of the class it took a picture for, too.
+    Of one run, with the map of the predicted class, too, where that is another.
     """
-    ours = viewers[0].evaluated.evaluation
-    labels = ours.predictions.shown.label
-    chosen = spread_over(viewers[0].true_probabilities, _GALLERY).tolist()
-    pairs = [(int(labels[index]), int(ours.guesses[index, 0])) for index in chosen]
-    maps = [viewer.maps(chosen, pairs) for viewer in viewers]
+    ours = runs[0]
+    chosen = spread_over(ours.true_probabilities, _GALLERY).tolist()
+    classes = [
+        list(dict.fromkeys((int(ours.labels[index]), int(ours.evaluation.predicted[index, 0]))))
+        for index in chosen
+    ]
+    if len(runs) > 1:
+        classes = [of_image[:1] for of_image in classes]
+    urls = [run.heat_map_urls(chosen, classes) for run in runs]
     cards = []
-    for place, (index, (label, guess)) in enumerate(zip(chosen, pairs, strict=True)):
-        views = [View("the picture", viewers[0].picture(index))]
-        if len(viewers) == 1:
-            shown = maps[0][place, : 1 if guess == label else 2]
-            true, *guessed = viewers[0].heat_maps(index, shown)
-            views.append(View("map of the true class", true, _note(viewers[0], index)))
-            views += [View(f"map of {ours.class_names[guess]}", address) for address in guessed]
-        else:
-            for viewer, run, of_run in zip(viewers, RUN_NAMES, maps, strict=True):
-                address = viewer.heat_maps(index, of_run[place, :1])[0]
-                views.append(View(f"map of the true class, {run}", address, _note(viewer, index)))
-        cards.append(_card(viewers, index, views))
+    for place, index in enumerate(chosen):
+        views = [View("image", ours.image_url(index))]
+        for run, name, of_run in zip(runs, RUN_NAMES, urls, strict=False):
+            titles = [f"map of {ours.evaluation.class_names[each]}" for each in classes[place]]
+            titles[0] = "map of the true class" + (f", {name}" if len(runs) > 1 else "")
+            notes = [_note(run, index), ""]
+            views += map(View, titles, of_run[place], notes)
+        cards.append(_card(runs, index, views))
     return cards
 
 
-def _note(viewer: Viewer, index: int) -> str:
-    area = viewer.evaluated.evaluation.predictions.shown.true_map.area[index]
-    probability = viewer.true_probabilities[index]
-    sure = "no number" if math.isnan(probability) else f"{probability:.1%} sure of it"
-    return f"{sure}; " + ("nothing positive" if math.isnan(area) else f"area {area:.0%}")
+def _note(run: RunImages, index: int) -> str:
+    maps = run.evaluation.predictions.per_image.true_map
+    if maps is None:
+        return ""
+    area = float(maps.area[index])
+    return f"probability {as_text(run.true_probabilities[index])}; " + (
+        "no positive cell" if math.isnan(area) else f"area {area:.0%}"
+    )
 
 
-def confused_pairs(viewers: Sequence[Viewer]) -> list[PairSection]:
-    """The pairs with most errors of the first run: of each direction examples, and what was right."""
-    ours = viewers[0]
-    evaluation = ours.evaluated.evaluation
+def confused_pairs(runs: Sequence[RunImages]) -> list[PairSection]:
+    """Shows the first run's pairs with the most errors: examples of each direction, and correct ones."""
+    ours = runs[0]
+    evaluation = ours.evaluation
     names = evaluation.class_names
     pairs = evaluation.pairs[:_PAIRS]
-    # By pair: a picture, its class, and the other class.
-    chosen: list[list[tuple[int, tuple[int, int]]]] = [
+    # For each pair: images, each with its class and the other class.
+    examples = [
         [
-            (int(index), (true, other))
+            (int(index), [true, other])
             for true, other in ((pair.first, pair.second), (pair.second, pair.first))
-            for taken_for, count in ((other, _EXAMPLES), (true, 1))
-            for index in _surest(evaluation, true, taken_for, count)
+            for predicted, count in ((other, _EXAMPLES), (true, 1))
+            for index in _most_confident(evaluation, true, predicted, count)
         ]
         for pair in pairs
     ]
-    everything = [each for of_pair in chosen for each in of_pair]
-    if not everything:
-        return []
-    maps = iter(ours.maps(*zip(*everything, strict=True)))
+    flat = [example for of_pair in examples for example in of_pair]
+    urls = iter(ours.heat_map_urls([index for index, _ in flat], [each for _, each in flat]))
     sections = []
-    for pair, of_pair in zip(pairs, chosen, strict=True):
+    for pair, of_pair in zip(pairs, examples, strict=True):
         cards = []
         for index, classes in of_pair:
-            views = [View("the picture", ours.picture(index))]
-            addresses = ours.heat_maps(index, next(maps))
-            views += [
-                View(f"map of {names[shown]}", address)
-                for shown, address in zip(classes, addresses, strict=True)
-            ]
+            views = [View("image", ours.image_url(index))]
+            titles = [f"map of {names[each]}" for each in classes]
+            views += map(View, titles, next(urls))
             cards.append(_card([ours], index, views))
-        confusions = [viewer.evaluated.evaluation.confusion for viewer in viewers]
         errors = [
             int(confusion[pair.first, pair.second] + confusion[pair.second, pair.first])
-            for confusion in confusions
+            for confusion in (run.evaluation.confusion for run in runs)
         ]
         sections.append(PairSection(names[pair.first], names[pair.second], pair, errors, cards))
     return sections
 
 
-def _card(viewers: Sequence[Viewer], index: int, views: list[View]) -> Card:
-    evaluation = viewers[0].evaluated.evaluation
+def _card(runs: Sequence[RunImages], index: int, views: list[View]) -> Card:
+    ours = runs[0]
     return Card(
-        name=evaluation.predictions.names[index],
-        label=evaluation.class_names[evaluation.predictions.shown.label[index]],
+        name=ours.evaluation.predictions.names[index],
+        label=ours.evaluation.class_names[ours.labels[index]],
         verdicts=[
-            _verdict(viewer.evaluated.evaluation, index, run if len(viewers) > 1 else "")
-            for viewer, run in zip(viewers, RUN_NAMES, strict=False)
+            _verdict(run.evaluation, index, name if len(runs) > 1 else "")
+            for run, name in zip(runs, RUN_NAMES, strict=False)
         ],
         views=views,
     )
 
 
 def _verdict(evaluation: Evaluation, index: int, run: str) -> Verdict:
-    guess, confidence = evaluation.guesses[index, 0], float(evaluation.confidences[index, 0])
-    is_right = guess == evaluation.predictions.shown.label[index] and math.isfinite(confidence)
-    return Verdict(run, evaluation.class_names[guess], confidence, bool(is_right))
+    predicted, confidence = evaluation.predicted[index, 0], float(evaluation.confidences[index, 0])
+    is_correct = predicted == evaluation.predictions.per_image.label[index]
+    return Verdict(
+        run,
+        evaluation.class_names[predicted],
+        confidence,
+        bool(is_correct) and math.isfinite(confidence),
+    )
 
 
-def _surest(evaluation: Evaluation, true: int, taken_for: int, count: int) -> Integers:
-    return surest_errors(
-        evaluation.predictions.shown.label,
-        evaluation.guesses[:, 0],
+def _most_confident(evaluation: Evaluation, true: int, predicted: int, count: int) -> Integers:
+    return most_confident(
+        evaluation.predictions.per_image.label,
+        evaluation.predicted[:, 0],
         evaluation.confidences[:, 0],
         true=true,
-        taken_for=taken_for,
+        predicted_as=predicted,
         count=count,
     )

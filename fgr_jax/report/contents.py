@@ -1,4 +1,4 @@
-"""What stands on the page, worked out from one evaluated run or two."""
+"""The contents of the page, computed from one evaluated run or two."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,32 +11,34 @@ from fgr_jax.evaluate.evaluated_run import EvaluatedRun, OpenedRun
 from fgr_jax.evaluate.measures import CALIBRATION_BINS, ConfusedPair
 from fgr_jax.report import plots
 from fgr_jax.report.cards import Card, PairSection, confused_pairs, gallery
-from fgr_jax.report.class_table import ClassRow, class_rows
 from fgr_jax.report.embedding import Embedding, embedding
 from fgr_jax.report.facts import Field, config_fields, run_facts
-from fgr_jax.report.headline import Figure, headline
 from fgr_jax.report.paper import PaperAccuracy, paper_accuracy
-from fgr_jax.report.viewer import Viewer
-from fgr_jax.runs.curves import Curve, error_curve
-from fgr_jax.runs.metrics_log import read_metrics
+from fgr_jax.report.run_images import RunImages
+from fgr_jax.report.tables import ClassRow, Metric, class_rows, metrics
+from fgr_jax.runs.logs import Curve, error_curve, read_metrics
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Contents:
-    """All that the template fills in."""
+    """The values that the template fills in."""
 
     title: str
-    notices: list[str]  # what a reader must know before any figure
-    runs: list[str]  # what they are called
+    # What a reader must know first.
+    notices: list[str]
+    # The names of the runs.
+    runs: list[str]
     data: str
-    pictures: int
-    classes: int
-    top1: float  # of the main figure
-    crops: str  # by which
+    images: int
+    # By `crops`.
+    top1: float
+    crops: str
+    # Whether the network of any run has class activation maps.
+    has_maps: bool
     worst_pair: ConfusedPair | None
     class_names: list[str]
     corrupt: list[str]
-    headline: list[Figure]
+    metrics: list[Metric]
     paper: PaperAccuracy | None
     pairs: list[PairSection]
     pair_count: int
@@ -55,18 +57,18 @@ class Contents:
 
 
 def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> Contents:
-    """Works everything out; runs the networks once more over what is shown.
+    """Computes the contents; applies the networks once more to the images that are shown.
 
     Args:
-      runs: one, or two of the same test split.
+      runs: one, or two with the same test split.
       mesh: the devices; those of this process are used.
 
     Raises:
-      UserError: the two runs could not read the same pictures.
+      UserError: one of two runs could read images that the other could not.
     """
     ours = runs[0]
-    _require_same_pictures(runs)
-    viewers = [Viewer(each, mesh) for each in runs]
+    _require_same_images(runs)
+    run_images = [RunImages(each, mesh) for each in runs]
     evaluation = ours.evaluation
     paper = paper_accuracy(ours.run.config.data)
     facts = [run_facts(each.run, each.trained.step) for each in runs]
@@ -75,22 +77,22 @@ def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> Contents:
         notices=_notices(runs),
         runs=[each.run.workdir.name for each in runs],
         data=f"{ours.source.data_set}, split “{ours.source.split}”",
-        pictures=len(evaluation.predictions.names),
-        classes=len(evaluation.class_names),
+        images=len(evaluation.predictions.names),
         top1=evaluation.main.top1,
         crops="five crops" if evaluation.five_crops else "one crop, the center",
+        has_maps=any(each.has_maps for each in run_images),
         worst_pair=evaluation.pairs[0] if evaluation.pairs else None,
         class_names=evaluation.class_names,
         corrupt=evaluation.predictions.corrupt,
-        headline=headline([each.evaluation for each in runs], paper),
+        metrics=metrics([each.evaluation for each in runs], paper),
         paper=paper,
-        pairs=confused_pairs(viewers),
+        pairs=confused_pairs(run_images),
         pair_count=len(evaluation.pairs),
-        gallery=gallery(viewers),
+        gallery=gallery(run_images),
         curves=plots.draw_curves([_curves_of(each) for each in runs]),
         calibration=plots.draw_calibration([each.evaluation.main.calibration for each in runs]),
         rows=class_rows([each.evaluation for each in runs]),
-        embedding=embedding(viewers),
+        embedding=embedding(run_images),
         facts=[(name, [each.get(name, "") for each in facts]) for name in _names(facts)],
         config=config_fields([each.run.recorded for each in runs]),
         mass_share=MASS_SHARE,
@@ -102,7 +104,7 @@ def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> Contents:
 
 
 def _notices(runs: Sequence[EvaluatedRun]) -> list[str]:
-    """What a reader must know of the runs before any figure."""
+    """Returns the state of the runs' checkpoints, and what has changed since they were trained."""
     notices = []
     for evaluated in runs:
         who = f"{evaluated.run.workdir.name}: " if len(runs) > 1 else ""
@@ -114,34 +116,33 @@ def require_same_test(ours: OpenedRun, theirs: OpenedRun) -> None:
     """Checks that two runs can be compared.
 
     Raises:
-      UserError: they are of different test splits, or of different classes.
+      UserError: they have different test splits, or different classes.
     """
     compared, name = theirs.run.workdir, ours.run.workdir.name
     if ours.source.identity != theirs.source.identity:
         raise UserError(
-            f"{compared.flag}={compared.name} is tested on {theirs.source.identity}, and {name} on "
+            f"{compared} is tested on {theirs.source.identity}, and {name} on "
             f"{ours.source.identity}: compare runs on the same test split"
         )
     if ours.source.class_names != theirs.source.class_names:
         raise UserError(
-            f"{compared.flag}={compared.name} tells other classes apart than {name}: compare runs of "
-            "the same classes"
+            f"{compared} has other classes than {name}: compare runs with the same classes"
         )
 
 
-def _require_same_pictures(runs: Sequence[EvaluatedRun]) -> None:
+def _require_same_images(runs: Sequence[EvaluatedRun]) -> None:
     names = [set(each.evaluation.predictions.names) for each in runs]
     alone = sorted(names[0] ^ names[-1])
     if alone:
         compared = runs[-1].run.workdir
         raise UserError(
-            f"{compared.flag}={compared.name} could not be tested on the pictures of "
+            f"{compared} could not be tested on the images of "
             f"{runs[0].run.workdir.name}: one of them could not read {', '.join(alone[:5])}"
         )
 
 
 def _curves_of(evaluated: EvaluatedRun) -> tuple[Curve, Curve]:
-    """Of the test split and in training."""
+    """Returns the error on the test split and in training."""
     records = read_metrics(evaluated.run.workdir.local)
     epoch = float(evaluated.run.calendar.epoch)
     return error_curve(records, "test", epoch=epoch), error_curve(records, "train", epoch=epoch)

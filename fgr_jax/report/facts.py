@@ -1,4 +1,4 @@
-"""What a run was: config, versions, devices, time, fingerprint."""
+"""How a run was made: config, versions, devices, time, fingerprint."""
 
 import dataclasses
 import shlex
@@ -10,7 +10,9 @@ from fgr_jax import config as config_lib
 from fgr_jax.config import Config
 from fgr_jax.files import json_lines
 from fgr_jax.inference.saved_run import TrainedRun
-from fgr_jax.runs.fingerprint_log import read_fingerprints
+from fgr_jax.runs.description import differing_fields
+from fgr_jax.runs.folder import PROVENANCE, TIMINGS
+from fgr_jax.runs.logs import read_fingerprints
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -18,48 +20,51 @@ class Field:
     """A field of the config in the runs of a report."""
 
     name: str
-    values: list[str]  # a run each; empty where its version had no such field
-    is_default: bool  # in all of them
-    differs: bool  # the runs have different values
+    # One for each run.
+    values: list[str]
+    # In all runs.
+    is_default: bool
+    # Whether the runs have different values.
+    differs: bool
 
 
 def config_fields(recorded: Sequence[Mapping[str, Any]]) -> list[Field]:
-    """All fields, as the runs wrote them, those that are not as by default first."""
-    fields = []
-    for name, default in config_lib.flat(Config()).items():
-        values = [each.get(name, "") for each in recorded]
-        fields.append(
-            Field(
-                name,
-                [str(value) for value in values],
-                is_default=all(value == default for value in values),
-                differs=any(value != values[0] for value in values),
-            )
+    """Returns all fields of the flat configs of one run or two, those that are not default first."""
+    defaults = config_lib.flat(Config())
+    chosen = {name for config in recorded for name in differing_fields(config, defaults)}
+    different = differing_fields(recorded[0], recorded[-1])
+    return [
+        Field(
+            name,
+            [str(config.get(name, default)) for config in recorded],
+            is_default=name not in chosen,
+            differs=name in different,
         )
-    return sorted(fields, key=lambda field: field.is_default)
+        for name, default in sorted(defaults.items(), key=lambda field: field[0] not in chosen)
+    ]
 
 
 def run_facts(run: TrainedRun, step: int) -> dict[str, str]:
-    """What else there is to say of a run, by what it is called."""
+    """Returns the other facts about a run, by their names."""
     folder = run.workdir.local
     facts = {
         "workdir": run.workdir.name,
         "checkpoint": f"step {step:,} of {run.calendar.total_steps:,}",
-        "trained on": run.data,
+        "trained on": str(run.data),
         "seed": str(run.config.seed),
-        "time in training": _in_words(_training_seconds(folder, run.config.batch_size))
-        + ", without evaluating, saving and compiling",
+        "training time": _in_words(_training_seconds(folder, run.config.batch_size))
+        + ", without evaluation, saving and compilation",
         "fingerprint": _fingerprint(folder),
     }
-    return facts | _of_starts(json_lines.read(folder / "provenance.jsonl"))
+    return facts | _of_starts(json_lines.read(folder / PROVENANCE))
 
 
 def _of_starts(starts: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Of the lines of `provenance.jsonl`: each value with the step that it counts from.
+    """Summarizes provenance records: each value, with the step since which it holds if it changed.
 
-    The older the run, the less they say.
+    Records of older runs have fewer fields.
     """
-    said: dict[str, Callable[[dict[str, Any]], str]] = {
+    values_of: dict[str, Callable[[dict[str, Any]], str]] = {
         "started": lambda start: start.get("time") or "",
         "command": lambda start: shlex.join(start.get("command") or []),
         "code": lambda start: start.get("git_revision") or "",
@@ -75,7 +80,7 @@ def _of_starts(starts: Sequence[dict[str, Any]]) -> dict[str, str]:
         ),
     }
     facts = {}
-    for name, value_of in said.items():
+    for name, value_of in values_of.items():
         changes: list[tuple[int, str]] = []
         for start in starts:
             if not changes or changes[-1][1] != value_of(start):
@@ -93,12 +98,12 @@ def _devices(devices: Sequence[str]) -> str:
 
 
 def _training_seconds(folder: Path, batch_size: int) -> float:
-    """As `timings.jsonl` has it: evaluations, saving and the first step's compilation left out."""
+    """Sums up the timings, which leave out evaluation, saving and the first step's compilation."""
     seconds, before = 0.0, 0
-    for record in json_lines.read(folder / "timings.jsonl"):
+    for record in json_lines.read(folder / TIMINGS):
         if "images_per_second" in record:
-            pictures = (record["step"] - before) * batch_size
-            seconds += pictures / max(record["images_per_second"], 1e-9)
+            images = (record["step"] - before) * batch_size
+            seconds += images / max(record["images_per_second"], 1e-9)
             before = record["step"]
     return seconds
 

@@ -1,8 +1,59 @@
-"""The report as one HTML file that needs nothing else."""
+"""The report: one HTML file that needs nothing else, from one evaluated run or two."""
+
+from collections.abc import Sequence
 
 import jinja2
+from jax.sharding import Mesh
 
-from fgr_jax.report.contents import Contents
+from fgr_jax.distributed import once_for_all
+from fgr_jax.errors import UserError
+from fgr_jax.evaluate.evaluated_run import EvaluatedRun, evaluate_run, open_for_test
+from fgr_jax.evaluate.missing import as_text
+from fgr_jax.files.whole import whole
+from fgr_jax.inference.saved_run import TrainedRun
+from fgr_jax.report.contents import Contents, contents, require_same_test
+from fgr_jax.report.paper import paper_accuracy
+from fgr_jax.runs.folder import COMPARISON, REPORT, RunFolder
+from fgr_jax.terminal import Terminal
+
+
+def write_report(
+    run: TrainedRun,
+    compared: TrainedRun | None,
+    mesh: Mesh,
+    terminal: Terminal,
+    *,
+    crops: str | None = None,
+    step: int | None = None,
+) -> str:
+    """Evaluates one run or two and writes the page to the first one's folder; all processes call it.
+
+    Args:
+      run: the run.
+      compared: another one, with the same test split; None: none.
+      mesh: all devices.
+      terminal: shows the progress.
+      crops: a name in `CROPS`; None: "five" where the paper reports five crops, and else "one".
+      step: of the checkpoint; None: the latest.
+
+    Returns:
+      Where the page is.
+
+    Raises:
+      UserError: as of `open_for_test` and `evaluate_run`, or the runs have different test splits, or
+        the page cannot be written.
+    """
+    # All checks come before the first forward pass.
+    opened = [open_for_test(run, mesh, terminal, step=step)]
+    if compared is not None:
+        opened.append(open_for_test(compared, mesh, terminal))
+        require_same_test(*opened)
+    paper = paper_accuracy(run.config.data)
+    crops = crops or ("five" if paper and paper.five_crops else "one")
+    evaluated = [evaluate_run(each, mesh, terminal, crops=crops) for each in opened]
+    name = REPORT if compared is None else COMPARISON
+    once_for_all(lambda: _write(evaluated, mesh, run.workdir, name))
+    return f"{run.workdir.name}/{name}"
 
 
 def as_html(contents: Contents) -> str:
@@ -14,4 +65,18 @@ def as_html(contents: Contents) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["percent"] = as_text
     return environment.get_template("report.html").render(contents=contents)
+
+
+def _write(
+    evaluated: Sequence[EvaluatedRun | None], mesh: Mesh, workdir: RunFolder, name: str
+) -> None:
+    page = as_html(contents([each for each in evaluated if each is not None], mesh))
+    try:
+        with whole(workdir.local / name) as unfinished:
+            # Names of files that are not UTF-8 get question marks.
+            unfinished.write_text(page, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"{workdir.name}/{name} cannot be written: {error.strerror}") from error
+    workdir.publish()

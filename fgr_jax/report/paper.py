@@ -1,4 +1,4 @@
-"""What the paper reports for its data sets (tables 2 and 3), in %, to stand beside a run's results."""
+"""The accuracy that the paper reports for its data sets (tables 2 and 3), in %."""
 
 import dataclasses
 
@@ -9,7 +9,8 @@ from fgr_jax.config import Data
 class PaperAccuracy:
     """Top-1 accuracy of ResNet-50 with the block and GCE at 448×448 pixels, in %."""
 
-    title: str  # of the data set
+    # Of the data set.
+    title: str
     one_crop: float
     five_crops: float | None
 
@@ -24,5 +25,5 @@ _BY_DATA_SET = {
 
 
 def paper_accuracy(data: Data) -> PaperAccuracy | None:
-    """The paper's figures for a data set; None where it has none for it, or for another split."""
+    """Returns the paper's figures for a data set; None where it has none, or for another split."""
     return _BY_DATA_SET.get(data.name) if data.test_split == "test" else None

@@ -1,7 +1,7 @@
-"""The plots of a report, as addresses of SVG files.
+"""The plots of a report, as `data:` URLs of SVG files.
 
-No name of a class, a file or a run stands in them: those belong into the page, which has fonts for every
-script and takes no character for a formula.
+Names of classes, files and runs are left to the page, which has fonts for every script and interprets no
+character as a formula.
 """
 
 import io
@@ -14,20 +14,20 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from fgr_jax.evaluate.measures import Calibration
-from fgr_jax.report.pictures import as_address
-from fgr_jax.runs.curves import Curve
+from fgr_jax.report.data_urls import data_url
+from fgr_jax.runs.logs import Curve
 
-# Of this run and of the one it is compared with; the colors are told apart by everybody, and in gray.
+# Of the run and of the compared one; distinguishable with any color vision, and in gray.
 RUN_COLORS = ("#1b5faa", "#d1731c")
 RUN_NAMES = ("this run", "compared run")
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "fgr_jax", "font.size": 10.0}
 
 
 def draw_curves(curves: Sequence[tuple[Curve, Curve]]) -> str:
-    """Test and training error over the epochs (figure 5), of one run or two.
+    """Draws test and training error over the epochs (figure 5), of one run or two.
 
     Args:
-      curves: of each run the test curve and the training curve.
+      curves: the test curve and the training curve of each run.
     """
     figure = _figure()
     axes = figure.add_subplot()
@@ -36,19 +36,18 @@ def draw_curves(curves: Sequence[tuple[Curve, Curve]]) -> str:
             epochs = [epoch for epoch, _ in curve]
             errors = [100 * error for _, error in curve]
             marker = "o" if len(curve) <= 60 else None
-            axes.plot(
-                epochs, errors, line, color=color, marker=marker, ms=3, label=f"{name}, {what}"
-            )
+            label = f"{name}, {what}" if len(curves) > 1 else what
+            axes.plot(epochs, errors, line, color=color, marker=marker, ms=3, label=label)
     axes.set_xlabel("epochs")
     axes.set_ylabel("error, %")
     axes.set_ylim(bottom=0)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
-    return _address(figure)
+    return _url(figure)
 
 
 def draw_calibration(calibrations: Sequence[Calibration]) -> str:
-    """Accuracy over confidence, by bins; a calibrated network lies on the diagonal."""
+    """Draws accuracy over confidence, in bins; a calibrated network lies on the diagonal."""
     figure = _figure()
     axes = figure.add_subplot()
     axes.plot([0, 100], [0, 100], color="#888888", linewidth=1)
@@ -63,23 +62,24 @@ def draw_calibration(calibrations: Sequence[Calibration]) -> str:
             label=name,
         )
     axes.set_xlabel("confidence, %")
-    axes.set_ylabel("right, %")
+    axes.set_ylabel("accuracy, %")
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
     axes.grid(visible=True, alpha=0.3)
-    axes.legend(loc="upper left")
-    return _address(figure)
+    if len(calibrations) > 1:
+        axes.legend(loc="upper left")
+    return _url(figure)
 
 
 def draw_embedding(
     points: npt.NDArray[np.floating], groups: npt.NDArray[np.integer], errors: npt.NDArray[np.bool_]
 ) -> str:
-    """Points in the plane, a color for each group.
+    """Draws points in the plane, with a color for each group.
 
     Args:
       points: `[n, 2]`.
       groups: of each point, an index into `group_colors`, `[n]`.
-      errors: which are drawn as crosses, `[n]`.
+      errors: the points that are drawn as crosses, `[n]`.
     """
     figure = _figure()
     axes = figure.add_subplot()
@@ -89,21 +89,21 @@ def draw_embedding(
         axes.scatter(x, y, s=size, c=colors[chosen], marker=marker, linewidths=1)
     axes.set_xticks([])
     axes.set_yticks([])
-    return _address(figure)
+    return _url(figure)
 
 
 def group_colors(count: int) -> list[str]:
-    """Colors to tell `count` groups apart by, 10 at most."""
+    """Returns distinct colors for `count` groups, 10 at most."""
     return [mpl.colors.to_hex(mpl.colormaps["tab10"](index)) for index in range(count)]
 
 
 def _figure() -> Figure:
-    """All of one size, so that what is written in them is, too."""
+    """Creates a figure; all have one size, so that their text does, too."""
     return Figure(figsize=(5.6, 4), layout="constrained")
 
 
-def _address(figure: Figure) -> str:
+def _url(figure: Figure) -> str:
     file = io.BytesIO()
     with mpl.rc_context(_STYLE):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return as_address(file.getvalue(), "image/svg+xml")
+    return data_url(file.getvalue(), "image/svg+xml")

@@ -1,4 +1,4 @@
-"""Saving and restoring the state of a run, any tree of arrays. All of Orbax is behind this module."""
+"""Saves and restores the state of a run, any tree of arrays. No other module uses Orbax."""
 
 import contextlib
 import errno
@@ -25,13 +25,13 @@ _OVERHEAD_BYTES = 1_000_000  # of metadata beside the arrays
 class Checkpoints:
     """The checkpoints of one run: the latest two, and the best on the test split.
 
-    The best one is kept for a look at it. What a run reports is its last step: choosing a step by the
-    test split would be choosing by the answers.
+    The best one is kept for inspection. What a run reports is its last step: selecting a step on the
+    test split would bias the result.
     """
 
     def __init__(self, directory: epath.Path):
         self._directory = directory
-        logging.getLogger("absl").addFilter(_NoNews())
+        logging.getLogger("absl").addFilter(_RedundantRecords())
         self._saving: int | None = None
         self._manager = ocp.CheckpointManager(
             directory,
@@ -54,7 +54,7 @@ class Checkpoints:
         self._remove_unfinished()  # Orbax's own clean-up runs on in the background
 
     def restore(self, step: int, like: Any) -> Any:
-        """The state saved at `step`, with the shapes, dtypes and shardings of `like`.
+        """Restores the state saved at `step`, with the shapes, dtypes and shardings of `like`.
 
         Raises:
           UserError: it is damaged.
@@ -66,7 +66,7 @@ class Checkpoints:
             folder = self._directory / str(step)
             raise UserError(
                 f"the checkpoint {folder} cannot be read ({type(error).__name__}): delete that folder, "
-                "and the run goes on from the one before"
+                "and the run is resumed from the one before"
             ) from error
 
     def save(self, step: int, state: Any, *, test_top1: float | None) -> None:
@@ -89,7 +89,7 @@ class Checkpoints:
             raise
 
     def wait(self) -> None:
-        """Waits until what was started is safely on the disk.
+        """Waits until the save that was started is on the disk.
 
         Raises:
           UserError: the disk is full or read-only.
@@ -104,15 +104,15 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Lets a save under way end, also where the run ends with an error."""
+        """Waits for a save in progress, also where the run ends with an error."""
         if kind is None:
             self.wait()
         elif issubclass(kind, Exception):
-            with contextlib.suppress(Exception):  # the run's own error is the one to tell
+            with contextlib.suppress(Exception):  # the run's own error is the one to raise
                 self.wait()
 
     def _explain(self, error: Exception) -> None:
-        """Raises a UserError where the person can do something about `error`."""
+        """Raises a UserError where the user can put `error` right."""
         for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             reason = os.strerror(code)
             # TensorStore's errors carry the system's words, not its number.
@@ -134,24 +134,24 @@ class Checkpoints:
 
 
 def _has_room(directory: epath.Path, needed: int) -> bool:
-    """Whether `needed` bytes fit; a bucket has room for all."""
+    """Returns whether `needed` bytes fit; in a bucket they always do."""
     return is_in_bucket(os.fspath(directory)) or shutil.disk_usage(directory).free >= needed
 
 
 def saved_steps(directory: epath.Path) -> list[int]:
-    """The steps that were saved completely in `directory`, which need not exist."""
+    """Returns the steps that were saved completely in `directory`, which need not exist."""
     return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
 
 
 def latest_step(directory: epath.Path) -> int | None:
-    """The newest step that was saved completely in `directory`, or None."""
+    """Returns the newest step that was saved completely in `directory`, or None."""
     return max(saved_steps(directory), default=None)
 
 
 def read_latest(directory: epath.Path) -> dict[str, Any]:
-    """The newest checkpoint in `directory` as nested dicts of NumPy arrays.
+    """Reads the newest checkpoint in `directory` as nested dicts of NumPy arrays.
 
-    Any process may read on its own: the others are not waited for.
+    A process can read on its own: the others are not waited for.
 
     Raises:
       UserError: there is none.
@@ -165,7 +165,7 @@ def read_latest(directory: epath.Path) -> dict[str, Any]:
 
 
 def read(directory: epath.Path, step: int) -> dict[str, Any]:
-    """The checkpoint of `step` as nested dicts of NumPy arrays, by any process on its own.
+    """Reads the checkpoint of `step` as `read_latest` does.
 
     Raises:
       UserError: it is damaged, or a run has replaced it by a later one.
@@ -199,11 +199,11 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-class _NoNews(logging.Filter):
-    """Keeps Orbax from logging what is raised or meant anyway.
+class _RedundantRecords(logging.Filter):
+    """Drops records of what is raised, or intended, anyway.
 
-    Its threads log, with a traceback, the error that `wait` will raise; and a checkpoint between two
-    evaluations has no accuracy.
+    Orbax's threads log, with a traceback, the error that `wait` will raise; and a checkpoint between
+    two evaluations has no accuracy.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -1,14 +1,15 @@
-"""Two runs side by side: are they the same run, and if not, where do they part, and in what?"""
+"""Compares two runs: whether they are the same and, if not, from which step they differ, and in what."""
 
 import dataclasses
-import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
-from fgr_jax.runs.fingerprint_log import FILE_NAME, STREAMS, read_fingerprints
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.description import Description, differing_fields
+from fgr_jax.runs.folder import FINGERPRINTS, PROVENANCE, RunFolder
+from fgr_jax.runs.logs import STREAMS, read_fingerprints, read_metrics
 
 # What a provenance record says of the machine and the code.
 _MACHINE = (
@@ -26,11 +27,16 @@ _MACHINE = (
 class Comparison:
     """What two runs have in common."""
 
-    steps: list[int]  # that both have fingerprints of
-    parted: dict[str, int]  # by stream: the first of these steps at which it differs
-    missing: list[int]  # steps up to the last common one that one run alone has fingerprints of
-    metrics_differ: bool  # in records of the same step and split
-    differences: list[str]  # in config, data, versions, devices
+    # That both have fingerprints of.
+    steps: list[int]
+    # By stream: the first of these steps at which it differs.
+    parted: dict[str, int]
+    # Steps up to the last common one that only one run has fingerprints of.
+    missing: list[int]
+    # In records of the same step and split.
+    metrics_differ: bool
+    # In config, data, versions and devices.
+    differences: list[str]
 
     @property
     def same(self) -> bool:
@@ -39,7 +45,7 @@ class Comparison:
 
     @property
     def first_parted(self) -> tuple[int, str] | None:
-        """The first step at which they differ, and the stream that comes about first in a step."""
+        """The first step at which they differ, and the stream that arises first in a step."""
         if not self.parted:
             return None
         step = min(self.parted.values())
@@ -59,12 +65,11 @@ def compare(one: RunFolder, other: RunFolder) -> Comparison:
     Raises:
       UserError: one is no workdir, or they have no fingerprints of the same step.
     """
-    for workdir in (one, other):
-        if not (workdir.local / "config.json").is_file():
-            raise UserError(f"{workdir.name} is no workdir of a run: it has no config.json")
-        if not (workdir.local / FILE_NAME).is_file():
+    descriptions = one.read(), other.read()
+    for folder in (one, other):
+        if not (folder.local / FINGERPRINTS).is_file():
             raise UserError(
-                f"{workdir.name} has no {FILE_NAME}: run it with --config.runtime.fingerprint_every"
+                f"{folder} has no {FINGERPRINTS}: run it with --config.runtime.fingerprint_every"
             )
     ours, theirs = read_fingerprints(one.local), read_fingerprints(other.local)
     common = sorted(ours.keys() & theirs.keys())
@@ -83,36 +88,40 @@ def compare(one: RunFolder, other: RunFolder) -> Comparison:
         parted=parted,
         missing=sorted(step for step in ours.keys() ^ theirs.keys() if step < common[-1]),
         metrics_differ=_metrics_differ(one.local, other.local),
-        differences=_differences(one.local, other.local),
+        differences=_differences(descriptions, _machine(one.local), _machine(other.local)),
     )
 
 
 def _metrics_differ(one: Path, other: Path) -> bool:
     ours, theirs = (
-        {(each["step"], each["split"]): each for each in json_lines.read(workdir / "metrics.jsonl")}
-        for workdir in (one, other)
+        {(record["step"], record["split"]): record for record in read_metrics(folder)}
+        for folder in (one, other)
     )
     return any(ours[key] != theirs[key] for key in ours.keys() & theirs.keys())
 
 
-def _differences(one: Path, other: Path) -> list[str]:
-    lines = []
-    ours, theirs = _facts(one), _facts(other)
-    for name in sorted(ours.keys() | theirs.keys()):
-        if ours.get(name) != theirs.get(name):
-            lines.append(f"{name}: {ours.get(name)!r} and {theirs.get(name)!r}")
-    return lines
-
-
-def _facts(workdir: Path) -> dict[str, Any]:
-    """Config, data and machine of a run as one flat mapping; of several starts, the last counts."""
-    facts: dict[str, Any] = {
-        f"config.{name}": value
-        for name, value in json.loads((workdir / "config.json").read_text()).items()
+def _differences(
+    descriptions: tuple[Description, Description],
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+) -> list[str]:
+    """Returns the differences in the configs, the data and the machines."""
+    one, other = descriptions
+    values = {
+        f"config.{name}": pair for name, pair in differing_fields(one.config, other.config).items()
     }
-    facts["data"] = json.loads((workdir / "data.json").read_text())
-    starts = json_lines.read(workdir / "provenance.jsonl")
-    machine = {name: starts[-1].get(name) for name in _MACHINE} if starts else {}
-    for name, version in (machine.pop("packages", None) or {}).items():
-        facts[f"version of {name}"] = version
-    return facts | machine
+    values["data"] = (str(one.data), str(other.data))
+    values |= {name: (ours.get(name), theirs.get(name)) for name in ours.keys() | theirs.keys()}
+    return [
+        f"{name}: {our!r} and {their!r}"
+        for name, (our, their) in sorted(values.items())
+        if our != their
+    ]
+
+
+def _machine(folder: Path) -> dict[str, Any]:
+    """Returns the machine and the code of a run's last start as one flat mapping."""
+    starts = json_lines.read(folder / PROVENANCE)
+    facts = {name: starts[-1].get(name) for name in _MACHINE} if starts else {}
+    versions = facts.pop("packages", None) or {}
+    return facts | {f"version of {name}": version for name, version in versions.items()}

@@ -1,39 +1,70 @@
-"""The folder of a run: on this machine, or in a bucket with its small files copied here."""
+"""The folder of a run: the names of its files, whose it is, and where it lies.
+
+It lies on this machine, or in a bucket with its small files copied here.
+"""
 
 import dataclasses
+import fcntl
+import json
+import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 from etils import epath
 
+from fgr_jax.data.identity import DataIdentity
+from fgr_jax.errors import UserError
 from fgr_jax.files import buckets
+from fgr_jax.files.whole import whole
+from fgr_jax.runs.checkpoints import latest_step
+from fgr_jax.runs.description import Description
 
-LOCK = "lock"  # held by the process that trains there
-_CHECKPOINTS = "checkpoints"
+_Parsed = TypeVar("_Parsed")
+
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+TIMINGS = "timings.jsonl"
+TENSORBOARD = "tensorboard"
+FINGERPRINTS = "fingerprints.jsonl"
+CONFIG = "config.json"
+CLASSES = "classes.json"
+DATA = "data.json"
+PROVENANCE = "provenance.jsonl"
+REPORT = "report.html"
+COMPARISON = "comparison.html"
+EVALUATION = "evaluation"
+# Held by the process that trains there.
+LOCK = "lock"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Where a run writes.
+    """Where the files of a run are.
 
     Files are appended to, and a bucket cannot append. So a run in a bucket writes its small files into
     a temporary folder, and `publish` copies those that have changed to the bucket.
     """
 
-    name: str  # as the person calls it
-    flag: str  # with which the person named it
-    local: Path  # the small files
-    checkpoints: epath.Path  # the large ones, where they belong
+    # As given by the user.
+    name: str
+    # The flag that it was given with, for errors; empty for an argument without a flag.
+    flag: str
+    # The small files.
+    local: Path
+    # The large ones, where they belong.
+    checkpoints: epath.Path
     _remote: epath.Path | None = None
     _published: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def open(cls, name: str | Path, *, flag: str = "--workdir") -> "RunFolder":
-        """The folder `name`, which need not exist.
+        """Opens the folder `name`, which need not exist.
 
         Args:
-          name: of a folder, or gs://BUCKET/FOLDER.
-          flag: with which it was named, for errors.
+          name: a folder, or gs://BUCKET/FOLDER.
+          flag: the flag that it was given with, for errors.
 
         Raises:
           UserError: it is in a bucket that cannot be reached.
@@ -41,17 +72,29 @@ class RunFolder:
         name = str(name)
         if not buckets.is_in_bucket(name):
             local = Path(name)
-            return cls(name, flag, local, epath.Path(local.absolute()) / _CHECKPOINTS)
+            return cls(name, flag, local, epath.Path(local.absolute()) / CHECKPOINTS)
         remote = buckets.open_folder(name, flag)
         local = Path(tempfile.mkdtemp(prefix="fgr_jax-"))
-        folder = cls(name, flag, local, remote / _CHECKPOINTS, remote)
+        folder = cls(name, flag, local, remote / CHECKPOINTS, remote)
         if remote.exists():
             for path in remote.iterdir():
                 if not path.is_dir():
                     path.copy(local / path.name)
-        # Whoever opens a run to read it must not write back what a job has replaced since.
+        # A reader of the run must not write back what its job has replaced since.
         folder._published.update(folder._states())
         return folder
+
+    def __str__(self) -> str:
+        """Names the folder in errors: "--workdir=runs/cub"."""
+        return f"{self.flag}={self.name}" if self.flag else self.name
+
+    def evaluation(self, step: int, crops: str) -> "RunFolder":
+        """Opens the folder for an evaluation of the checkpoint of `step`.
+
+        It is a folder of its own, so that publishing it leaves the run's other files alone, of which a
+        bucket may have newer versions by now.
+        """
+        return RunFolder.open(f"{self.name}/{EVALUATION}/step-{step}-{crops}")
 
     def publish(self) -> None:
         """Copies what has changed since the last time to the bucket; for a local folder, nothing."""
@@ -64,7 +107,7 @@ class RunFolder:
                 self._published[relative] = state
 
     def _states(self) -> dict[str, tuple[int, int]]:
-        """Size and time of change of every small file, by its path in the folder."""
+        """Returns the size and the time of change of every small file, by its path in the folder."""
         states = {}
         for path in sorted(self.local.rglob("*")):
             relative = path.relative_to(self.local).as_posix()
@@ -72,3 +115,100 @@ class RunFolder:
                 status = path.stat()
                 states[relative] = (status.st_size, status.st_mtime_ns)
         return states
+
+    def read(self) -> Description:
+        """Reads what describes the run.
+
+        Raises:
+          UserError: there is no run, or a file is missing or damaged.
+        """
+        if not self.local.is_dir():
+            raise UserError(f"{self}: no such folder; name the workdir of a run")
+        if not (self.local / CONFIG).is_file():
+            raise UserError(f"{self} is no workdir of a run: it has no {CONFIG}")
+        return Description(
+            config=self._read_json(CONFIG, _require(dict)),
+            data=self._read_json(DATA, DataIdentity.from_json),
+            class_names=self._read_json(CLASSES, _require(list)),
+        )
+
+    def _read_json(self, name: str, parse: Callable[[Any], _Parsed]) -> _Parsed:
+        try:
+            return parse(json.loads((self.local / name).read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{self}: {name} cannot be read ({error}): it describes the run; put back the file that "
+                "the run wrote, or use another folder"
+            ) from error
+
+    def check(self, run: Description) -> None:
+        """Checks that the folder is free for `run`, and writes nothing.
+
+        It is free where no run has saved a checkpoint, and where the one that has is the same run.
+
+        Raises:
+          UserError: it belongs to another run, or is a file.
+        """
+        if self.local.exists() and not self.local.is_dir():
+            raise UserError(f"{self}: is a file; name a folder")
+        if not (self.local / CONFIG).exists() or latest_step(self.checkpoints) is None:
+            return
+        differences = self.read().differences(run)
+        if differences:
+            raise UserError(
+                f"{self} belongs to a run with another config, and was left alone. Differing: "
+                f"{'; '.join(differences)}. Use another {self.flag}, or the same config"
+            )
+
+    def claim(self, run: Description) -> None:
+        """Makes this the folder of `run`, after `check`, and holds it until the process ends.
+
+        A folder in a bucket cannot be held: two runs at once in one are not noticed.
+
+        Raises:
+          UserError: it cannot be made, or another process is training there.
+        """
+        try:
+            self.local.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.local / LOCK, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise UserError(f"{self}: cannot be made: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it when we end
+        except OSError as error:
+            raise UserError(
+                f"{self}: another process is training there; wait for it, or use another {self.flag}"
+            ) from error
+        _write_json(self.local / CLASSES, run.class_names)
+        _write_json(self.local / DATA, run.data.to_json())
+        _write_json(self.local / CONFIG, run.config)
+
+    def is_claimed(self) -> bool:
+        """Returns whether a process on this machine is training there; of a bucket, false."""
+        try:
+            lock = os.open(self.local / LOCK, os.O_RDONLY)
+        except OSError:  # a copy of a workdir may have none
+            return False
+        try:
+            # Whether it is held can be found out only by taking it: shared, and released at once.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(lock)
+        return False
+
+
+def _require(kind: type[_Parsed]) -> Callable[[Any], _Parsed]:
+    def parse(value: Any) -> _Parsed:
+        if not isinstance(value, kind) or not value:
+            raise ValueError(f"it holds {value!r}, not a {kind.__name__}")
+        return value
+
+    return parse
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with whole(path) as unfinished:
+        text = json.dumps(value, indent=2, ensure_ascii=False)
+        unfinished.write_text(text + "\n", encoding="utf-8")

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-# What can change a number.
+# Those that can change a result.
 _PACKAGES = (
     "jax",
     "jaxlib",
@@ -28,7 +28,7 @@ _PACKAGES = (
 
 
 def provenance() -> dict[str, Any]:
-    """The time, and package versions, devices, git revision and command of this process."""
+    """Returns the time, and the package versions, devices, git revision and command of this process."""
     return {
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
@@ -52,7 +52,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """The commit of this source tree, with "-dirty" where it was changed; None outside git."""
+    """Returns the commit of this source tree, with "-dirty" where it was changed; None outside git."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

@@ -1,57 +1,62 @@
-"""What came out of a run, in a table and in plain words."""
+"""The results of a finished run, in a table and in sentences."""
 
+from typing import Any
+
+from fgr_jax.runs import folder
 from fgr_jax.runs.folder import RunFolder
-from fgr_jax.runs.metrics_log import read_metrics
+from fgr_jax.runs.logs import read_metrics
 from fgr_jax.terminal import Terminal
+
+_CONTENTS = {
+    f"{folder.CHECKPOINTS}/": "the trained network",
+    folder.METRICS: "every result, one per line",
+    folder.TIMINGS: "images per second",
+    f"{folder.TENSORBOARD}/": "curves: tensorboard --logdir={workdir}",
+    folder.FINGERPRINTS: "digests, to compare runs with: python -m fgr_jax.verify",
+    folder.CONFIG: "every field of the config",
+    folder.CLASSES: "the names of the classes",
+    folder.PROVENANCE: "versions, devices and code, a line for each start",
+}
 
 
 def print_summary(
     workdir: RunFolder, class_count: int, image_license: str, terminal: Terminal
 ) -> None:
-    """Prints the last results of the finished run in `workdir` and says where its files are."""
+    """Prints the last results of the finished run in `workdir`, and where its files are."""
     records = read_metrics(workdir.local)
     tests = [record for record in records if record["split"] == "test"]
     trainings = [record for record in records if record["split"] == "train"]
     last, best = tests[-1], max(tests, key=lambda record: record["top1"])
-
-    def row(name: str, record: dict) -> tuple[str, ...]:
-        return (
-            name,
-            f"{record['step']:,}",
-            f"{record['top1']:.1%}",
-            f"{record['top5']:.1%}",
-            f"{record['loss']:.3f}",
-            f"{record['examples']:,}",
-        )
-
     terminal.table(
         "results",
         [
-            row("test", last),
-            row("training, last epoch", trainings[-1]),
-            row("best on test, not to be reported", best),
+            _row("test", last),
+            _row("training, last epoch", trainings[-1]),
+            _row("best on test, not to be reported", best),
         ],
-        header=("split", "step", "top-1", "top-5", "loss", "pictures"),
+        header=("split", "step", "top-1", "top-5", "loss", "images"),
     )
     terminal.line(
-        "The loss on test is cross-entropy; in training it is that of the config, GCE for one."
+        "The test loss is cross-entropy; the training loss is the one of the config, such as GCE."
     )
     terminal.line(
-        f"The network was shown {last['examples']:,} test pictures that it had not been trained on. "
-        f"For {last['top1']:.1%} of them its first guess among {class_count} classes is right"
+        f"The network was tested on {last['examples']:,} images that it had not been trained on. For "
+        f"{last['top1']:.1%} of them its first prediction among {class_count} classes is correct"
         + (f", for {last['top5']:.1%} one of its first five." if class_count > 5 else ".")
     )
     if image_license:
-        terminal.line(f"The pictures stand under the license {image_license}.")
+        terminal.line(f"The images are licensed under {image_license}.")
     terminal.line(f"Files in {workdir.name}:")
-    for name, what in (
-        ("checkpoints/", "the trained network"),
-        ("metrics.jsonl", "every result, a line each"),
-        ("timings.jsonl", "how fast it went"),
-        ("tensorboard/", f"curves: tensorboard --logdir={workdir.name}"),
-        ("fingerprints.jsonl", "digests, to compare runs with: python -m fgr_jax.verify"),
-        ("config.json", "every field of the config"),
-        ("classes.json", "the names of the classes"),
-        ("provenance.jsonl", "versions, devices and code, a line for each start"),
-    ):
-        terminal.line(f"  {name:<18} {what}")
+    for name, content in _CONTENTS.items():
+        terminal.line(f"  {name:<18} {content.format(workdir=workdir.name)}")
+
+
+def _row(name: str, record: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        name,
+        f"{record['step']:,}",
+        f"{record['top1']:.1%}",
+        f"{record['top5']:.1%}",
+        f"{record['loss']:.3f}",
+        f"{record['examples']:,}",
+    )

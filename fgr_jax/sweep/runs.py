@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 
 from fgr_jax.inference.saved_run import open_run
-from fgr_jax.runs.curves import Curve, error_curve
 from fgr_jax.runs.folder import RunFolder
-from fgr_jax.runs.metrics_log import read_metrics
+from fgr_jax.runs.logs import Curve, error_curve, read_metrics
 
 _LOG = "output.txt"
 

@@ -6,7 +6,7 @@ import signal
 import jax
 
 from fgr_jax.calendar import Calendar
-from fgr_jax.config import Config
+from fgr_jax.config import Config, flat
 from fgr_jax.data.batch import Batch
 from fgr_jax.data.pipeline import Share, training_batches
 from fgr_jax.data.source import ExampleSource, open_splits
@@ -28,9 +28,9 @@ from fgr_jax.models.network import (
     parameter_count,
 )
 from fgr_jax.models.weights.pretrained import start_from
-from fgr_jax.runs import workdir as workdir_lib
 from fgr_jax.runs.checkpoints import Checkpoints, latest_step
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.description import Description
+from fgr_jax.runs.folder import PROVENANCE, RunFolder
 from fgr_jax.runs.provenance import provenance
 from fgr_jax.terminal import Terminal
 from fgr_jax.train.evaluation import evaluate
@@ -94,8 +94,8 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
     steps = build_steps(config, network, objective, optimizer, mesh)
 
     # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
-    run = (workdir, config, train_source.identity, class_names)
-    once_for_all(lambda: workdir_lib.check(*run))
+    run = Description(flat(config), train_source.identity, class_names)
+    once_for_all(lambda: workdir.check(run))
     step = agreed_integer(latest_step(workdir.checkpoints) or 0)
     outcome = Outcome(step, step, calendar.total_steps, len(class_names), train_source.license)
     if step == calendar.total_steps:
@@ -110,12 +110,12 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
         variables, start = start_from(config.pretrained, variables)
         state = state.replace(**jax.device_put(variables, replicated(mesh)))
 
-    once_for_all(lambda: workdir_lib.claim(*run))
+    once_for_all(lambda: workdir.claim(run))
     checkpoints = Checkpoints(workdir.checkpoints)
     if step:
         state = state.restored(checkpoints.restore(step, state.saved()))
     if jax.process_index() == 0:
-        json_lines.append(workdir.local / "provenance.jsonl", {"step": step, **provenance()})
+        json_lines.append(workdir.local / PROVENANCE, {"step": step, **provenance()})
     terminal.line(_data_line(train_source, test_source))
     terminal.line(_network_line(config, network, state))
     terminal.line(f"start     {start}")

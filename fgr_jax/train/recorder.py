@@ -10,9 +10,8 @@ from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.runs.checkpoints import Checkpoints
-from fgr_jax.runs.fingerprint_log import FingerprintLog
 from fgr_jax.runs.folder import RunFolder
-from fgr_jax.runs.metrics_log import MetricsLog
+from fgr_jax.runs.logs import FingerprintLog, MetricsLog
 from fgr_jax.terminal import Bar, Terminal
 from fgr_jax.train.evaluation import Results, averages
 from fgr_jax.train.step import Totals, TrainState

@@ -1,4 +1,4 @@
-"""`python -m fgr_jax.evaluate` as a person runs it, and what it makes of a workdir that is not right."""
+"""`python -m fgr_jax.evaluate` as a user runs it, and its answers to a workdir that is not right."""
 
 import csv
 import fcntl
@@ -12,12 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
 import official_layouts
 import pytest
 from etils import epath
+from pooled_head import POOLED_HEAD
 from several_processes import free_port
 from tiny_run import QUIET, ROOT, tiny_config
 
@@ -31,9 +33,11 @@ from fgr_jax.evaluate import __main__ as evaluate
 from fgr_jax.evaluate.files import FILES
 from fgr_jax.evaluate.predictions import predict_split
 from fgr_jax.inference.saved_run import open_run, restore
+from fgr_jax.models.network import forward
+from fgr_jax.predict import __main__ as predict
+from fgr_jax.report import __main__ as report
 from fgr_jax.runs.folder import RunFolder
 from fgr_jax.train.loop import train
-from fgr_jax.train.step import normalize
 
 STEPS = 20
 
@@ -92,7 +96,7 @@ def test_five_crops_of_a_finished_run(workdir: Path, capsys: pytest.CaptureFixtu
         assert table in printed.out
     assert f"Files in {folder}:" in printed.out
     assert "\r" not in printed.out + printed.err
-    assert "still going" not in printed.out
+    assert "still being trained" not in printed.out
     assert "parts" not in printed.out
     assert len(rows_of(folder / "predictions.csv")) == 27
 
@@ -116,7 +120,9 @@ def test_an_earlier_checkpoint(workdir: Path, capsys: pytest.CaptureFixture[str]
     assert results["center_crop"]["top1"] == expected["top1"]
 
 
-def test_a_run_that_is_still_going(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_that_is_still_being_trained(
+    workdir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree(workdir / "checkpoints" / str(STEPS))
     lock = os.open(workdir / "lock", os.O_RDWR)
     fcntl.flock(lock, fcntl.LOCK_EX)
@@ -125,7 +131,8 @@ def test_a_run_that_is_still_going(workdir: Path, capsys: pytest.CaptureFixture[
     finally:
         os.close(lock)
     assert (
-        "the run is still going: this is its checkpoint of step 13 of 20" in capsys.readouterr().out
+        "the run is still being trained: this is its checkpoint of step 13 of 20"
+        in capsys.readouterr().out
     )
 
 
@@ -178,7 +185,7 @@ def test_cub_counts_parts(
 
 
 def parts_by_hand(workdir: Path) -> dict[str, int]:
-    """By file name: how many parts of the picture lie in the predicted class's high region."""
+    """By file name: how many parts of the image lie in the predicted class's high region."""
     opened = open_run(RunFolder.open(workdir))
     data = opened.config.data
     trained = restore(opened, None, data_mesh(jax.devices()[:1]))
@@ -186,11 +193,11 @@ def parts_by_hand(workdir: Path) -> dict[str, int]:
     source = open_splits(data, QUIET)[1]
     share = Share(len(source))  # all in one batch
     (batch,) = annotated_batches(source, data, opened.config.runtime, share, crops=1)
-    pictures = normalize(jnp.asarray(batch["image"][:, 0]))
-    maps = np.asarray(trained.network.apply(trained.variables, pictures, train=False))
+    images = jnp.asarray(batch["image"][:, 0])
+    maps = np.asarray(forward(trained.network, trained.variables, images).maps)
     assert maps.shape[1:3] == (2, 2)  # of cells that see what is around the pixels 0 and 16
-    for name, of_picture, parts in zip(batch["name"], maps, batch["parts"], strict=True):
-        mass = np.maximum(of_picture[:, :, of_picture.mean((0, 1)).argmax()], 0)
+    for name, of_image, parts in zip(batch["name"], maps, batch["parts"], strict=True):
+        mass = np.maximum(of_image[:, :, of_image.mean((0, 1)).argmax()], 0)
         highest = sorted(np.ndindex(2, 2), key=lambda cell: -mass[cell])
         region: list[tuple[int, ...]] = []
         while sum(mass[cell] for cell in region) < 0.8 * mass.sum():
@@ -247,7 +254,7 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "no such step": (
         lambda _: None,
         ["--step=4"],
-        r"--step=4: \S+ holds the checkpoints of the steps 13, 20; without --step it is the last",
+        r"--step=4: \S+ holds the checkpoints of the steps 13, 20; without --step the last of them",
     ),
     "of another step": (
         of_another_step,
@@ -260,11 +267,15 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         [],
         r"config.json cannot be read \(Expecting.*\): it describes the run",
     ),
-    "no names": (change_json("classes.json", lambda _: []), [], r"classes.json holds no list"),
-    "no data": (
-        change_json("data.json", lambda _: "pictures"),
+    "no names": (
+        change_json("classes.json", lambda _: []),
         [],
-        r"data.json does not say how many examples there are \('pictures'\)",
+        r"classes.json cannot be read \(it holds \[\], not a list\)",
+    ),
+    "no data": (
+        change_json("data.json", lambda _: "images"),
+        [],
+        r"data.json cannot be read \('images' names no data set, split and number of examples\)",
     ),
     "fields of a later version": (
         with_fields(loss__temperature=2.0, shoes="red"),
@@ -280,7 +291,7 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         with_fields(network__width=0.25),
         [],
         r"is not of the network that config.json and classes.json of \S+ describe: params/classifier/"
-        r"kernel has the shape \[1, 1, 64, 4\] and would have \[1, 1, 128, 4\];.* bring back its own",
+        r"kernel has the shape \[1, 1, 64, 4\] and would have \[1, 1, 128, 4\];.* put back its own",
     ),
     "another depth": (
         with_fields(network__depth=34),
@@ -322,12 +333,12 @@ def test_an_older_config_lacks_fields(workdir: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_data_set_that_has_changed(workdir: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change_json("data.json", lambda found: found.replace("52", "51"))(workdir)
+    change_json("data.json", lambda found: {**found, "examples": 51})(workdir)
     assert run(workdir) == 0
     assert "no longer the one that the run was trained on" in capsys.readouterr().out
 
 
-def test_corrupt_pictures_stop_or_are_left_out(
+def test_corrupt_images_stop_or_are_left_out(
     workdir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plain = ExampleSource.__getitem__
@@ -348,7 +359,7 @@ def test_corrupt_pictures_stop_or_are_left_out(
     assert "broken-26.jpg is truncated; left out" in capsys.readouterr().out
     folder = workdir / "evaluation" / f"step-{STEPS}-one"
     results = json.loads((folder / "results.json").read_text())
-    assert results["pictures"] == 25
+    assert results["images"] == 25
     assert results["corrupt"] == ["broken-3.jpg is truncated", "broken-26.jpg is truncated"]
     assert not [row for row in rows_of(folder / "predictions.csv") if "broken" in row["file_name"]]
 
@@ -392,7 +403,14 @@ def test_two_processes(workdir: Path) -> None:
     assert "the worst classes" in printed[0]
     together = rows_of(folder / "predictions.csv")
     for one, other in zip(alone, together, strict=True):
-        for name in ("file_name", "label", "predicted", "guess_2", "guess_3", "guess_4"):
+        for name in (
+            "file_name",
+            "label",
+            "predicted",
+            "predicted_2",
+            "predicted_3",
+            "predicted_4",
+        ):
             assert one[name] == other[name]
         assert float(one["confidence"]) == pytest.approx(float(other["confidence"]), abs=2e-6)
     statuses, printed = start(workdir, "--step=5")
@@ -414,7 +432,7 @@ def test_a_run_in_a_bucket(
             epath.Path(path).copy(there / path.relative_to(workdir).as_posix(), overwrite=True)
 
     def slowly(*arguments: Any, **options: Any) -> Any:
-        """Meanwhile the run goes on."""
+        """Meanwhile the run is trained on."""
         (there / "metrics.jsonl").write_text("newer")
         return predict_split(*arguments, **options)
 
@@ -427,3 +445,35 @@ def test_a_run_in_a_bucket(
     for name in ("per_class.csv", "confusions.csv"):
         assert (results / name).read_bytes() == (here / name).read_bytes()
     assert (there / "metrics.jsonl").read_text() == "newer"
+
+
+def test_a_network_without_maps(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Evaluated and reported without measures of maps; heat maps of it are refused."""
+    config = tiny_config(data_dir)
+    config.duration, config.network.head = "1 epoch", POOLED_HEAD
+    train(config, RunFolder.open(tmp_path / "run"), QUIET)
+    assert run(tmp_path / "run", "--crops=five") == 0
+    assert "The network has no class activation maps" in capsys.readouterr().out
+    folder = tmp_path / "run" / "evaluation" / "step-7-five"
+    results = json.loads((folder / "results.json").read_text())
+    last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert results["center_crop"]["top1"] == last["top1"]
+    assert "maps" not in results
+    rows = rows_of(folder / "predictions.csv")
+    assert len(rows) == 27
+    assert not [name for name in rows[0] if "map" in name]
+
+    assert report.main(["report", f"--workdir={tmp_path}/run"]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "no class activation maps: the page has no heat maps" in page
+    assert ">image<" in page
+    assert "map of" not in page
+
+    image = tmp_path / "image.png"
+    assert cv2.imwrite(str(image), np.full((40, 40, 3), 99, np.uint8))
+    with pytest.raises(UserError, match=r"--heatmaps=heat: the network of \S+ has no class activ"):
+        predict.main(["predict", f"--workdir={tmp_path}/run", str(image), "--heatmaps=heat"])
+    assert predict.main(["predict", f"--workdir={tmp_path}/run", str(image)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{image}: ")

@@ -26,9 +26,10 @@ from fgr_jax.evaluate.evaluation import Evaluation, evaluate
 from fgr_jax.evaluate.files import FILES, write_files
 from fgr_jax.evaluate.predictions import Predictions, averaged_over_crops, predict_split
 from fgr_jax.inference.saved_run import TrainedRun, open_run, restore
+from fgr_jax.models.network import forward
 from fgr_jax.runs.folder import RunFolder
 from fgr_jax.train.loop import train
-from fgr_jax.train.step import normalize, sum_over_examples
+from fgr_jax.train.step import sum_over_examples
 
 # --- Of scores and labels ---
 
@@ -94,14 +95,14 @@ def test_confusions_and_classes_against_loops(
         assert matrix[i, j] == both.count((i, j))
     per_class = measures.per_class(matrix)
     for c in range(classes):
-        mine = [guess for label, guess in both if label == c]
+        mine = [prediction for label, prediction in both if label == c]
         assert (per_class.counts[c], per_class.hits[c]) == (len(mine), mine.count(c))
         if mine:
             assert per_class.accuracies[c] == mine.count(c) / len(mine)
         else:
             assert math.isnan(per_class.accuracies[c])
     pairs = measures.confused_pairs(matrix)
-    errors = sum(label != guess for label, guess in both)
+    errors = sum(label != prediction for label, prediction in both)
     expected = {
         (i, j): (both.count((i, j)), both.count((j, i)))
         for i, j in itertools.combinations(range(classes), 2)
@@ -118,8 +119,8 @@ def test_confusions_and_classes_against_loops(
 def test_the_calibration_error_by_hand() -> None:
     # Five bins, ]0, .2], ]0.2, .4] ...: .2 is in the first, .5, .6 in the third, .9 and 1 in the last.
     confidences = np.array([0.2, 0.5, 0.6, 0.9, 1.0])
-    is_right = np.array([True, True, False, True, True])
-    found = measures.calibration(confidences, is_right, bins=5)
+    is_correct = np.array([True, True, False, True, True])
+    found = measures.calibration(confidences, is_correct, bins=5)
     assert found.counts.tolist() == [1, 0, 2, 0, 2]
     np.testing.assert_allclose(found.confidences, [0.2, math.nan, 0.55, math.nan, 0.95])
     np.testing.assert_allclose(found.accuracies, [1, math.nan, 0.5, math.nan, 1])
@@ -141,13 +142,13 @@ def test_edges_of_bins_fall_below() -> None:
 def test_the_calibration_error_against_a_loop(
     examples: list[tuple[float, bool]], bins: int
 ) -> None:
-    confidences, right = (np.array(column) for column in zip(*examples, strict=True))
+    confidences, correct = (np.array(column) for column in zip(*examples, strict=True))
     error = 0.0
     for index in range(bins):
         inside = (confidences > index / bins) & (confidences <= (index + 1) / bins)
         if inside.any():
-            error += inside.mean() * abs(right[inside].mean() - confidences[inside].mean())
-    assert measures.calibration(confidences, right, bins).error == pytest.approx(error)
+            error += inside.mean() * abs(correct[inside].mean() - confidences[inside].mean())
+    assert measures.calibration(confidences, correct, bins).error == pytest.approx(error)
 
 
 # --- Of maps ---
@@ -289,17 +290,18 @@ def five(run: TrainedRun, test_split: ExampleSource) -> Predictions:
 
 
 def assert_same_predictions(ours: Predictions, theirs: Predictions) -> float:
-    """Same pictures, same order of classes; returns how far probabilities are apart."""
+    """Same images, same order of classes; returns how far probabilities are apart."""
     assert ours.names == theirs.names
-    np.testing.assert_array_equal(ours.shown.label, theirs.shown.label)
+    np.testing.assert_array_equal(ours.per_image.label, theirs.per_image.label)
     apart = 0.0
     for name in ("center_scores", "averaged_scores"):
-        one, other = (getattr(side.shown, name) for side in (ours, theirs))
+        one, other = (getattr(side.per_image, name) for side in (ours, theirs))
         np.testing.assert_array_equal(measures.top_classes(one, 4), measures.top_classes(other, 4))
         gap = np.abs(measures.probabilities(one) - measures.probabilities(other)).max()
         apart = max(apart, float(gap))
     for name in ("true_map", "predicted_map"):
-        for one, other in zip(getattr(ours.shown, name), getattr(theirs.shown, name), strict=True):
+        both = (getattr(side.per_image, name) for side in (ours, theirs))
+        for one, other in zip(*both, strict=True):
             np.testing.assert_allclose(one, other, atol=1e-4)
     return apart
 
@@ -320,11 +322,11 @@ def test_the_same_predictions_in_any_batches_on_any_devices(
     assert apart < 2e-6
 
 
-def test_every_picture_once(test_split: ExampleSource, five: Predictions) -> None:
+def test_every_image_once(test_split: ExampleSource, five: Predictions) -> None:
     assert len(test_split) == 27  # in batches of 16: the last is not full
     assert five.names == [test_split[i].name for i in range(27)]
-    assert five.shown.label.tolist() == [test_split[i].label for i in range(27)]
-    assert five.shown.center_scores.shape == five.shown.averaged_scores.shape == (27, 4)
+    assert five.per_image.label.tolist() == [test_split[i].label for i in range(27)]
+    assert five.per_image.center_scores.shape == five.per_image.averaged_scores.shape == (27, 4)
     assert five.corrupt == []
 
 
@@ -332,10 +334,10 @@ def test_one_crop_is_the_center_of_five(
     run: TrainedRun, test_split: ExampleSource, five: Predictions
 ) -> None:
     one = predict(run, test_split, crops=1)
-    assert one.shown.averaged_scores is None
-    assert one.scores is one.shown.center_scores
-    np.testing.assert_allclose(one.scores, five.shown.center_scores, atol=1e-4)
-    assert five.scores is five.shown.averaged_scores
+    assert one.per_image.averaged_scores is None
+    assert one.scores is one.per_image.center_scores
+    np.testing.assert_allclose(one.scores, five.per_image.center_scores, atol=1e-4)
+    assert five.scores is five.per_image.averaged_scores
     assert np.abs(one.scores - five.scores).max() > 0.1
 
 
@@ -350,7 +352,7 @@ def test_the_results_are_those_of_training(run: TrainedRun, test_split: ExampleS
         assert found.loss == pytest.approx(last["loss"], rel=1e-5)
 
 
-def test_each_number_of_a_picture_by_hand(
+def test_each_number_of_an_image_by_hand(
     run: TrainedRun, test_split: ExampleSource, five: Predictions
 ) -> None:
     """From the file's bytes, with nothing of the evaluation in between."""
@@ -359,15 +361,16 @@ def test_each_number_of_a_picture_by_hand(
     for index in (0, 5, 26):
         example = test_split[index]
         crops = jnp.asarray(images.test_crops(example.encoded_image, data, 5))
-        maps: Any = trained.network.apply(trained.variables, normalize(crops), train=False)
+        maps = forward(trained.network, trained.variables, crops).maps
+        assert maps is not None
         scores = np.asarray(class_scores(maps))
-        np.testing.assert_allclose(five.shown.center_scores[index], scores[-1], atol=1e-4)
+        np.testing.assert_allclose(five.per_image.center_scores[index], scores[-1], atol=1e-4)
         expected = measures.probabilities(scores).mean(axis=0)
         found = measures.probabilities(five.scores[index : index + 1])[0]
         np.testing.assert_allclose(found, expected, atol=1e-5)
         for of_split, label in (
-            (five.shown.true_map, example.label),
-            (five.shown.predicted_map, scores[-1].argmax()),
+            (five.per_image.true_map, example.label),
+            (five.per_image.predicted_map, scores[-1].argmax()),
         ):
             alone = measured(maps[-1, :, :, label], stride=16)
             for name, value in alone.items():
@@ -375,7 +378,7 @@ def test_each_number_of_a_picture_by_hand(
 
 
 class Faulty:
-    """A split in which some pictures are cut off."""
+    """A split in which some images are truncated."""
 
     def __init__(self, source: ExampleSource, faulty: set[int]):
         self._source, self._faulty = source, faulty
@@ -391,7 +394,7 @@ class Faulty:
         return example
 
 
-def test_corrupt_pictures_are_left_out_and_named(
+def test_corrupt_images_are_left_out_and_named(
     run: TrainedRun, test_split: ExampleSource, five: Predictions
 ) -> None:
     found = predict(run, Faulty(test_split, {0, 11, 26}))
@@ -399,7 +402,7 @@ def test_corrupt_pictures_are_left_out_and_named(
     kept = [i for i in range(27) if i not in (0, 11, 26)]
     assert found.names == [five.names[i] for i in kept]
     np.testing.assert_allclose(found.scores, five.scores[kept], atol=1e-4)
-    np.testing.assert_array_equal(found.shown.label, five.shown.label[kept])
+    np.testing.assert_array_equal(found.per_image.label, five.per_image.label[kept])
     none = predict(run, Faulty(test_split, set(range(27))))
     assert (none.names, len(none.corrupt)) == ([], 27)
 
@@ -416,10 +419,12 @@ def test_the_parts_of_an_evaluation_fit_together(evaluation: Evaluation) -> None
     assert sum(pair.count for pair in evaluation.pairs) == 27 - evaluation.classes.hits.sum()
     assert evaluation.five_crops.calibration.counts.sum() == 27
     assert evaluation.five_crops.calibration.error != evaluation.center_crop.calibration.error
-    shown = evaluation.predictions.shown
-    has_mass = ~np.isnan(shown.true_map.area)
+    per_image = evaluation.predictions.per_image
+    assert per_image.true_map is not None
+    assert evaluation.true_map is not None
+    has_mass = ~np.isnan(per_image.true_map.area)
     assert evaluation.true_map.without_mass == 27 - has_mass.sum()
-    assert evaluation.true_map.area == pytest.approx(shown.true_map.area[has_mass].mean())
+    assert evaluation.true_map.area == pytest.approx(per_image.true_map.area[has_mass].mean())
 
 
 def test_the_files_hold_what_was_measured(evaluation: Evaluation, tmp_path: Path) -> None:
@@ -428,31 +433,31 @@ def test_the_files_hold_what_was_measured(evaluation: Evaluation, tmp_path: Path
     assert {path.name for path in folder.iterdir()} == set(FILES)
     results = json.loads((folder / "results.json").read_text())
     assert results["step"] == 20
-    assert results["pictures"] == 27
+    assert results["images"] == 27
     assert results["five_crops"]["top1"] == evaluation.five_crops.top1  # type: ignore[union-attr]
-    assert sum(results["center_crop"]["calibration"]["pictures"]) == 27
+    assert sum(results["center_crop"]["calibration"]["images"]) == 27
     assert results["maps"]["true_class"]["parts_share"] is None
     rows = read_csv(folder / "predictions.csv")
     table = pyarrow.parquet.read_table(folder / "predictions.parquet")
     assert table.column_names == list(rows[0])
     columns = table.to_pydict()
-    names, guesses = evaluation.class_names, evaluation.guesses
+    names, predicted = evaluation.class_names, evaluation.predicted
     for index, row in enumerate(rows):
         assert row["file_name"] == columns["file_name"][index] == f"test/{_number(row):05}.jpg"
-        assert row["label"] == names[evaluation.predictions.shown.label[index]]
-        assert row["predicted"] == columns["predicted"][index] == names[guesses[index, 0]]
-        assert row["guess_4"] == columns["guess_4"][index] == names[guesses[index, 3]]
+        assert row["label"] == names[evaluation.predictions.per_image.label[index]]
+        assert row["predicted"] == columns["predicted"][index] == names[predicted[index, 0]]
+        assert row["predicted_4"] == columns["predicted_4"][index] == names[predicted[index, 3]]
         assert float(row["confidence"]) == columns["confidence"][index]
         assert float(row["probability_2"]) == evaluation.confidences[index, 1]
         area = columns["true_map_area"][index]
         assert row["true_map_area"] == ("" if math.isnan(area) else str(area))
     assert {row["file_name"] for row in rows} == {f"test/{i:05}.jpg" for i in range(27)}
-    right = sum(row["label"] == row["predicted"] for row in rows)
+    correct = sum(row["label"] == row["predicted"] for row in rows)
     per_class = read_csv(folder / "per_class.csv")
     assert [row["class"] for row in per_class] == names
-    assert sum(int(row["right"]) for row in per_class) == right
+    assert sum(int(row["correct"]) for row in per_class) == correct
     confusions = read_csv(folder / "confusions.csv")
-    assert sum(int(row["errors"]) for row in confusions) == 27 - right
+    assert sum(int(row["errors"]) for row in confusions) == 27 - correct
 
 
 def _number(row: dict[str, str]) -> int:
@@ -503,12 +508,15 @@ def predict_here(workdir: str, batch_size: int, output: str) -> None:
     print(json.dumps(sorted(read)))
     assert (found is None) == (jax.process_index() > 0)
     if found is not None:
+        true_map, predicted_map = found.per_image.true_map, found.per_image.predicted_map
+        assert true_map is not None
+        assert predicted_map is not None
         np.savez(
             output,
             names=np.array(found.names),
-            **{name: getattr(found.shown, name) for name in found.shown._fields[:5]},
-            **{f"true_{name}": values for name, values in found.shown.true_map._asdict().items()},
-            **{f"predicted_{n}": v for n, v in found.shown.predicted_map._asdict().items()},
+            **{name: getattr(found.per_image, name) for name in found.per_image._fields[:5]},
+            **{f"true_{name}": values for name, values in true_map._asdict().items()},
+            **{f"predicted_{n}": v for n, v in predicted_map._asdict().items()},
         )
 
 
@@ -541,10 +549,11 @@ def test_the_same_predictions_from_several_processes(
             )
             for kind in ("true", "predicted")
         }
-        arrays = {name: saved[name] for name in predictions.Shown._fields if name not in maps}
-        shown = predictions.Shown(**arrays, **maps)
+        arrays = {name: saved[name] for name in predictions.PerImage._fields if name not in maps}
+        per_image = predictions.PerImage(**arrays, **maps)
         apart = assert_same_predictions(
-            Predictions(saved["names"].tolist(), np.arange(len(saved["names"])), shown, []), five
+            Predictions(saved["names"].tolist(), np.arange(len(saved["names"])), per_image, []),
+            five,
         )
     print(f"{processes} processes × {devices} devices: probabilities {apart:.1e} apart")
     assert apart < 2e-6

@@ -19,7 +19,7 @@ from fgr_jax.train.loop import train
 
 
 def test_a_run_in_a_bucket(data_dir: Path, bucket: str, tmp_path: Path) -> None:
-    """Stopped after its first epoch on one machine, it goes on on another, and ends as anywhere."""
+    """Stopped after its first epoch on one machine, it is resumed on another, and ends as anywhere."""
     config = tiny_config(data_dir)
     here, there = tmp_path / "run", f"{bucket}/runs/one"
 
@@ -80,9 +80,9 @@ def test_two_processes_end_with_a_report(data_dir: Path, bucket: str) -> None:
         )
         for index in range(2)
     ]
-    told = [process.communicate(timeout=300)[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], told
-    assert f"report    {folder}/report.html" in told[0]
+    printed = [process.communicate(timeout=300)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0], printed
+    assert f"report    {folder}/report.html" in printed[0]
     assert "<!DOCTYPE html>" in (epath.Path(folder) / "report.html").read_text()
     assert json.loads((epath.Path(folder) / "provenance.jsonl").read_text())["process_count"] == 2
 

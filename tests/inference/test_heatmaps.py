@@ -1,4 +1,4 @@
-"""Maps laid over pictures: what lights up is where the network looked."""
+"""Maps laid over images: a map lights up at the receptive fields of its cells."""
 
 from typing import Any
 
@@ -14,11 +14,12 @@ from fgr_jax.inference.heatmaps import at_pixels, overlay
 
 
 @pytest.mark.parametrize(("last_stride", "stride"), [(2, 32), (1, 16)])
-def test_what_a_cell_sees_has_its_center_at_stride_times_its_index(
+def test_the_receptive_field_of_a_cell_is_centered_at_stride_times_its_index(
     last_stride: int, stride: int
 ) -> None:
     """By the network's own gradient: the centroid of what a cell depends on."""
     network = cam_network(3, depth=18, width=0.125, last_stride=last_stride)
+    assert network.stride == stride
     images = jax.random.normal(jax.random.key(1), (2, 320, 320, 3))
     variables = network.init(jax.random.key(0), images, train=False)
 
@@ -45,7 +46,7 @@ def test_at_a_cells_center_the_heat_is_the_cells() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
-def test_a_hot_spot_lights_up_at_its_place_in_a_picture_of_any_shape(
+def test_a_hot_spot_lights_up_at_its_place_in_an_image_of_any_shape(
     data: st.DataObject, seed: int
 ) -> None:
     height, width = (data.draw(st.integers(60, 300)) for _ in range(2))
@@ -54,10 +55,10 @@ def test_a_hot_spot_lights_up_at_its_place_in_a_picture_of_any_shape(
     y, x = (data.draw(st.integers(20, crop - 21)) for _ in range(2))
     rows, columns = np.mgrid[0:crop, 0:crop]
     heat = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 50.0)
-    picture = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     placed = {"resize": resize, "top": top, "left": left}
-    hot, cold = overlay(picture, heat, **placed), overlay(picture, 0 * heat, **placed)
-    assert hot.shape == picture.shape
+    hot, cold = overlay(image, heat, **placed), overlay(image, 0 * heat, **placed)
+    assert hot.shape == image.shape
     change = np.abs(hot.astype(float) - cold).sum(-1)
     centroid = np.argwhere(change > 0).mean(0)
     expected = (
@@ -67,23 +68,23 @@ def test_a_hot_spot_lights_up_at_its_place_in_a_picture_of_any_shape(
     assert centroid == pytest.approx(expected, abs=1.5 * max(height, width) / resize)
 
 
-def test_what_was_cut_off_is_grey_and_what_was_seen_is_colored() -> None:
-    picture = np.zeros((64, 128, 3), np.uint8) + np.asarray([200, 40, 40], np.uint8)
-    shown = overlay(picture, np.ones((48, 48)), resize=64, top=8, left=8)
-    is_grey = (shown == shown[..., :1]).all(-1)
+def test_the_crop_is_colored_and_the_rest_is_gray() -> None:
+    image = np.zeros((64, 128, 3), np.uint8) + np.asarray([200, 40, 40], np.uint8)
+    overlaid = overlay(image, np.ones((48, 48)), resize=64, top=8, left=8)
+    is_gray = (overlaid == overlaid[..., :1]).all(-1)
     expected = np.ones((64, 128), bool)
     expected[8:56, 16:112] = False
-    np.testing.assert_array_equal(is_grey, expected)
+    np.testing.assert_array_equal(is_gray, expected)
 
 
 def test_a_map_without_anything_positive_stays_cold() -> None:
-    picture = np.full((40, 40, 3), 90, np.uint8)
-    cold = overlay(picture, np.zeros((32, 32)), resize=40, top=4, left=4)
-    negative = overlay(picture, np.full((32, 32), -3.0), resize=40, top=4, left=4)
+    image = np.full((40, 40, 3), 90, np.uint8)
+    cold = overlay(image, np.zeros((32, 32)), resize=40, top=4, left=4)
+    negative = overlay(image, np.full((32, 32), -3.0), resize=40, top=4, left=4)
     np.testing.assert_array_equal(negative, cold)
     # Beside something positive, too: warm on the right, cold on the left.
     heat = np.where(np.arange(32) < 16, -3.0, 1.0) * np.ones((32, 1))
-    mixed = overlay(picture, heat, resize=40, top=4, left=4)
+    mixed = overlay(image, heat, resize=40, top=4, left=4)
     np.testing.assert_array_equal(mixed[:, :19], cold[:, :19])
     assert (mixed[8:32, 22:34] != cold[8:32, 22:34]).any(-1).all()
 

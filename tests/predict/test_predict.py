@@ -1,6 +1,7 @@
-"""Pictures that nobody has labeled: guesses, heat maps, and files that are no pictures."""
+"""Unlabeled images: predictions, heat maps, and files that are no images."""
 
 import csv
+import dataclasses
 import json
 import os
 import subprocess
@@ -15,19 +16,18 @@ import numpy as np
 import pytest
 from tiny_run import QUIET, ROOT, tiny_config
 
-from fgr_jax.config import Data
+from fgr_jax.config import Config, Data, Network
 from fgr_jax.data import images
-from fgr_jax.distributed import data_mesh
+from fgr_jax.distributed import data_mesh, replicated
 from fgr_jax.diversification import class_scores
 from fgr_jax.errors import UserError
 from fgr_jax.inference.heatmaps import at_pixels, overlay
 from fgr_jax.inference.saved_run import TrainedNetwork, open_run, restore
-from fgr_jax.models.network import CamNetwork
-from fgr_jax.predict.guesses import Guess, compiled_look, guesses
-from fgr_jax.predict.pictures import Picture, find, read, stream
+from fgr_jax.models.network import build_network, forward
+from fgr_jax.predict.images import ImageFile, find, read, stream
+from fgr_jax.predict.predictions import Prediction, Predictor
 from fgr_jax.runs.folder import RunFolder
 from fgr_jax.train.loop import train
-from fgr_jax.train.step import normalize
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +47,19 @@ def trained(workdir: Path) -> TrainedNetwork:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eleven pictures of several shapes in two folders, and three files that are none."""
-    root = tmp_path_factory.mktemp("pictures")
+    """Eleven images of several shapes in two folders, and three files that are none."""
+    root = tmp_path_factory.mktemp("images")
     (root / "more").mkdir()
     rng = np.random.default_rng(0)
     for index in range(11):
         shape = (int(rng.integers(20, 60)), int(rng.integers(20, 60)), 3)
-        picture = cv2.resize(rng.integers(0, 256, (5, 5, 3), np.uint8), shape[1::-1])
+        pixels = cv2.resize(rng.integers(0, 256, (5, 5, 3), np.uint8), shape[1::-1])
         name = f"more/{index:02}.png" if index % 3 == 0 else f"{index:02}.jpg"
-        assert cv2.imwrite(str(root / name), picture)
+        assert cv2.imwrite(str(root / name), pixels)
     whole = (root / "01.jpg").read_bytes()
     (root / "cut.jpg").write_bytes(whole[: len(whole) // 2])
-    (root / "text.png").write_text("no picture")
-    (root / "notes.txt").write_text("not meant to be a picture")
+    (root / "text.png").write_text("no image")
+    (root / "notes.txt").write_text("not meant to be an image")
     return root
 
 
@@ -73,35 +73,35 @@ def predict(*arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def looked_at(
+def predictions_for(
     folder: Path, trained: TrainedNetwork, *, batch_size: int, devices: int = 1
-) -> list[Guess]:
-    data = Data(resize=36, crop=32)
-    pictures = stream(find([str(folder)]), data, threads=2, ahead=5)
+) -> list[Prediction]:
     mesh = data_mesh(jax.devices()[:devices])
-    look = compiled_look(trained, mesh, top=3, with_maps=True)
-    return list(guesses(pictures, look, batch_size=batch_size))
-
-
-def test_guesses_are_the_networks_own(folder: Path, trained: TrainedNetwork) -> None:
-    apply = jax.jit(
-        lambda images: trained.network.apply(trained.variables, normalize(images), train=False)
+    trained = dataclasses.replace(
+        trained, variables=jax.device_put(trained.variables, replicated(mesh))
     )
-    for guess in looked_at(folder, trained, batch_size=4):
-        if guess.picture.problem:
-            assert guess.picture.path.name in ("cut.jpg", "text.png")
-            assert guess.maps is None
+    predictor = Predictor(trained, mesh, crop=32, batch_size=batch_size, top=3, with_maps=True)
+    files = stream(find([str(folder)]), Data(resize=36, crop=32), threads=2, ahead=5)
+    return list(predictor.predict(files))
+
+
+def test_predictions_are_the_networks_own(folder: Path, trained: TrainedNetwork) -> None:
+    apply = jax.jit(lambda images: forward(trained.network, trained.variables, images).maps)
+    for prediction in predictions_for(folder, trained, batch_size=4):
+        if prediction.image.problem:
+            assert prediction.image.path.name in ("cut.jpg", "text.png")
+            assert prediction.maps is None
             continue
-        decoded = images.decode(guess.picture.path.read_bytes())
-        seen = images.crop(images.resize(decoded, 36), 2, 2, 32)
-        maps: Any = apply(seen[None])
+        decoded = images.decode(prediction.image.path.read_bytes())
+        crop = images.crop(images.resize(decoded, 36), 2, 2, 32)
+        maps: Any = apply(crop[None])
         expected = jax.nn.softmax(class_scores(maps))[0]
-        assert guess.maps is not None
+        assert prediction.maps is not None
         order = np.argsort(-np.asarray(expected))[:3]
-        assert guess.classes == order.tolist()
-        np.testing.assert_allclose(guess.probabilities, expected[order], rtol=1e-5)
+        assert prediction.classes == order.tolist()
+        np.testing.assert_allclose(prediction.probabilities, expected[order], rtol=1e-5)
         np.testing.assert_allclose(
-            guess.maps,
+            prediction.maps,
             np.moveaxis(np.asarray(maps)[0][..., order], -1, 0),
             rtol=1e-4,
             atol=1e-5,
@@ -112,9 +112,9 @@ def test_guesses_are_the_networks_own(folder: Path, trained: TrainedNetwork) -> 
 def test_batches_and_devices_change_nothing(
     folder: Path, trained: TrainedNetwork, batch_size: int, devices: int
 ) -> None:
-    ours = looked_at(folder, trained, batch_size=batch_size, devices=devices)
-    theirs = looked_at(folder, trained, batch_size=4)
-    assert [guess.picture.path for guess in ours] == find([str(folder)])
+    ours = predictions_for(folder, trained, batch_size=batch_size, devices=devices)
+    theirs = predictions_for(folder, trained, batch_size=4)
+    assert [prediction.image.path for prediction in ours] == find([str(folder)])
     for one, other in zip(ours, theirs, strict=True):
         assert one.classes == other.classes
         np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-5)
@@ -126,7 +126,7 @@ def test_files_and_folders_are_found(folder: Path, tmp_path: Path) -> None:
     assert len(found) == 14
     assert found[-1] == folder / "notes.txt"  # named, so taken
     assert found[:-1] == sorted(found[:-1])
-    with pytest.raises(UserError, match="empty holds no picture"):
+    with pytest.raises(UserError, match="empty holds no image"):
         find([str(tmp_path / "empty")])
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         find([str(tmp_path / "nowhere")])
@@ -137,14 +137,14 @@ def test_no_more_is_decoded_ahead_than_asked_for(
 ) -> None:
     decoded = []
 
-    def counted(path: Path, data: Data) -> Picture:
+    def counted(path: Path, data: Data) -> ImageFile:
         decoded.append(path)
         return read(path, data)
 
-    monkeypatch.setattr("fgr_jax.predict.pictures.read", counted)
+    monkeypatch.setattr("fgr_jax.predict.images.read", counted)
     paths = find([str(folder)])
-    pictures = stream(paths, Data(resize=36, crop=32), threads=3, ahead=4)
-    for taken, _ in enumerate(pictures, start=1):
+    files = stream(paths, Data(resize=36, crop=32), threads=3, ahead=4)
+    for taken, _ in enumerate(files, start=1):
         assert len(decoded) <= taken + 4
     assert decoded
     assert sorted(decoded) == sorted(paths)
@@ -163,7 +163,7 @@ def test_the_command_prints_writes_and_names_what_it_cannot_read(
     assert f"{folder}/text.png is not an image" in done.stderr
     assert "error: 2 of 13 files could not be read" in done.stderr
 
-    for name in ("guesses.csv", "guesses.json"):
+    for name in ("predictions.csv", "predictions.json"):
         done = predict(
             f"--workdir={workdir}",
             folder,
@@ -173,17 +173,17 @@ def test_the_command_prints_writes_and_names_what_it_cannot_read(
             f"--heatmaps={tmp_path / 'heat'}",
         )
         assert done.returncode == 1
-        assert "12 pictures" in done.stdout
-    with (tmp_path / "guesses.csv").open(newline="") as file:
+        assert "12 images" in done.stdout
+    with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    records = json.loads((tmp_path / "guesses.json").read_text())
+    records = json.loads((tmp_path / "predictions.json").read_text())
     assert len(rows) == len(records) == 14
     for row, record in zip(rows, records, strict=True):
         assert row["file"] == record["file"]
         assert row["problem"] == record.get("problem", "")
-        for place, guess in enumerate(record.get("guesses", []), start=1):
-            assert row[f"class_{place}"] == guess["class"]
-            assert float(row[f"probability_{place}"]) == guess["probability"]
+        for place, prediction in enumerate(record.get("predictions", []), start=1):
+            assert row[f"class_{place}"] == prediction["class"]
+            assert float(row[f"probability_{place}"]) == prediction["probability"]
     overlays = sorted(
         path.relative_to(tmp_path / "heat") for path in tmp_path.glob("heat/**/*.jpg")
     )
@@ -192,16 +192,16 @@ def test_the_command_prints_writes_and_names_what_it_cannot_read(
     for path in overlays:
         source = folder / str(path).split(".jpg.")[0].split(".png.")[0]
         original = next(source.parent.glob(f"{source.name}.*"))
-        shown = cv2.imread(str(tmp_path / "heat" / path))
-        assert shown is not None
-        assert shown.shape == cv2.imread(str(original)).shape  # type: ignore[union-attr]
+        overlaid = cv2.imread(str(tmp_path / "heat" / path))
+        assert overlaid is not None
+        assert overlaid.shape == cv2.imread(str(original)).shape  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--output=guesses.txt", "--output=guesses.txt: must end in .csv or .json"),
-        ("--output=nowhere/guesses.csv", "the folder nowhere does not exist"),
+        ("--output=predictions.txt", "--output=predictions.txt: must end in .csv or .json"),
+        ("--output=nowhere/predictions.csv", "the folder nowhere does not exist"),
         ("--step=3", "holds the checkpoints of the steps 7"),
         ("--top=0", "--top"),
     ],
@@ -221,7 +221,7 @@ def test_half_a_file_is_not_left(workdir: Path, folder: Path, tmp_path: Path) ->
     done = predict(
         f"--workdir={workdir}",
         folder / "01.jpg",
-        f"--output={tmp_path / 'guesses.csv'}",
+        f"--output={tmp_path / 'predictions.csv'}",
         f"--heatmaps={tmp_path / 'heat'}",
     )
     assert done.returncode == 1
@@ -231,10 +231,12 @@ def test_half_a_file_is_not_left(workdir: Path, folder: Path, tmp_path: Path) ->
 
 @pytest.fixture(scope="module")
 def maps_of() -> Any:
-    """Pictures of 224 pixels to maps, by a network with random weights."""
-    network = CamNetwork(num_classes=8, depth=18, width=0.25, last_stride=1)
+    """Images of 224 pixels to maps, by a network with random weights."""
+    config = Config()
+    config.network = Network(depth=18, width=0.25, last_stride=1)
+    network = build_network(config, 8)
     variables = network.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), train=False)
-    return jax.jit(lambda pictures: network.apply(variables, normalize(pictures), train=False))
+    return jax.jit(lambda images: forward(network, variables, images).maps)
 
 
 @pytest.mark.parametrize("shape", [(200, 320), (320, 200), (256, 256)])
@@ -248,21 +250,21 @@ def test_a_bright_square_lights_up_where_it_is(
     dark = np.full((height, width, 3), 60, np.uint8)
     bright = dark.copy()
     bright[y - 8 : y + 8, x - 8 : x + 8] = 255
-    crops = [images.resize_and_crop(picture, 256, 16, 16, 224) for picture in (dark, bright)]
+    crops = [images.resize_and_crop(image, 256, 16, 16, 224) for image in (dark, bright)]
     maps = np.asarray(maps_of(np.stack(crops)))
     heat = at_pixels(np.abs(maps[1] - maps[0]).sum(-1), 224, 16)
     placed = {"resize": 256, "top": 16, "left": 16}
-    shown = overlay(dark, heat**4, **placed).astype(float)
-    warmth = np.abs(shown - overlay(dark, 0 * heat, **placed)).sum(-1)
+    overlaid = overlay(dark, heat**4, **placed).astype(float)
+    warmth = np.abs(overlaid - overlay(dark, 0 * heat, **placed)).sum(-1)
     warmth[warmth < 0.5 * warmth.max()] = 0
     rows, columns = np.indices(warmth.shape)
     center = (warmth * rows).sum() / warmth.sum(), (warmth * columns).sum() / warmth.sum()
-    cell = np.asarray([height, width]) * 16 / 256  # of the picture's pixels
+    cell = np.asarray([height, width]) * 16 / 256  # of the image's pixels
     assert np.abs(np.subtract(center, (y, x)) / cell).max() < 1
 
 
 @pytest.mark.long
-def test_memory_does_not_grow_with_the_number_of_pictures(workdir: Path, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_the_number_of_images(workdir: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     encoded = []
     for _ in range(20):

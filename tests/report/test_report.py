@@ -1,4 +1,4 @@
-"""`python -m fgr_jax.report`: what it shows, by which rules, and the page in a browser."""
+"""`python -m fgr_jax.report`: what it contains, by which rules, and the page in a browser."""
 
 import base64
 import dataclasses
@@ -29,20 +29,20 @@ from fgr_jax.evaluate.evaluated_run import EvaluatedRun, evaluate_run, open_for_
 from fgr_jax.evaluate.evaluation import evaluate as measure
 from fgr_jax.inference.saved_run import open_run
 from fgr_jax.report import __main__ as report
-from fgr_jax.report.choices import confusable_group, spread_over, surest_errors
 from fgr_jax.report.contents import contents
 from fgr_jax.report.page import as_html
 from fgr_jax.report.paper import paper_accuracy
-from fgr_jax.report.viewer import Viewer
+from fgr_jax.report.run_images import RunImages
+from fgr_jax.report.selection import confusable_group, most_confident, spread_over
 from fgr_jax.runs.folder import RunFolder
 from fgr_jax.train.loop import train
 
 # What a browser would run, a formula, a leading underscore, a script without Latin letters.
 CLASSES = ["<img src=x onerror=alert(1)>", "<script>alert(2)<", "$x_{$ & _y", "_日本楓"]
-STEPS = 12  # 32 pictures in batches of 8, three epochs
+STEPS = 12  # 32 images in batches of 8, three epochs
 
 
-def write_pictures(folder: Path, classes: Sequence[str], *, train: int, test: int) -> Path:
+def write_images(folder: Path, classes: Sequence[str], *, train: int, test: int) -> Path:
     """Noise, a little brighter in one class than in the next; not square."""
     rng = np.random.default_rng(0)
     for split, count in (("train", train), ("test", test)):
@@ -73,8 +73,8 @@ def train_two(root: Path, config: Config) -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the workdirs of two runs, one and other; they are not to be changed."""
     root = tmp_path_factory.mktemp("runs")
-    pictures = write_pictures(root / "pictures", CLASSES, train=8, test=5)
-    train_two(root, folder_config(pictures, root / "tfds"))
+    images = write_images(root / "images", CLASSES, train=8, test=5)
+    train_two(root, folder_config(images, root / "tfds"))
     return root
 
 
@@ -104,9 +104,9 @@ def test_the_page_in_a_browser(page: Path, width: int, height: int, tmp_path: Pa
     with opened(page, width=width, height=height) as (shown, wrong):
         shown.screenshot(path=tmp_path / "page.png", full_page=True)
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
-        pictures = shown.evaluate("[...document.images].map(each => each.naturalWidth)")
-        assert len(pictures) > 30
-        assert min(pictures) > 0
+        widths = shown.evaluate("[...document.images].map(each => each.naturalWidth)")
+        assert len(widths) > 30
+        assert min(widths) > 0
         # Names are text wherever they stand.
         names = shown.locator("#classtable tbody tr td:first-child").all_inner_texts()
         assert sorted(names) == sorted(CLASSES)
@@ -132,7 +132,7 @@ def test_the_table_of_classes_is_sorted_and_searched(page: Path) -> None:
             cells = shown.locator(f"#classtable tbody tr td:nth-child({column})")
             return [float(text.rstrip("%")) for text in cells.all_inner_texts()]
 
-        for column, label in ((3, "right, this run"), (4, "compared run")):
+        for column, label in ((3, "accuracy, this run"), (4, "compared run")):
             button = shown.locator("#classtable thead").get_by_text(label)
             button.click()
             assert numbers(column) == sorted(numbers(column))
@@ -164,7 +164,7 @@ def test_it_says_what_evaluate_says(runs: Path, page: Path) -> None:
         results.append(json.loads((folder / "results.json").read_text()))
     text = text_of(page)
     for name, value in (
-        ("right, one crop (the center)", lambda result: f"{result['center_crop']['top1']:.1%}"),
+        ("accuracy, one crop (the center)", lambda result: f"{result['center_crop']['top1']:.1%}"),
         ("loss, cross-entropy", lambda result: f"{result['center_crop']['loss']:.3f}"),
         (
             "area that holds 80% of it",
@@ -180,10 +180,10 @@ def test_it_says_what_evaluate_says(runs: Path, page: Path) -> None:
 
 
 def test_its_maps_are_those_of_the_network(evaluated: EvaluatedRun) -> None:
-    viewer = Viewer(evaluated, data_mesh())
+    images = RunImages(evaluated, data_mesh())
     indices = list(range(19))  # more than a batch
     classes = [(index % 4, (index + 1) % 4) for index in indices]
-    maps, features = viewer.maps(indices, classes), viewer.features(indices)
+    maps, features = np.stack(images.maps(indices, classes)), images.features(indices)
     # Their mean is the score, which evaluating came to by itself.
     scores = evaluated.evaluation.predictions.scores
     expected = np.take_along_axis(scores[:19], np.asarray(classes), axis=1)
@@ -198,14 +198,16 @@ def test_its_maps_are_those_of_the_network(evaluated: EvaluatedRun) -> None:
     )
 
 
-def test_a_run_that_is_still_going_is_shown_and_told(runs: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_still_being_trained_has_a_page_that_says_so(
+    runs: Path, tmp_path: Path
+) -> None:
     workdir = Path(shutil.copytree(runs / "one", tmp_path / "run"))
     shutil.rmtree(workdir / "checkpoints" / str(STEPS))
     page = workdir / "report.html"
     with (workdir / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert report.main(["report", f"--workdir={workdir}"]) == 0
-        state = f"The run is still going: this is its checkpoint of step 8 of {STEPS}."
+        state = f"The run is still being trained: this is its checkpoint of step 8 of {STEPS}."
         assert state in text_of(page)
     assert report.main(["report", f"--workdir={workdir}"]) == 0
     assert f"This is the checkpoint of step 8 of {STEPS}, not of the last." in text_of(page)
@@ -215,7 +217,7 @@ def test_a_run_that_is_still_going_is_shown_and_told(runs: Path, tmp_path: Path)
     ("options", "message"),
     [
         (["--workdir={runs}/none"], "no such folder"),
-        (["--workdir={runs}/pictures"], "is no workdir of a run"),
+        (["--workdir={runs}/images"], "is no workdir of a run"),
         (
             ["--workdir={runs}/one", "--compare={runs}/none"],
             "--compare={runs}/none: no such folder",
@@ -229,9 +231,7 @@ def test_bad_input(runs: Path, options: list[str], message: str) -> None:
         report.main(["report", *(option.format(runs=runs) for option in options)])
 
 
-def test_runs_on_other_pictures_are_not_compared(
-    runs: Path, tmp_path: Path, data_dir: Path
-) -> None:
+def test_runs_on_other_images_are_not_compared(runs: Path, tmp_path: Path, data_dir: Path) -> None:
     config = tiny_config(data_dir)
     config.duration = "1 epoch"
     train(config, RunFolder.open(tmp_path / "tiny"), QUIET)
@@ -240,16 +240,16 @@ def test_runs_on_other_pictures_are_not_compared(
     assert not list((runs / "one").glob("*.unfinished*"))
 
 
-def test_nothing_confused_and_classes_without_pictures(evaluated: EvaluatedRun) -> None:
+def test_nothing_confused_and_classes_without_images(evaluated: EvaluatedRun) -> None:
     predictions = evaluated.evaluation.predictions
-    perfect = 9.0 * np.eye(4, dtype=np.float32)[predictions.shown.label]
-    shown = predictions.shown._replace(center_scores=perfect)
-    keep = predictions.shown.label != 2
+    perfect = 9.0 * np.eye(4, dtype=np.float32)[predictions.per_image.label]
+    per_image = predictions.per_image._replace(center_scores=perfect)
+    keep = predictions.per_image.label != 2
     kept = dataclasses.replace(
         predictions,
         names=[name for name, kept in zip(predictions.names, keep, strict=True) if kept],
         indices=predictions.indices[keep],
-        shown=jax.tree.map(lambda values: values[keep], shown),
+        per_image=jax.tree.map(lambda values: values[keep], per_image),
         corrupt=["<i>broken.png is empty"],
     )
     made = dataclasses.replace(evaluated, evaluation=measure(kept, CLASSES))
@@ -257,10 +257,11 @@ def test_nothing_confused_and_classes_without_pictures(evaluated: EvaluatedRun) 
     assert filled.top1 == 1.0
     assert filled.embedding is None
     page = as_html(filled)
-    assert "No class was taken for another" in page
+    assert "No classes were confused" in page
     assert "&lt;i&gt;broken.png is empty" in page
-    assert filled.rows[2].accuracies == [None]
-    assert (filled.rows[2].pictures, filled.rows[1].accuracies) == (0, [1.0])
+    assert np.isnan(filled.rows[2].accuracies).all()
+    assert (filled.rows[2].images, filled.rows[1].accuracies) == (0, [1.0])
+    assert 'data-value="-1" style="--share: 0.0%">–</td>' in page
     assert "nan" not in re.sub(r"data:[^\"]*", "", page)
 
 
@@ -274,7 +275,7 @@ def test_main_ends_with_it(data_dir: Path, tmp_path: Path) -> None:
             command(config, workdir), cwd=ROOT, capture_output=True, text=True, timeout=300
         )
 
-    # Nowhere to write: the run is saved all the same, and told so.
+    # Nowhere to write: the run is saved all the same, and the error says so.
     (workdir / "report.html").mkdir(parents=True)
     done = run()
     assert done.returncode == 1
@@ -292,60 +293,60 @@ def test_main_ends_with_it(data_dir: Path, tmp_path: Path) -> None:
     assert (workdir / "report.html").stat().st_mtime_ns == written
 
 
-def test_a_picture_stands_with_its_own_class_name_and_maps(tmp_path: Path) -> None:
-    """Every class has a color, and a corrupt picture comes first: what follows it must not shift."""
-    pictures = tmp_path / "pictures"
+def test_an_image_has_its_own_class_name_and_maps(tmp_path: Path) -> None:
+    """Every class has a color, and a corrupt image comes first: what follows it must not shift."""
+    images = tmp_path / "images"
     colors = {"red": (0, 0, 200), "green": (0, 200, 0), "blue": (200, 0, 0), "gray": (90, 90, 90)}
     for split, count in (("train", 8), ("test", 3)):
         for name, color in colors.items():
-            (pictures / split / name).mkdir(parents=True)
+            (images / split / name).mkdir(parents=True)
             for index in range(count):
                 pixels = np.full((40, 40, 3), color, np.uint8)
                 pixels[:4, : 4 * index + 4] = 255  # no two are the same file
-                cv2.imwrite(str(pictures / split / name / f"{name}{index}.png"), pixels)
-    train_two(tmp_path, folder_config(pictures, tmp_path / "tfds"))
+                cv2.imwrite(str(images / split / name / f"{name}{index}.png"), pixels)
+    train_two(tmp_path, folder_config(images, tmp_path / "tfds"))
     runs = [evaluated_run(tmp_path / name) for name in ("one", "other")]
-    # As if the first picture could not be read.
+    # As if the first image could not be read.
     for place, made in enumerate(runs):
         predictions = made.evaluation.predictions
         rest = dataclasses.replace(
             predictions,
             names=predictions.names[1:],
             indices=predictions.indices[1:],
-            shown=jax.tree.map(lambda values: values[1:], predictions.shown),
+            per_image=jax.tree.map(lambda values: values[1:], predictions.per_image),
             corrupt=[predictions.names[0]],
         )
         runs[place] = dataclasses.replace(made, evaluation=measure(rest, sorted(colors)))
     filled = contents(runs, data_mesh())
     assert len(filled.gallery) == 11
-    viewers = [Viewer(each, data_mesh()) for each in runs]
+    run_images = [RunImages(each, data_mesh()) for each in runs]
     cards = filled.gallery + [card for section in filled.pairs for card in section.cards]
     for card in cards:
         assert card.label in card.name
-        assert hue_of(card.views[0].address) == card.label
+        assert hue_of(card.views[0].url) == card.label
     names = runs[0].evaluation.predictions.names
     for card in filled.gallery:
         index, label = names.index(card.name), sorted(colors).index(card.label)
-        for run, viewer, view in zip(runs, viewers, card.views[1:], strict=True):
-            expected = viewer.heat_maps(index, viewer.maps([index], [(label, label)])[0])[0]
-            assert view.address == expected
+        for run, of_run, view in zip(runs, run_images, card.views[1:], strict=True):
+            expected = of_run.heat_map_urls([index], [[label]])[0][0]
+            assert view.url == expected
             probability = measures.probabilities(run.evaluation.predictions.scores)[index, label]
-            assert f"{probability:.1%} sure" in view.note
-        assert card.views[1].address != card.views[2].address
+            assert f"probability {probability:.1%};" in view.note
+        assert card.views[1].url != card.views[2].url
         for verdict, run in zip(card.verdicts, runs, strict=True):
-            guess = int(run.evaluation.predictions.scores[index].argmax())
-            assert verdict.guess == sorted(colors)[guess]
-            assert verdict.is_right == (guess == label)
+            predicted = int(run.evaluation.predictions.scores[index].argmax())
+            assert verdict.predicted == sorted(colors)[predicted]
+            assert verdict.is_correct == (predicted == label)
     for section in filled.pairs:
         assert {card.label for card in section.cards} <= {section.first, section.second}
         for card in section.cards:
-            assert card.verdicts[0].guess in (section.first, section.second)
+            assert card.verdicts[0].predicted in (section.first, section.second)
             assert card.views[1].title == f"map of {card.label}"
 
 
-def hue_of(address: str) -> str:
-    """The color of the middle of a picture."""
-    encoded = np.frombuffer(base64.b64decode(address.partition("base64,")[2]), np.uint8)
+def hue_of(url: str) -> str:
+    """The color of the middle of an image."""
+    encoded = np.frombuffer(base64.b64decode(url.partition("base64,")[2]), np.uint8)
     decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
     assert decoded is not None
     middle = decoded[decoded.shape[0] // 2, decoded.shape[1] // 2]
@@ -355,7 +356,7 @@ def hue_of(address: str) -> str:
 
 
 @pytest.mark.parametrize("scale", [0.0, 1e30])
-def test_a_network_that_says_nothing_has_a_page(evaluated: EvaluatedRun, scale: float) -> None:
+def test_a_network_without_information_has_a_page(evaluated: EvaluatedRun, scale: float) -> None:
     """Its features are all the same, or overflow."""
     params = jax.tree.map(lambda leaf: leaf * scale, evaluated.trained.variables["params"])
     variables = {**evaluated.trained.variables, "params": params}
@@ -377,25 +378,25 @@ def test_the_papers_figures_stand_beside_its_own_split_alone() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=60), st.integers(1, 12))
-def test_the_gallery_is_spread_over_all_pictures(true: list[float], count: int) -> None:
+def test_the_gallery_is_spread_over_all_images(true: list[float], count: int) -> None:
     chosen = spread_over(np.asarray(true), count)
     assert len(set(chosen.tolist())) == min(count, len(true))
     shown = np.asarray(true)[chosen]
     assert (np.diff(shown) >= 0).all()
-    # As many pictures below the first as above the last, and as many between any two, but for one.
+    # As many images below the first as above the last, and as many between any two, but for one.
     order = np.argsort(np.argsort(np.asarray(true), kind="stable"))[chosen]
     gaps = np.diff(order)
     assert gaps.size == 0 or gaps.max() - gaps.min() <= 1
     assert abs(order[0] - (len(true) - 1 - order[-1])) <= 1
 
 
-def test_examples_are_the_surest_errors_of_that_kind() -> None:
+def test_examples_are_the_most_confident_errors_of_that_kind() -> None:
     labels = np.array([0, 0, 0, 1, 0, 0])
-    guesses = np.array([1, 1, 2, 0, 1, 0])
+    predicted = np.array([1, 1, 2, 0, 1, 0])
     confidences = np.array([0.5, 0.9, 0.99, 0.99, 0.7, 0.99])
-    chosen = surest_errors(labels, guesses, confidences, true=0, taken_for=1, count=2)
+    chosen = most_confident(labels, predicted, confidences, true=0, predicted_as=1, count=2)
     assert chosen.tolist() == [1, 4]
-    none = surest_errors(labels, guesses, confidences, true=2, taken_for=1, count=2)
+    none = most_confident(labels, predicted, confidences, true=2, predicted_as=1, count=2)
     assert none.tolist() == []
 
 
@@ -444,9 +445,9 @@ def test_a_group_grows_by_the_pairs_with_most_errors() -> None:
 
 @pytest.mark.long
 def test_two_hundred_classes_fit_into_eight_megabytes(tmp_path: Path) -> None:
-    """Noise in every picture: the largest that a page's pictures can be."""
+    """Noise in every image: the largest that a page's images can be."""
     classes = [f"class {place:03}" for place in range(200)]
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in classes:

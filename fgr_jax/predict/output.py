@@ -9,14 +9,14 @@ from typing import Any, TextIO
 
 from fgr_jax.errors import UserError
 from fgr_jax.files.whole import whole
-from fgr_jax.predict.guesses import Guess
+from fgr_jax.predict.predictions import Prediction
 
-Add = Callable[[Guess], None]
+Add = Callable[[Prediction], None]
 
 
 @contextlib.contextmanager
-def records(path: Path, class_names: Sequence[str], top: int) -> Iterator[Add]:
-    """While open, takes one picture after the other; the file is there once it is whole.
+def opened(path: Path, class_names: Sequence[str], top: int) -> Iterator[Add]:
+    """Yields a function that appends a prediction; the file appears once it is complete.
 
     Raises:
       UserError: its suffix is neither .csv nor .json, or its folder does not exist.
@@ -35,9 +35,10 @@ def _csv(file: TextIO, class_names: Sequence[str], top: int) -> Iterator[Add]:
     columns = [f"{kind}_{place + 1}" for place in range(top) for kind in ("class", "probability")]
     writer.writerow(["file", *columns, "problem"])
 
-    def add(guess: Guess) -> None:
-        cells = [cell for pair in _named(guess, class_names) for cell in pair] or [""] * (2 * top)
-        writer.writerow([str(guess.picture.path), *cells, guess.picture.problem])
+    def add(prediction: Prediction) -> None:
+        pairs = _named(prediction, class_names)
+        cells = [cell for pair in pairs for cell in pair] or [""] * (2 * top)
+        writer.writerow([str(prediction.image.path), *cells, prediction.image.problem])
 
     yield add
 
@@ -46,15 +47,15 @@ def _json(file: TextIO, class_names: Sequence[str], top: int) -> Iterator[Add]:
     del top
     separator = "[\n"
 
-    def add(guess: Guess) -> None:
+    def add(prediction: Prediction) -> None:
         nonlocal separator
-        record: dict[str, Any] = {"file": str(guess.picture.path)}
-        if guess.picture.problem:
-            record["problem"] = guess.picture.problem
+        record: dict[str, Any] = {"file": str(prediction.image.path)}
+        if prediction.image.problem:
+            record["problem"] = prediction.image.problem
         else:
-            record["guesses"] = [
+            record["predictions"] = [
                 {"class": class_name, "probability": probability}
-                for class_name, probability in _named(guess, class_names)
+                for class_name, probability in _named(prediction, class_names)
             ]
         file.write(separator + json.dumps(record, ensure_ascii=False))
         separator = ",\n"
@@ -63,6 +64,6 @@ def _json(file: TextIO, class_names: Sequence[str], top: int) -> Iterator[Add]:
     file.write("\n]\n")
 
 
-def _named(guess: Guess, class_names: Sequence[str]) -> list[tuple[str, float]]:
-    names = (class_names[index] for index in guess.classes)
-    return list(zip(names, guess.probabilities, strict=True))
+def _named(prediction: Prediction, class_names: Sequence[str]) -> list[tuple[str, float]]:
+    names = (class_names[index] for index in prediction.classes)
+    return list(zip(names, prediction.probabilities, strict=True))

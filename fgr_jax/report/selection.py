@@ -1,4 +1,4 @@
-"""What of a test split is shown, by rules: nobody picks pictures by hand. Pure functions in NumPy."""
+"""Which test images and classes a report shows, by fixed rules. Pure functions in NumPy."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from fgr_jax.evaluate.measures import ConfusedPair, Integers, Scores
 
 
 def spread_over(true_probabilities: Scores, count: int) -> Integers:
-    """Pictures from the one the network got most wrong to the one it is surest of, evenly spaced.
+    """Selects images from the most wrong to the most certain, evenly spaced.
 
     Args:
       true_probabilities: of the true class, `[N]`; NaN counts as most wrong.
-      count: how many.
+      count: the number of images.
 
     Returns:
-      Indices, `[min(count, N)]`: of the pictures in the order of that probability, those in the middle
+      Indices, `[min(count, N)]`: with the images in the order of that probability, those in the middle
       of `count` parts of equal size.
     """
     total = len(true_probabilities)
@@ -24,35 +24,35 @@ def spread_over(true_probabilities: Scores, count: int) -> Integers:
     return order[(2 * np.arange(count) + 1) * total // (2 * max(count, 1))]
 
 
-def surest_errors(
+def most_confident(
     labels: Integers,
-    guesses: Integers,
+    predicted: Integers,
     confidences: Scores,
     *,
     true: int,
-    taken_for: int,
+    predicted_as: int,
     count: int,
 ) -> Integers:
-    """Pictures of class `true` that were taken for `taken_for`, those of highest confidence first.
+    """Selects images of class `true` that are predicted as `predicted_as`, most confident first.
 
     Args:
       labels: the true classes, `[N]`.
-      guesses: the first guesses, `[N]`.
+      predicted: the predicted classes, `[N]`.
       confidences: their probabilities, `[N]`.
       true: a class.
-      taken_for: another.
-      count: how many at most.
+      predicted_as: the same class, or another.
+      count: the maximum number of images.
     """
-    errors = np.flatnonzero((labels == true) & (guesses == taken_for))
-    return errors[np.argsort(-confidences[errors], kind="stable")][:count]
+    found = np.flatnonzero((labels == true) & (predicted == predicted_as))
+    return found[np.argsort(-confidences[found], kind="stable")][:count]
 
 
 def confusable_group(pairs: Sequence[ConfusedPair], limit: int) -> list[int]:
-    """The largest group of classes that are confused with one another, at most `limit` of them.
+    """Finds the largest group of classes that are confused with one another, at most `limit` of them.
 
-    Pairs are joined into groups, those with most errors first, until a group would be larger than
-    `limit`. Of groups of equal size the one with the most errors inside it is taken. Without errors
-    there is no group.
+    Pairs are joined into groups, those with the most errors first, until a group would exceed `limit`.
+    Of groups of equal size the one with the most errors inside it is selected. Without errors the group
+    is empty.
     """
     group_of: dict[int, frozenset[int]] = {}
     for pair in pairs:

@@ -1,0 +1,91 @@
+"""The forward pass of a trained network over batches of images, spread over the devices of a mesh."""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+from jax.sharding import Mesh, PartitionSpec
+
+from fgr_jax.distributed import batch_sharding, replicated
+from fgr_jax.inference.saved_run import TrainedNetwork
+from fgr_jax.losses.objective import Outputs
+from fgr_jax.models.network import forward
+
+# Arrays with a row for each image. "image" is uint8 `[B, H, W, 3]`, or `[B, V, H, W, 3]` for V crops of
+# each image.
+HostBatch = Mapping[str, npt.NDArray[Any]]
+DeviceBatch = Mapping[str, jax.Array]
+
+_Note = TypeVar("_Note")
+
+
+def compiled(
+    trained: TrainedNetwork, mesh: Mesh, select: Callable[[Outputs, DeviceBatch], Any]
+) -> Callable[[DeviceBatch], Any]:
+    """Compiles the forward pass and what is wanted of its outputs.
+
+    Args:
+      trained: the network; its variables are replicated over `mesh`.
+      mesh: the devices. Each of them applies the network, and `select`, to its own rows.
+      select: maps the outputs, which have B or B·V rows, and the batch to arrays of B rows. Only these
+        leave the devices.
+
+    Returns:
+      A function of a batch. What it returns is replicated, so that every process has all rows.
+    """
+
+    @functools.partial(jax.jit, out_shardings=replicated(mesh))
+    @functools.partial(
+        jax.shard_map,
+        mesh=mesh,
+        in_specs=(PartitionSpec(), PartitionSpec("batch")),
+        out_specs=PartitionSpec("batch"),
+    )
+    def run(variables: Any, batch: DeviceBatch) -> Any:
+        images = batch["image"]
+        flat = images.reshape(-1, *images.shape[-3:])
+        return select(forward(trained.network, variables, flat), batch)
+
+    return functools.partial(run, trained.variables)
+
+
+def stream(
+    run: Callable[[DeviceBatch], Any], batches: Iterable[tuple[_Note, HostBatch]], mesh: Mesh
+) -> Iterator[tuple[_Note, Any]]:
+    """Yields what `run` returns for each batch, in NumPy, together with the note that came with it.
+
+    The host stays one batch ahead: while the devices compute one, the results of the one before are
+    used, and the next is put together.
+
+    Args:
+      run: from `compiled`.
+      batches: each with a note of the caller; of the arrays, this process's share of the rows.
+      mesh: as of `compiled`.
+    """
+    sharding = batch_sharding(mesh)
+    pending: tuple[_Note, Any] | None = None
+    for note, batch in batches:
+        on_devices = {
+            name: jax.make_array_from_process_local_data(sharding, rows)
+            for name, rows in batch.items()
+        }
+        previous, pending = pending, (note, run(on_devices))
+        if previous is not None:
+            yield previous[0], jax.device_get(previous[1])
+    if pending is not None:
+        yield pending[0], jax.device_get(pending[1])
+
+
+def maps_of(maps: jax.Array, classes: jax.Array) -> jax.Array:
+    """Selects the maps of K classes in each image: `[B, h, w, C]` and `[B, K]` to `[B, K, h, w]`."""
+    chosen = jnp.take_along_axis(maps, classes[:, None, None, :], axis=-1)
+    return jnp.moveaxis(chosen, -1, 1)
+
+
+def padded(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
+    """Appends rows of zeros up to `count`, so that the last batch has the shape of the others."""
+    return np.pad(rows, [(0, count - len(rows))] + [(0, 0)] * (rows.ndim - 1))

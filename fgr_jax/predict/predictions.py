@@ -1,0 +1,89 @@
+"""The most probable classes of each image, batch by batch."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from jax.sharding import Mesh
+
+from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of, stream
+from fgr_jax.inference.saved_run import TrainedNetwork
+from fgr_jax.losses.objective import Outputs
+from fgr_jax.predict.images import ImageFile
+
+
+class Prediction(NamedTuple):
+    """The prediction for an image; empty where the image cannot be read."""
+
+    image: ImageFile
+    # [top], the most probable first.
+    classes: Sequence[int]
+    probabilities: Sequence[float]
+    # Of these classes, [top, h, w]; None where they were not asked for.
+    maps: npt.NDArray[np.float32] | None
+
+
+class Predictor:
+    """Applies a trained network to image files.
+
+    Args:
+      trained: the network.
+      mesh: the devices.
+      crop: the network's input, in pixels.
+      batch_size: a multiple of the number of devices.
+      top: how many classes each prediction names.
+      with_maps: whether predictions have the maps of these classes.
+    """
+
+    def __init__(
+        self,
+        trained: TrainedNetwork,
+        mesh: Mesh,
+        *,
+        crop: int,
+        batch_size: int,
+        top: int,
+        with_maps: bool = False,
+    ):
+        self._mesh = mesh
+        self._shape = (batch_size, crop, crop, 3)
+
+        def select(outputs: Outputs, _: DeviceBatch) -> Any:
+            probabilities, classes = jax.lax.top_k(jax.nn.softmax(outputs.scores), top)
+            if not with_maps:
+                return classes, probabilities, None
+            assert outputs.maps is not None
+            return classes, probabilities, maps_of(outputs.maps, classes)
+
+        self._run = compiled(trained, mesh, select)
+
+    def predict(self, images: Iterable[ImageFile]) -> Iterator[Prediction]:
+        """Yields a prediction for each of `images`, in their order.
+
+        While a batch is on the devices, the one before it is handed on and the next is put together.
+        """
+        for files, (classes, probabilities, maps) in stream(
+            self._run, self._batches(images), self._mesh
+        ):
+            for row, image in enumerate(files):
+                if image.crop is None:
+                    yield Prediction(image, [], [], None)
+                else:
+                    yield Prediction(
+                        image,
+                        classes[row].tolist(),
+                        probabilities[row].tolist(),
+                        None if maps is None else maps[row],
+                    )
+
+    def _batches(self, images: Iterable[ImageFile]) -> Iterator[tuple[list[ImageFile], HostBatch]]:
+        waiting = iter(images)
+        while files := list(itertools.islice(waiting, self._shape[0])):
+            crops = np.zeros(self._shape, np.uint8)
+            for row, image in enumerate(files):
+                if image.crop is not None:
+                    crops[row] = image.crop
+            yield files, {"image": crops}

@@ -1,0 +1,118 @@
+"""Maps and features of a few images of an evaluated run; those of all images are too large to keep."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+from jax.sharding import Mesh
+
+from fgr_jax.data.images import Image, decode, test_crops
+from fgr_jax.distributed import data_mesh, replicated
+from fgr_jax.evaluate import measures
+from fgr_jax.evaluate.evaluated_run import EvaluatedRun
+from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of, padded, stream
+from fgr_jax.inference.heatmaps import over_center_crop
+from fgr_jax.losses.objective import Outputs
+from fgr_jax.report.data_urls import jpeg_url, thumbnail
+
+# The classes at most whose maps are shown of an image.
+_MAPS = 2
+
+
+class RunImages:
+    """Images of the test split of a run, by their index in the run's predictions.
+
+    The network is applied on the devices of this process alone.
+    """
+
+    def __init__(self, evaluated: EvaluatedRun, mesh: Mesh):
+        self.evaluated = evaluated
+        self.evaluation = evaluated.evaluation
+        self.has_maps = self.evaluation.true_map is not None
+        probabilities = measures.probabilities(self.evaluation.predictions.scores)
+        # The true classes, and their probabilities, [N].
+        self.labels = self.evaluation.predictions.per_image.label
+        self.true_probabilities = np.take_along_axis(probabilities, self.labels[:, None], 1)[:, 0]
+        ours = [each for each in mesh.devices.flat if each.process_index == jax.process_index()]
+        self._mesh = data_mesh(ours)
+        # As many per device as in the run's batches, which are spread over all devices.
+        self._batch_size = -(-evaluated.run.config.batch_size // mesh.size) * len(ours)
+        variables = jax.device_get(evaluated.trained.variables)
+        trained = dataclasses.replace(
+            evaluated.trained, variables=jax.device_put(variables, replicated(self._mesh))
+        )
+        self._run = compiled(trained, self._mesh, _maps_and_features)
+        self._thumbnails: dict[int, Image] = {}
+
+    def maps(
+        self, indices: Sequence[int], classes: Sequence[Sequence[int]]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Computes the maps of up to two classes of each image, `[K, h, w]`."""
+        computed = [maps for batch, _ in self._forward(indices, classes) for maps in batch]
+        return [maps[: len(wanted)] for maps, wanted in zip(computed, classes, strict=True)]
+
+    def features(self, indices: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Computes the pooled features of each image, `[n, D]`."""
+        return np.concatenate([batch for _, batch in self._forward(indices, [[]] * len(indices))])
+
+    def image_url(self, index: int) -> str:
+        """Returns a thumbnail of an image."""
+        return jpeg_url(self._thumbnail(index))
+
+    def heat_map_urls(
+        self, indices: Sequence[int], classes: Sequence[Sequence[int]]
+    ) -> list[list[str]]:
+        """Returns thumbnails of each image with the maps of these classes, on one scale, over it.
+
+        A network without maps has none.
+        """
+        if not self.has_maps or not indices:
+            return [[] for _ in indices]
+        data, stride = self.evaluated.run.config.data, self.evaluated.trained.network.stride
+        urls = []
+        for index, maps in zip(indices, self.maps(indices, classes), strict=True):
+            image, highest = self._thumbnail(index), float(np.nan_to_num(maps).max())
+            urls.append(
+                [
+                    jpeg_url(over_center_crop(image, each, data, stride, highest=highest))
+                    for each in maps
+                ]
+            )
+        return urls
+
+    def _forward(
+        self, indices: Sequence[int], classes: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yields maps and features of each batch."""
+        data, size = self.evaluated.run.config.data, self._batch_size
+
+        def batches() -> Iterator[tuple[int, HostBatch]]:
+            for first in range(0, len(indices), size):
+                chosen = indices[first : first + size]
+                crops = np.stack([test_crops(self._encoded(i), data, 1)[0] for i in chosen])
+                wanted = np.zeros((size, _MAPS), np.int32)
+                for row, of_image in enumerate(classes[first : first + size]):
+                    wanted[row, : len(of_image)] = of_image
+                yield len(chosen), {"image": padded(crops, size), "classes": wanted}
+
+        for count, made in stream(self._run, batches(), self._mesh):
+            yield jax.tree.map(lambda rows, count=count: rows[:count], made)
+
+    def _thumbnail(self, index: int) -> Image:
+        if index not in self._thumbnails:
+            cut_bottom = self.evaluated.run.config.data.cut_bottom
+            image = decode(self._encoded(index), cut_bottom=cut_bottom)
+            self._thumbnails[index] = thumbnail(image)
+        return self._thumbnails[index]
+
+    def _encoded(self, index: int) -> bytes:
+        in_split = int(self.evaluation.predictions.indices[index])
+        return self.evaluated.source[in_split].encoded_image
+
+
+def _maps_and_features(outputs: Outputs, batch: DeviceBatch) -> tuple[Any, jax.Array]:
+    maps = None if outputs.maps is None else maps_of(outputs.maps, batch["classes"])
+    return maps, outputs.features

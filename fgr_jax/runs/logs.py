@@ -1,0 +1,119 @@
+"""What a run writes while it trains: metrics, timings, fingerprints, and TensorBoard's files.
+
+Metrics and fingerprints hold results and nothing else: two runs that are the same run have the same
+files, byte for byte. Measured times go into the timings.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from tensorboardX import SummaryWriter
+
+from fgr_jax.digests import as_hex
+from fgr_jax.files import json_lines
+from fgr_jax.runs.folder import FINGERPRINTS, METRICS, TENSORBOARD, TIMINGS
+
+# In the order in which they arise in a step: the first that differs is the cause.
+STREAMS = ("images", "labels", "masks", "loss", "parameters")
+
+# (epoch, error in [0, 1]), from the first evaluation to the last.
+Curve = tuple[tuple[float, float], ...]
+
+
+class MetricsLog:
+    """Appends metrics and timings to the files in `folder`, after `first_step`."""
+
+    def __init__(self, folder: Path, *, first_step: int, writes: bool = True):
+        self._folder = folder
+        self._tensorboard: SummaryWriter | None = None
+        if writes:
+            for name in (METRICS, TIMINGS):
+                json_lines.cut_off_after(folder / name, first_step)
+            self._tensorboard = SummaryWriter(
+                str(folder / TENSORBOARD), purge_step=first_step + 1, flush_secs=10
+            )
+
+    def metrics(self, step: int, split: str, values: dict[str, float | int]) -> None:
+        """Appends results over a split, or over an epoch's training batches."""
+        self._append(METRICS, {"step": step, "split": split}, split, values)
+
+    def timings(self, step: int, values: dict[str, float]) -> None:
+        """Appends measured times."""
+        self._append(TIMINGS, {"step": step}, "timing", values)
+
+    def __enter__(self) -> "MetricsLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Flushes TensorBoard's files."""
+        if self._tensorboard:
+            self._tensorboard.close()
+
+    def _append(
+        self, name: str, head: dict[str, Any], group: str, values: Mapping[str, float | int]
+    ) -> None:
+        if self._tensorboard:
+            json_lines.append(self._folder / name, {**head, **values})
+            for value_name, value in values.items():
+                self._tensorboard.add_scalar(f"{group}/{value_name}", value, head["step"])
+
+
+class FingerprintLog:
+    """Appends digests to the file in `folder`, after `first_step`; nothing where `writes` is false."""
+
+    def __init__(self, folder: Path, *, first_step: int, writes: bool = True):
+        self._path = folder / FINGERPRINTS
+        self._writes = writes
+        self._pending: tuple[int, dict[str, jax.Array]] | None = None
+        if writes:
+            json_lines.cut_off_after(self._path, first_step)
+
+    def note(self, step: int, digests: dict[str, jax.Array]) -> None:
+        """Keeps the digests of `step`, one for each of STREAMS, and writes those noted before.
+
+        So the host does not wait for the devices.
+        """
+        self.write_pending()
+        self._pending = (step, digests)
+
+    def write_pending(self) -> None:
+        """Waits for the digests that were noted last and writes them."""
+        if self._pending is None or not self._writes:
+            return
+        step, digests = self._pending
+        self._pending = None
+        values: dict[str, Any] = jax.device_get(digests)
+        json_lines.append(
+            self._path, {"step": step, **{name: as_hex(values[name]) for name in STREAMS}}
+        )
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Reads the metrics of a run, oldest first."""
+    return json_lines.read(folder / METRICS)
+
+
+def read_fingerprints(folder: Path) -> dict[int, dict[str, str]]:
+    """Reads the digests of a run, by step and stream."""
+    return {
+        record["step"]: {name: record[name] for name in STREAMS}
+        for record in json_lines.read(folder / FINGERPRINTS)
+    }
+
+
+def error_curve(records: Iterable[Mapping[str, Any]], split: str, *, epoch: float) -> Curve:
+    """Computes the top-1 error of a run over its epochs.
+
+    Args:
+      records: from `read_metrics`.
+      split: "test", of the evaluations, or "train", of the training batches: augmented images, with
+        suppressed maps.
+      epoch: steps in an epoch.
+    """
+    return tuple(
+        (record["step"] / epoch, 1 - record["top1"])
+        for record in records
+        if record["split"] == split
+    )

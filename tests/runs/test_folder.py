@@ -1,0 +1,135 @@
+"""Whose folder it is, and what describes the run in it."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fgr_jax.config import Config, flat
+from fgr_jax.data.identity import DataIdentity
+from fgr_jax.errors import UserError
+from fgr_jax.runs.checkpoints import Checkpoints
+from fgr_jax.runs.description import Description, differing_fields, missing_fields
+from fgr_jax.runs.folder import RunFolder
+
+CUB = DataIdentity("cub/1.0.0", "train[:80%] + test[: 3]", 5994)
+RUN = Description(flat(Config()), CUB, ["a", "b"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    """The folder of RUN, with a checkpoint."""
+    folder = RunFolder.open(tmp_path / "run")
+    folder.claim(RUN)
+    with Checkpoints(folder.checkpoints) as checkpoints:
+        checkpoints.save(1, {"w": np.ones(3)}, test_top1=None)
+    return folder
+
+
+def rewrite(folder: RunFolder, name: str, value: Any) -> None:
+    (folder.local / name).write_text(json.dumps(value))
+
+
+def with_fields(**fields: Any) -> Description:
+    """RUN with other values; a double underscore stands for a dot."""
+    named = {name.replace("__", "."): value for name, value in fields.items()}
+    return dataclasses.replace(RUN, config={**RUN.config, **named})
+
+
+def test_the_folder_describes_the_run_that_claimed_it(folder: RunFolder) -> None:
+    assert folder.read() == RUN
+    assert json.loads((folder.local / "data.json").read_text()) == {
+        "data_set": "cub/1.0.0",
+        "split": "train[:80%] + test[: 3]",
+        "examples": 5994,
+    }
+    folder.check(RUN)
+
+
+def test_a_run_of_an_older_version_is_resumed(folder: RunFolder) -> None:
+    """Its data set is in `data.json` as a text, and its config lacks a field."""
+    older = {name: value for name, value in RUN.config.items() if name != "loss.gce_fade"}
+    rewrite(folder, "config.json", older)
+    rewrite(folder, "data.json", "cub/1.0.0 train[:80%] + test[: 3]: 5994 examples")
+    assert folder.read().data == CUB
+    folder.check(RUN)
+    with pytest.raises(UserError, match=r"loss.gce_fade \(there '0 steps', now '2 steps'\)"):
+        folder.check(with_fields(loss__gce_fade="2 steps"))
+
+
+def test_what_changes_no_result_may_change(folder: RunFolder) -> None:
+    folder.check(with_fields(runtime__decode_threads=77, data__data_dir="/elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("run", "difference"),
+    [
+        (with_fields(seed=3, loss__k=4), r"loss.k \(there 15, now 4\); seed \(there 0, now 3\)"),
+        (
+            dataclasses.replace(RUN, data=dataclasses.replace(CUB, examples=7)),
+            r"data set \(there cub/1.0.0 .*: 5994 examples, now cub/1.0.0 .*: 7 examples\)",
+        ),
+        (dataclasses.replace(RUN, class_names=["b", "a"]), "the class names"),
+    ],
+)
+def test_another_run_is_refused(folder: RunFolder, run: Description, difference: str) -> None:
+    message = rf"--workdir=\S+ belongs to a run with another config.*Differing: {difference}\. Use"
+    with pytest.raises(UserError, match=message):
+        folder.check(run)
+
+
+def test_a_field_of_a_later_version_is_a_difference(folder: RunFolder) -> None:
+    rewrite(folder, "config.json", {**RUN.config, "shoes": "red"})
+    with pytest.raises(UserError, match=r"shoes \(there 'red', now None\)"):
+        folder.check(RUN)
+
+
+def test_without_a_checkpoint_it_is_free(tmp_path: Path) -> None:
+    folder = RunFolder.open(tmp_path / "run")
+    folder.check(RUN)
+    folder.claim(RUN)
+    folder.check(with_fields(seed=3))
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(UserError, match=r"--workdir=\S+run: is a file; name a folder"):
+        RunFolder.open(tmp_path / "run").check(RUN)
+
+
+@pytest.mark.parametrize(
+    "value", ["images", "", 3, None, {}, {"data_set": "cub"}, "cub: 3 examples"]
+)
+def test_data_that_cannot_be_read_is_named(folder: RunFolder, value: Any) -> None:
+    rewrite(folder, "data.json", value)
+    with pytest.raises(
+        UserError, match=r"data.json cannot be read \(.* names no data set"
+    ) as raised:
+        folder.read()
+    assert len(str(raised.value).splitlines()) == 1
+
+
+@given(
+    st.from_regex(r"[a-z_]+(/[a-z0-9_.]+)*", fullmatch=True),
+    st.from_regex(r"[a-z]+(\[[0-9]*:[ 0-9]*%?\])?( \+ [a-z]+)?", fullmatch=True),
+    st.integers(0, 10**9),
+)
+def test_an_identity_survives_as_an_object_and_as_a_text(
+    data_set: str, split: str, examples: int
+) -> None:
+    identity = DataIdentity(data_set, split, examples)
+    assert DataIdentity.from_json(json.loads(json.dumps(identity.to_json()))) == identity
+    assert DataIdentity.from_json(str(identity)) == identity
+
+
+def test_a_missing_field_has_its_default() -> None:
+    assert not differing_fields(RUN.config, {})
+    assert differing_fields({"seed": 1}, {"loss.k": 3}) == {"loss.k": (15, 3), "seed": (1, 0)}
+    lacks = {name: value for name, value in RUN.config.items() if name != "seed"}
+    del lacks["runtime.devices"], lacks["data.data_dir"]
+    assert missing_fields(lacks) == ["seed"]
