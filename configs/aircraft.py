@@ -1,4 +1,4 @@
-"""FGVC-Aircraft by the paper's recipe (§4.2); what is not set here has the paper's value by default.
+"""FGVC-Aircraft by the paper's recipe (§4.2), which is the default of every field not set here.
 
 python -m fgr_jax.prepare --config=configs/aircraft.py
 python -m fgr_jax.main --config=configs/aircraft.py --workdir=runs/aircraft

@@ -1,4 +1,4 @@
-"""Stanford Cars by the paper's recipe (§4.2); what is not set here has the paper's value by default.
+"""Stanford Cars by the paper's recipe (§4.2), which is the default of every field not set here.
 
 python -m fgr_jax.prepare --config=configs/cars.py
 python -m fgr_jax.main --config=configs/cars.py --workdir=runs/cars

@@ -1,4 +1,4 @@
-"""CUB-200-2011 by the paper's recipe (§4.2); what is not set here has the paper's value by default.
+"""CUB-200-2011 by the paper's recipe (§4.2), which is the default of every field not set here.
 
 python -m fgr_jax.prepare --config=configs/cub.py
 python -m fgr_jax.main --config=configs/cub.py --workdir=runs/cub

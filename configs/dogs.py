@@ -1,4 +1,4 @@
-"""Stanford Dogs by the paper's recipe (§4.2); what is not set here has the paper's value by default.
+"""Stanford Dogs by the paper's recipe (§4.2), which is the default of every field not set here.
 
 python -m fgr_jax.prepare --config=configs/dogs.py
 python -m fgr_jax.main --config=configs/dogs.py --workdir=runs/dogs

@@ -1,4 +1,4 @@
-"""Your own pictures, a folder for each class; see "Your own pictures" in the README.
+"""Your own images, a folder for each class; see "Your own images" in the README.
 
 python -m fgr_jax.main --config=configs/folder.py --config.data.folder=PATH --workdir=runs/mine
 """

@@ -1,4 +1,4 @@
-"""GTOS-mobile by the paper's recipe (§4.2); what is not set here has the paper's value by default.
+"""GTOS-mobile by the paper's recipe (§4.2), which is the default of every field not set here.
 
 python -m fgr_jax.prepare --config=configs/gtos_mobile.py
 python -m fgr_jax.main --config=configs/gtos_mobile.py --workdir=runs/gtos_mobile

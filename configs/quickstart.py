@@ -16,9 +16,9 @@ def get_config() -> Config:
     config.data.name = "elpv/eight"
     config.data.resize = 128
     config.data.crop = 128
-    config.data.augmentation = "dihedral"  # a cell has no up and no left
+    config.data.augmentation = "dihedral"  # a cell has no upside and no left side
 
-    # A quarter as wide, and the last stage not strided: 8×8 map cells from 128 pixels.
+    # A quarter of the width, and no stride in the last stage: maps of 8×8 cells from 128 pixels.
     config.network.depth = 18
     config.network.width = 0.25
     config.network.last_stride = 1

@@ -6,8 +6,11 @@ The two are pure functions and need nothing but jax:
     loss = gradient_boosting_cross_entropy(scores, labels, k=15).mean()
 """
 
-from fgr_jax.diversification import class_scores, diversify, suppression_mask
-from fgr_jax.losses import cross_entropy, gradient_boosting_cross_entropy
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fgr_jax.diversification import class_scores, diversify, suppression_mask
+    from fgr_jax.losses import cross_entropy, gradient_boosting_cross_entropy
 
 __all__ = [
     "class_scores",
@@ -16,3 +19,12 @@ __all__ = [
     "gradient_boosting_cross_entropy",
     "suppression_mask",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports jax at the first use, so that `python -m fgr_jax --help` answers at once."""
+    if name in __all__:
+        from fgr_jax import diversification, losses
+
+        return getattr(diversification, name, None) or getattr(losses, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""When things happen in a run: every duration of the config, in steps."""
+"""The calendar of a run: every duration of its config, in steps."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ from fgr_jax.config import NEVER, Config
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Due:
-    """What is to be done once a step is taken."""
+    """What is due after a step."""
 
     epoch_line: bool
     evaluation: bool
@@ -25,14 +25,14 @@ class Calendar:
     epoch: Fraction  # steps in an epoch, n/b
     total_steps: int
     gce_start_step: int | None  # steps with cross-entropy before GCE; None: never GCE
-    gce_fade_steps: int  # from there on, in which the one turns into the other: not the paper's
+    gce_fade_steps: int  # from there on: how long cross-entropy takes to become GCE
     evaluation_interval: Fraction
     checkpoint_interval: Fraction
     fingerprint_interval: Fraction | None  # None: never
 
     @classmethod
     def of(cls, config: Config, examples: int) -> "Calendar":
-        """The calendar of `config` where an epoch has `examples` examples."""
+        """Returns the calendar of `config` for epochs of `examples` examples."""
         epoch = Fraction(examples, config.batch_size)
         gce_start = config.loss.gce_start
         return cls(
@@ -52,7 +52,7 @@ class Calendar:
         )
 
     def due(self, step: int) -> Due:
-        """What to do after step `step`. After the last step: everything."""
+        """Returns what is due after step `step`: after the last one, everything."""
         last = step == self.total_steps
         return Due(
             epoch_line=last or durations.is_due(step, self.epoch),
@@ -63,11 +63,11 @@ class Calendar:
         )
 
     def previous_epoch_line(self, step: int) -> int:
-        """The last step before `step` that ended an epoch, or 0."""
+        """Returns the last step before `step` that ended an epoch, or 0."""
         return math.ceil((step - 1) // self.epoch * self.epoch)
 
     def is_all_gce(self, first_step: int) -> bool:
-        """Whether every step after the first `first_step` trains with GCE, and nothing else."""
+        """Returns whether every step after step `first_step` trains with GCE alone."""
         if self.gce_start_step is None:
             return False
         return first_step >= self.gce_start_step + self.gce_fade_steps

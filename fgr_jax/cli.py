@@ -1,4 +1,7 @@
-"""The command line of the entry points: `--config=FILE --config.FIELD=VALUE`, and errors in one line."""
+"""The command line: `--config=FILE --config.FIELD=VALUE`, flags, and errors in one line.
+
+Every command imports this module first: it says what to install where a package is missing.
+"""
 
 import dataclasses
 import difflib
@@ -7,12 +10,18 @@ import os
 import re
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from absl import flags
-from ml_collections import config_flags
+try:
+    from absl import flags
+    from ml_collections import config_flags
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"error: {error.name} is not installed; the commands need pip install 'fgr-jax[train]'"
+    )
 
 from fgr_jax import config as config_lib
 from fgr_jax import distributed
@@ -21,6 +30,8 @@ from fgr_jax.errors import UserError
 from fgr_jax.files import python_files
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
+_HELP = ("--help", "-h")
+_HELP_WIDTH, _HELP_INDENT = 105, 43  # columns
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -30,11 +41,11 @@ class Invocation:
 
     config: Config
     config_path: Path
-    flags: flags.FlagValues  # the entry point's own
+    config_arguments: list[str]  # that make the same config on another command line
 
 
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Runs an entry point and exits with its status; a UserError becomes one line and status 1."""
+    """Runs a command and exits with its status; a UserError becomes one line and status 1."""
     try:
         status = main(sys.argv)
     except UserError as error:
@@ -62,36 +73,68 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
 
 
 def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invocation:
-    """Reads `--config`, its overrides and the entry point's own flags.
+    """Reads `--config`, its overrides and the command's own flags.
 
     Args:
       argv: the command line, the program's name first.
       usage: what `--help` prints above the config's fields.
-      own_flags: the entry point's flags; `config` is defined here.
+      own_flags: the command's flags; `config` is defined here.
 
     Raises:
-      UserError: an unknown flag or field, a value of the wrong type, a config file that is not there
-        or does not work.
+      UserError: an unknown flag or field, a value of the wrong type, a config file that is missing or
+        does not work.
     """
-    path, argument = _config_path(argv)
+    argv = define_config(argv, own_flags)
     if _asks_for_help(argv):
+        own_flags([argument for argument in argv if argument not in _HELP], known_only=True)
         print(usage.rstrip() + "\n")
-        print(f"fields of {path or 'a config'}, each --config.FIELD=VALUE:")
-        shown = _load(path, argument) if path else Config()
-        for name, value in config_lib.flat(shown).items():
-            print(f"  {name} = {value!r}")
+        _print_fields(own_flags.config)
         sys.exit(0)
+    parse_flags(argv, usage, own_flags)
+    path = config_file(own_flags)
     if path is None:
         raise UserError("no config: name one, as in --config=configs/quickstart.py")
-    loaded = _load(path, argument)
-    _check_overrides(argv)
-    rest = _without_config(argv)
-    holder = config_flags.DEFINE_config_dataclass(
-        "config", loaded, "the run", flag_values=own_flags, sys_argv=rest
+    config_lib.validate(own_flags.config)
+    arguments = [f"--config={path}", *overrides(own_flags)]
+    return Invocation(own_flags.config, Path(path.partition(":")[0]), arguments)
+
+
+def define_config(argv: Sequence[str], own_flags: flags.FlagValues) -> list[str]:
+    """Defines `--config=FILE[:ARGUMENT]` and a flag for each of its overrides in `argv`.
+
+    The argument goes to the file's `get_config`.
+
+    Returns:
+      `argv`, with --config=FILE before its overrides.
+
+    Raises:
+      UserError: an override of a field that does not exist.
+    """
+    known = list(config_lib.flat(Config()))
+    for argument in argv:
+        match = _OVERRIDE.match(argument)
+        if match and match.group(1) not in known:
+            close = difflib.get_close_matches(match.group(1), known, n=1)
+            hint = f"did you mean --config.{close[0]}?" if close else "--help lists the fields"
+            raise UserError(f"--config.{match.group(1)}: there is no such field; {hint}")
+    is_file = re.compile("--?config=").match
+    argv = [argv[0], *sorted(argv[1:], key=lambda argument: not is_file(argument))]
+    config_flags.DEFINE_config_dataclass(
+        "config", Config(), "the run", flag_values=own_flags, sys_argv=argv, parse_fn=_load
     )
-    parse_flags(rest, usage, own_flags)
-    config_lib.validate(holder.value)
-    return Invocation(holder.value, path, own_flags)
+    return argv
+
+
+def config_file(own_flags: flags.FlagValues) -> str | None:
+    """Returns FILE[:ARGUMENT] of `--config` as given by the user; None without it."""
+    given = own_flags["config"]
+    return config_flags.get_config_filename(given) if given.present else None
+
+
+def overrides(own_flags: flags.FlagValues) -> list[str]:
+    """Returns the arguments that override fields of the config, after `define_config`."""
+    values = config_flags.get_override_values(own_flags["config"])
+    return [f"--config.{name}={value}" for name, value in values.items()]
 
 
 def parse_flags(
@@ -101,16 +144,16 @@ def parse_flags(
     *,
     positional: Sequence[str] = (),
 ) -> list[str]:
-    """Reads the flags of an entry point that takes no config, or of one whose config is read.
+    """Reads the flags of a command.
 
     Args:
       argv: the command line, the program's name first.
       usage: what `--help` prints.
-      own_flags: the entry point's flags.
-      positional: what the arguments without a name are called; "PATH ..." stands for one or more.
+      own_flags: the command's flags.
+      positional: names of the arguments that are not flags; "PATH ..." stands for one or more.
 
     Returns:
-      The arguments without a name.
+      The arguments that are not flags.
 
     Raises:
       UserError: an unknown flag, a missing one, a value of the wrong type, too many or too few
@@ -127,84 +170,48 @@ def parse_flags(
     any_number = bool(positional) and positional[-1].endswith(" ...")
     if len(rest) > len(positional) and not any_number:
         extra = rest[len(positional)]
-        raise UserError(f"{extra!r} is no flag: every argument has the form --name=value")
+        raise UserError(f"{extra!r} is not a flag: every argument has the form --name=value")
     if len(rest) < len(positional):
         raise UserError(f"needs {' and '.join(positional)}; --help says what they are")
     return rest
 
 
 def define_job_flags(own_flags: flags.FlagValues) -> None:
-    """The flags of an entry point that several processes can run together; see `join_job`."""
+    """Defines the flags of a command that several processes run together; see `join_job`."""
     flags.DEFINE_bool("distributed", False, "be one of several processes", flag_values=own_flags)
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=own_flags)
-    flags.DEFINE_integer("process_count", None, "how many", flag_values=own_flags)
-    flags.DEFINE_integer("process_id", None, "which one, from 0", flag_values=own_flags)
+    flags.DEFINE_integer("process_count", None, "how many processes", flag_values=own_flags)
+    flags.DEFINE_integer("process_id", None, "which of them this is, from 0", flag_values=own_flags)
     flags.DEFINE_integer("join_timeout", 300, "in seconds", lower_bound=1, flag_values=own_flags)
 
 
 def join_job(own_flags: flags.FlagValues) -> None:
-    """Joins the other processes, where the flags ask for it, before any device is asked for."""
-    ours = own_flags
-    where = (ours.coordinator, ours.process_count, ours.process_id)
-    if ours.distributed or any(value is not None for value in where):
-        distributed.join(*where, timeout_s=ours.join_timeout)
-
-
-def config_arguments(argv: Sequence[str]) -> list[str]:
-    """The arguments that make the config, and no others: for another command with the same one."""
-    rest = _without_config(argv)
-    of_fields = overrides(argv)
-    return [argument for argument in argv[1:] if argument not in rest or argument in of_fields]
-
-
-def overrides(argv: Sequence[str]) -> list[str]:
-    """The arguments that set a field of the config."""
-    return [argument for argument in argv[1:] if _OVERRIDE.match(argument)]
+    """Joins the other processes where the flags ask for it; to be called before JAX has a device."""
+    where = (own_flags.coordinator, own_flags.process_count, own_flags.process_id)
+    if own_flags.distributed or any(value is not None for value in where):
+        distributed.join(*where, timeout_s=own_flags.join_timeout)
 
 
 def _asks_for_help(argv: Sequence[str]) -> bool:
-    return "--help" in argv or "-h" in argv
+    return any(argument in _HELP for argument in argv)
 
 
-def _config_path(argv: Sequence[str]) -> tuple[Path | None, str | None]:
-    """FILE and ARGUMENT of `--config=FILE:ARGUMENT`; the argument goes to `get_config`."""
-    for argument, following in zip(argv, [*argv[1:], ""], strict=True):
-        name, equals, value = argument.partition("=")
-        if name in ("--config", "-config"):
-            file, colon, rest = (value if equals else following).partition(":")
-            return Path(file), rest if colon else None
-    return None, None
+def _load(value: str) -> Config:
+    """Returns the config that FILE or FILE:ARGUMENT defines."""
+    file, colon, argument = value.partition(":")
+    arguments = [argument] if colon else []
+    return python_files.load(Path(file), "get_config", Config, flag="--config", arguments=arguments)
 
 
-def _without_config(argv: Sequence[str]) -> list[str]:
-    """The command line without `--config=FILE`, which `_load` has dealt with."""
-    rest = list(argv)
-    for index, argument in enumerate(argv):
-        if argument in ("--config", "-config"):
-            del rest[index : index + 2]
-            break
-        if argument.startswith(("--config=", "-config=")):
-            del rest[index]
-            break
-    return rest
-
-
-def _load(path: Path, argument: str | None) -> Config:
-    """Runs the config file once, to say what is wrong with it."""
-    return python_files.load(
-        path,
-        "get_config",
-        Config,
-        flag="--config",
-        arguments=[] if argument is None else [argument],
-    )
-
-
-def _check_overrides(argv: Sequence[str]) -> None:
-    known = list(config_lib.flat(Config()))
-    for argument in argv:
-        match = _OVERRIDE.match(argument)
-        if match and match.group(1) not in known:
-            close = difflib.get_close_matches(match.group(1), known, n=1)
-            hint = f"did you mean --config.{close[0]}?" if close else "--help lists the fields"
-            raise UserError(f"--config.{match.group(1)}: there is no such field; {hint}")
+def _print_fields(config: Config) -> None:
+    print("fields of the config, each --config.FIELD=VALUE:")
+    for name, field, value in config_lib.fields(config):
+        print(
+            textwrap.fill(
+                field.metadata["documentation"],
+                width=_HELP_WIDTH,
+                initial_indent=f"  {name} = {value!r}  ".ljust(_HELP_INDENT),
+                subsequent_indent=" " * _HELP_INDENT,
+                break_on_hyphens=False,
+            )
+        )

@@ -1,130 +1,233 @@
-"""What a run is: every field, its default (the paper's recipe, SEMANTICS) and its meaning.
+"""What a run is: every field with its default (the paper's recipe), its documentation and its check.
 
-A config file in `configs/` defines `get_config() -> Config`. Any field can be overridden on the
-command line, `--config.optimizer.learning_rate=0.01`.
+A config file in `configs/` defines `get_config() -> Config`. Any field can be overridden on the command
+line, `--config.optimizer.learning_rate=0.01`; `--help` lists them all.
 
 Two runs with equal configs, but for the section `runtime`, are the same run.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 from fgr_jax import durations
 from fgr_jax.errors import UserError
 
 NEVER = "never"
 
-# No `from __future__ import annotations` here: the command line reads the fields' types.
+# No `from __future__ import annotations` here: the command line reads the types of the fields.
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Check:
+    """A condition on the value of a field."""
+
+    holds: Callable[[Any], bool]
+    wanted: str  # completes "must be ..."
+
+
+def at_least(least: float, *, below: float | None = None) -> Check:
+    """Checks that a number is at least `least` and, where that is given, less than `below`."""
+    if below is None:
+        return Check(lambda value: value >= least, f"at least {least}")
+    upper = "and finite" if below == math.inf else f"less than {below}"
+    return Check(lambda value: least <= value < below, f"at least {least}, {upper}")
+
+
+def between(low: float, high: float) -> Check:
+    """Checks that a number is between `low` and `high`, both included."""
+    return Check(lambda value: low <= value <= high, f"between {low} and {high}")
+
+
+def one_of(*values: Any) -> Check:
+    """Checks that a value is one of `values`."""
+    return Check(lambda value: value in values, "one of " + ", ".join(map(str, values)))
+
+
+def valid_duration(*, allow_zero: bool = False, allow_never: bool = False) -> Check:
+    """Checks that a text is a duration such as "3 epochs", or, where that is allowed, "never"."""
+
+    def holds(value: str) -> bool:
+        if allow_never and value == NEVER:
+            return True
+        try:
+            number, _ = durations.parse(value)
+        except ValueError:
+            return False
+        return allow_zero or number > 0
+
+    wanted = 'a duration such as "500 steps" or "2.5 epochs"'
+    wanted += "" if allow_zero else ", longer than 0"
+    return Check(holds, wanted + (f', or "{NEVER}"' if allow_never else ""))
+
+
+def field(default: Any, documentation: str, check: Check | None = None) -> Any:
+    """Defines a dataclass field, documented and checked where it is defined."""
+    metadata = {"documentation": documentation, "check": check}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+_PROBABILITY = between(0, 1)
+_FINITE = at_least(0, below=math.inf)
 
 
 @dataclasses.dataclass(slots=True)
 class Data:
-    """Which pictures, and what becomes of them before the network."""
+    """Which images, and what is done to them before the network."""
 
-    name: str = ""  # a tfds data set with `image` and `label`: "cub", "elpv/eight"
-    folder: str = ""  # with the name "folder": your own pictures, a folder for each class
-    data_dir: str = ""  # where data sets are prepared; empty: tfds's own default folder
-    train_split: str = "train"  # in tfds's notation: "train[:80%]" leaves a fifth for validation
-    test_split: str = "test"
-    cut_bottom: int = 0  # rows of pixels taken off the bottom first: 20 for FGVC-Aircraft's banner
-    resize: int = 512  # the whole picture is resized to this square, in pixels
-    crop: int = 448  # training: a random crop; test: the center
-    augmentation: str = "flip"  # "flip": left-right; "dihedral": all eight flips and rotations
-    # "skip": a corrupt picture is counted and left out of the loss (a black one takes its place in the
-    # batch, and in BatchNorm's statistics).
-    corrupt_images: str = "stop"
+    name: str = field(
+        "",
+        'A tfds data set with `image` and `label`: "cub", "elpv/eight"; or "folder".',
+        Check(bool, "the name of a tfds data set"),
+    )
+    folder: str = field("", 'With the name "folder": your own images, a folder for each class.')
+    data_dir: str = field("", "Where data sets are prepared; empty: the default folder of tfds.")
+    train_split: str = field("train", 'In tfds notation; "train[:80%]" leaves out a fifth.')
+    test_split: str = field("test", "In tfds notation.")
+    cut_bottom: int = field(
+        0, "Rows of pixels cut off first: 20 for FGVC-Aircraft's banner.", at_least(0)
+    )
+    resize: int = field(512, "Side of the square that images are resized to.", at_least(1))
+    crop: int = field(448, "Side of the crop: random in training, central in tests.", at_least(1))
+    augmentation: str = field(
+        "flip",
+        'Left and right; "dihedral": all eight symmetries of a square.',
+        one_of("flip", "dihedral"),
+    )
+    corrupt_images: str = field(
+        "stop",
+        '"skip": a corrupt image is counted and left out of the loss (a black one takes its place in '
+        "the batch, and in BatchNorm's statistics).",
+        one_of("stop", "skip"),
+    )
 
 
 @dataclasses.dataclass(slots=True)
 class Network:
-    """The backbone and the head: listed ones, or FILE.py:FUNCTION of your own."""
+    """The backbone and the head."""
 
-    backbone: str = "resnet"
-    head: str = "cam"
-    depth: int = 50  # ResNet-18, 34, 50, 101 or 152
-    width: float = 1.0  # factor on all channel counts
-    last_stride: int = 2  # 1: twice as many rows and columns of map cells
-    compute_dtype: str = "float32"  # or "bfloat16"; parameters, statistics and loss stay float32
+    backbone: str = field("resnet", "A listed backbone, or FILE.py:FUNCTION of your own.")
+    head: str = field("cam", "A listed head, or FILE.py:FUNCTION of your own.")
+    depth: int = field(50, "ResNet-18, 34, 50, 101 or 152.", one_of(18, 34, 50, 101, 152))
+    width: float = field(1.0, "Factor on all numbers of channels.", between(1 / 64, 16))
+    last_stride: int = field(2, "1: twice as many rows and columns of map cells.", one_of(1, 2))
+    compute_dtype: str = field(
+        "float32",
+        "The loss, statistics and parameters stay float32.",
+        one_of("float32", "bfloat16"),
+    )
 
 
 @dataclasses.dataclass(slots=True)
 class Diversification:
     """The diversification block (paper §3.1)."""
 
-    p_peak: float = 0.5  # probability that the peaks of a map are suppressed
-    p_patch: float = 0.5  # probability that a patch of a map is suppressed
-    patch_size: int = 3  # G, in map cells
-    alpha: float = 0.1  # factor on suppressed cells; 1 is the network without the block
+    p_peak: float = field(0.5, "Probability that the peaks of a map are suppressed.", _PROBABILITY)
+    p_patch: float = field(0.5, "Probability that a patch of it is suppressed.", _PROBABILITY)
+    patch_size: int = field(3, "G, the side of a patch in map cells.", at_least(1))
+    alpha: float = field(
+        0.1, "Factor on suppressed cells; 1 is the network without the block.", between(0, 1)
+    )
 
 
 @dataclasses.dataclass(slots=True)
 class Loss:
-    """Gradient-boosting cross-entropy (paper §3.2), and what it is compared with.
+    """Gradient-boosting cross-entropy (paper §3.2), and the losses that it is compared with.
 
-    The fields from `label_smoothing` on are weights, and 0 switches each off. They change cross-entropy,
-    so they want gce_start="never"; they go with the block and without.
+    The fields from `label_smoothing` on are weights, and 0 switches each off. They change
+    cross-entropy, and so they require gce_start="never"; they go with the block and without it.
     """
 
-    # Empty: the loss that the fields below describe. FILE.py:FUNCTION: an objective of your own.
-    objective: str = ""
-    k: int = 15  # hardest negatives; with k ≥ classes − 1 it is cross-entropy
-    gce_start: str = "0 steps"  # cross-entropy before; "never": cross-entropy throughout
-    # An addition to the paper: from gce_start on, the weight of the negatives beyond the k hardest falls
-    # linearly from 1, which is cross-entropy, to 0, which is GCE. "0 steps": at once, as in the paper.
-    gce_fade: str = "0 steps"
-    label_smoothing: float = 0.0  # ε; 0.1 is usual
-    max_entropy: float = 0.0  # γ of MaxEnt
-    pairwise_confusion: float = 0.0  # λ; its authors' range is 0.05 to 0.1 × classes
-    center: float = 0.0  # λ of center loss; 0.003
-    # λ of L-GM; 0.1. The classifier's weights become the classes' means, and its bias follows from them:
-    # it goes with none of the four above.
-    lgm: float = 0.0
-    lgm_margin: float = 0.1  # m of L-GM
+    objective: str = field(
+        "", "FILE.py:FUNCTION of your own; empty: the loss that the fields below describe."
+    )
+    k: int = field(
+        15,
+        "Number of hardest negatives in GCE; with all, classes − 1, it is cross-entropy.",
+        at_least(1),
+    )
+    gce_start: str = field(
+        "0 steps",
+        'Cross-entropy until then, GCE after; "never": cross-entropy throughout.',
+        valid_duration(allow_zero=True, allow_never=True),
+    )
+    gce_fade: str = field(
+        "0 steps",
+        "From gce_start on, the weight of the negatives beyond the k hardest falls linearly from 1, "
+        'which is cross-entropy, to 0, which is GCE. "0 steps": at once, as in the paper.',
+        valid_duration(allow_zero=True),
+    )
+    label_smoothing: float = field(0.0, "ε; 0.1 is usual.", at_least(0, below=1))
+    max_entropy: float = field(0.0, "γ of MaxEnt.", _FINITE)
+    pairwise_confusion: float = field(0.0, "λ; 0.05 to 0.1 × classes is usual.", _FINITE)
+    center: float = field(0.0, "λ of center loss; 0.003 is usual.", _FINITE)
+    lgm: float = field(
+        0.0,
+        "λ of L-GM, without the four above; 0.1 is usual. The weights of the classifier become the "
+        "means of the classes, and its bias follows from them.",
+        _FINITE,
+    )
+    lgm_margin: float = field(0.1, "m of L-GM.", _FINITE)
 
 
 @dataclasses.dataclass(slots=True)
 class Optimizer:
     """Momentum SGD in PyTorch's form: weight decay is added to the gradient, on all parameters."""
 
-    learning_rate: float = 0.001
-    # Off: the learning rate is used as it is. On: it is stated for batches of 16 and multiplied by
-    # batch_size / 16.
-    scale_with_batch: bool = False
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    warmup: str = "0 steps"  # the learning rate rises linearly from 0
-    schedule: str = "step"  # or "cosine": falls to 0 at the end of the run
-    decay_every: str = "50 epochs"  # "step": the learning rate is multiplied by decay_factor
-    decay_factor: float = 0.1
+    learning_rate: float = field(0.001, "Once warmed up, and before it decays.", _FINITE)
+    scale_with_batch: bool = field(False, "Whether it is multiplied by batch_size / 16.")
+    momentum: float = field(0.9, "Not Nesterov's.", at_least(0, below=1))
+    weight_decay: float = field(1e-4, "Of all parameters, biases and BatchNorm's too.", _FINITE)
+    warmup: str = field(
+        "0 steps", "The learning rate rises linearly from 0.", valid_duration(allow_zero=True)
+    )
+    schedule: str = field(
+        "step", 'Or "cosine", which falls to 0 at the end.', one_of("step", "cosine")
+    )
+    decay_every: str = field("50 epochs", "In the schedule step.", valid_duration())
+    decay_factor: float = field(
+        0.1, "In the schedule step: the factor on the learning rate.", _FINITE
+    )
 
 
 @dataclasses.dataclass(slots=True)
 class Runtime:
-    """How the machine does it. Nothing here changes a result; it may differ on every restart."""
+    """How the machine does the run. Nothing here changes a result; it may differ on every restart."""
 
-    decode_threads: int = 4  # in each process that decodes; about one for each of its cores
-    decode_workers: int = 0  # processes that decode; 0: threads of the training process
-    devices: int = 0  # how many to use; 0: all
-    fingerprint_every: str = "100 steps"  # digests into fingerprints.jsonl; or "never"
-    report: bool = True  # whether the run ends with report.html
+    decode_threads: int = field(
+        4, "In each process that decodes; about one for each core.", at_least(1)
+    )
+    decode_workers: int = field(
+        0, "Number of processes that decode; 0: the training process.", at_least(0)
+    )
+    devices: int = field(0, "Number of devices to use; 0: all.", at_least(0))
+    fingerprint_every: str = field(
+        "100 steps",
+        "Interval between digests in fingerprints.jsonl.",
+        valid_duration(allow_never=True),
+    )
+    report: bool = field(True, "Whether the run ends with report.html.")
 
 
 @dataclasses.dataclass(slots=True)
 class Config:
     """A run."""
 
-    seed: int = 0
-    batch_size: int = 16  # over all devices
-    duration: str = "100 epochs"
-    evaluate_every: str = "1 epoch"
-    checkpoint_every: str = "1 epoch"
-    # What the network starts from: a hub name ("timm/resnet50.tv_in1k"), a .safetensors or .pth file
-    # with torchvision's names, the workdir of another run, or empty: random weights.
-    pretrained: str = ""
-    # On GPUs: kernels that repeat to the bit, some of them slower; the benchmark says by how much.
-    deterministic: bool = True
+    seed: int = field(0, "Of all random numbers.", between(0, 2**32 - 1))
+    batch_size: int = field(16, "Number of images in a step, over all devices.", at_least(1))
+    duration: str = field("100 epochs", "Length of the training.", valid_duration())
+    evaluate_every: str = field("1 epoch", "And after the last step.", valid_duration())
+    checkpoint_every: str = field("1 epoch", "And after the last step.", valid_duration())
+    pretrained: str = field(
+        "",
+        'What training starts from: a hub name ("timm/resnet50.tv_in1k"), a .safetensors or .pth '
+        "file with torchvision's names, the workdir of another run; empty: random weights.",
+    )
+    deterministic: bool = field(
+        True,
+        "On GPUs: kernels that repeat to the bit, some of them slower; the benchmark says by how much.",
+    )
     data: Data = dataclasses.field(default_factory=Data)
     network: Network = dataclasses.field(default_factory=Network)
     diversification: Diversification = dataclasses.field(default_factory=Diversification)
@@ -133,128 +236,61 @@ class Config:
     runtime: Runtime = dataclasses.field(default_factory=Runtime)
 
 
-def flat(config: Config) -> dict[str, Any]:
-    """The fields by their command-line names: `{"data.crop": 448, ...}`."""
-    return dict(_flatten(dataclasses.asdict(config), ""))
-
-
-def _flatten(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
+def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yields name ("data.crop"), `dataclasses.Field` and value of every field, those of sections too."""
+    for each in dataclasses.fields(config):
+        value = getattr(config, each.name)
+        if dataclasses.is_dataclass(each.type):
+            yield from fields(value, f"{prefix}{each.name}.")
         else:
-            yield f"{prefix}{name}", value
+            yield f"{prefix}{each.name}", each, value
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Returns the values by their names on the command line: `{"data.crop": 448, ...}`."""
+    return {name: value for name, _, value in fields(config)}
 
 
 def validate(config: Config) -> None:
-    """Checks every field that can be checked without data or devices.
+    """Checks everything that can be checked without data or devices.
 
     Raises:
-      UserError: naming the first field that is off, its value and what it may be.
+      UserError: naming the first field that is off, its value and what it must be.
     """
-    fields = flat(config)
-    _check_types(fields)
-
-    def require(name: str, holds: bool, wanted: str) -> None:
-        if not holds:
-            raise UserError(f"--config.{name}={fields[name]!r}: must be {wanted}")
-
-    def require_one_of(name: str, *values: Any) -> None:
-        require(name, fields[name] in values, "one of " + ", ".join(map(str, values)))
-
-    for name in (
-        "batch_size",
-        "data.resize",
-        "data.crop",
-        "diversification.patch_size",
-        "loss.k",
-        "runtime.decode_threads",
-    ):
-        require(name, fields[name] >= 1, "at least 1")
-    for name in (
-        "data.cut_bottom",
-        "optimizer.learning_rate",
-        "optimizer.weight_decay",
-        "optimizer.decay_factor",
-        "runtime.decode_workers",
-        "runtime.devices",
-    ):
-        require(name, fields[name] >= 0, "at least 0")
-    for name in (
-        "loss.max_entropy",
-        "loss.pairwise_confusion",
-        "loss.center",
-        "loss.lgm",
-        "loss.lgm_margin",
-    ):
-        require(name, 0 <= fields[name] < math.inf, "at least 0, and finite")
-    require("loss.label_smoothing", 0 <= config.loss.label_smoothing < 1, "at least 0, less than 1")
-    for name in ("diversification.p_peak", "diversification.p_patch", "diversification.alpha"):
-        require(name, 0 <= fields[name] <= 1, "between 0 and 1")
-    require("seed", 0 <= config.seed < 2**32, "between 0 and 2**32 - 1")
-    require("optimizer.momentum", 0 <= config.optimizer.momentum < 1, "at least 0 and less than 1")
-    require("network.width", 1 / 64 <= config.network.width <= 16, "between 1/64 and 16")
-    require("optimizer.learning_rate", math.isfinite(fields["optimizer.learning_rate"]), "finite")
-    require("data.name", bool(config.data.name), "the name of a tfds data set")
-    require(
-        "data.folder",
-        config.data.name == "folder" or not config.data.folder,
-        'empty where data.name is not "folder"',
-    )
-    require(
-        "data.crop",
-        config.data.crop <= config.data.resize,
-        f"at most data.resize, which is {config.data.resize}",
-    )
-    require_one_of("network.depth", 18, 34, 50, 101, 152)
-    require_one_of("network.last_stride", 1, 2)
-    require_one_of("network.compute_dtype", "float32", "bfloat16")
-    require_one_of("data.augmentation", "flip", "dihedral")
-    require_one_of("data.corrupt_images", "stop", "skip")
-    require_one_of("optimizer.schedule", "step", "cosine")
-    for name in (
-        "duration",
-        "evaluate_every",
-        "checkpoint_every",
-        "loss.gce_start",
-        "loss.gce_fade",
-        "optimizer.warmup",
-        "optimizer.decay_every",
-        "runtime.fingerprint_every",
-    ):
-        if name in ("loss.gce_start", "runtime.fingerprint_every") and fields[name] == NEVER:
-            continue
-        try:
-            number, _ = durations.parse(fields[name])
-        except ValueError as error:
-            raise UserError(f"--config.{name}: {error}") from None
-        if name not in ("loss.gce_start", "loss.gce_fade", "optimizer.warmup"):
-            require(name, number > 0, "longer than nothing")
+    for name, each, value in fields(config):
+        kind, check = each.type, each.metadata["check"]
+        # The command line knows the types; a config file may assign anything.
+        accepted = (int, float) if kind is float else kind
+        if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
+            _refuse(name, value, f"of type {kind.__name__}, not {type(value).__name__}")
+        if check is not None and not check.holds(value):
+            _refuse(name, value, check.wanted)
+    data = config.data
+    if data.folder and data.name != "folder":
+        _refuse("data.folder", data.folder, 'empty where data.name is not "folder"')
+    if data.crop > data.resize:
+        _refuse("data.crop", data.crop, f"at most data.resize, which is {data.resize}")
     _check_combination(config.loss)
 
 
+def _refuse(name: str, value: Any, wanted: str) -> NoReturn:
+    raise UserError(f"--config.{name}={value!r}: must be {wanted}")
+
+
 def _check_combination(loss: Loss) -> None:
-    """What GCE is compared with stands against it, not beside it; L-GM has scores of its own."""
+    """Refuses losses that exclude each other: GCE and what it is compared with, L-GM and the others."""
     names = ("label_smoothing", "max_entropy", "pairwise_confusion", "center", "lgm")
-    on = [f"{name}={getattr(loss, name)}" for name in names if getattr(loss, name)]
-    if on and loss.gce_start != NEVER:
+    weights = [
+        f"--config.loss.{name}={getattr(loss, name)}" for name in names if getattr(loss, name)
+    ]
+    if loss.objective and weights:
         raise UserError(
-            f"--config.loss.{on[0]}: goes with cross-entropy, not with GCE: add "
+            f"--config.loss.objective={loss.objective}: takes the place of {weights[0]}: set that to 0"
+        )
+    if weights and loss.gce_start != NEVER:
+        raise UserError(
+            f"{weights[0]}: goes with cross-entropy, not with GCE: add "
             f"--config.loss.gce_start={NEVER}, or set it to 0"
         )
-    if loss.lgm and len(on) > 1:
-        raise UserError(
-            f"--config.loss.{on[0]}: does not go with --config.loss.{on[-1]}: set one of them to 0"
-        )
-
-
-def _check_types(fields: dict[str, Any]) -> None:
-    """A config file may assign anything; the command line has been checked already."""
-    for name, default in flat(Config()).items():
-        value = fields[name]
-        accepted = (int, float) if isinstance(default, float) else type(default)
-        if not isinstance(value, accepted) or isinstance(value, bool) != isinstance(default, bool):
-            raise UserError(
-                f"config.{name}={value!r}: must be of type {type(default).__name__}, "
-                f"not {type(value).__name__}"
-            )
+    if loss.lgm and len(weights) > 1:
+        raise UserError(f"{weights[0]}: does not go with {weights[-1]}: set one of them to 0")

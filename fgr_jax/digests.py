@@ -1,4 +1,4 @@
-"""Digests of arrays, computed where the arrays are: 64 bits that tell whether two are equal to the bit.
+"""Digests of arrays: 64 bits, computed on the devices, that tell whether arrays are equal to the bit.
 
 Each element's bits are mixed with its index, and the results are added as integers modulo 2³². The sum
 does not depend on its order, so the digest of an array is the same on one device and spread over many.
@@ -15,14 +15,14 @@ _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 
 def digest(array: jax.Array) -> jax.Array:
-    """The digest of an array of at most 32 bits to an element, uint32 `[2]`."""
+    """Returns the digest, uint32 `[2]`, of an array with elements of at most 32 bits."""
     bits = _bits(array)
     index = _index(array.shape)
     return jnp.stack([jnp.sum(_mix(bits ^ _mix(index + jnp.uint32(salt)))) for salt in _SALTS])
 
 
 def digest_of_tree(tree: Any) -> jax.Array:
-    """The digest of all leaves and their paths, uint32 `[2]`."""
+    """Returns the digest, uint32 `[2]`, of all leaves of a tree and their paths."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     total = jnp.zeros(2, jnp.uint32)
     for path, leaf in leaves:
@@ -32,7 +32,7 @@ def digest_of_tree(tree: Any) -> jax.Array:
 
 
 def as_hex(value: Any) -> str:
-    """A digest on the host, as 16 hexadecimal digits."""
+    """Returns a digest as 16 hexadecimal digits."""
     high, low = (int(half) for half in value)
     return f"{high:08x}{low:08x}"
 
@@ -45,7 +45,7 @@ def _bits(array: jax.Array) -> jax.Array:
 
 
 def _index(shape: tuple[int, ...]) -> jax.Array:
-    """The row-major index of every element modulo 2³², in the array's shape: nothing is gathered."""
+    """Returns every element's row-major index modulo 2³², in the array's shape: nothing is gathered."""
     index = jnp.zeros(shape, jnp.uint32)
     stride = 1
     for axis in reversed(range(len(shape))):
@@ -55,7 +55,7 @@ def _index(shape: tuple[int, ...]) -> jax.Array:
 
 
 def _mix(values: jax.Array) -> jax.Array:
-    """MurmurHash3's finalizer, a bijection of 32-bit words in which every bit depends on every bit."""
+    """Applies MurmurHash3's finalizer, a bijection of 32-bit words that mixes all bits."""
     values = values ^ (values >> 16)
     values = values * jnp.uint32(0x85EBCA6B)
     values = values ^ (values >> 13)

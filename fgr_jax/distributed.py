@@ -1,4 +1,4 @@
-"""Devices and processes: the mesh a run is spread over, and arithmetic that repeats.
+"""Devices and processes: determinism, the mesh a run is spread over, and the processes of a job.
 
 A job is one process or several that train one network, each with devices of its own.
 """
@@ -17,18 +17,20 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from fgr_jax.errors import UserError
 
 _Result = TypeVar("_Result")
-_AFTER_OURS = 60  # seconds
-_MESSAGE_BYTES = 2048  # of an error that process 0 tells the others
-# Kernels that add up in a fixed order, and none chosen by a race between candidates. CPUs and TPUs do
-# not look at it.
+
+# Kernels that add up in a fixed order, and none chosen by a race between candidates. It has no effect on
+# CPUs and TPUs.
 DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops="
+
+_JAX_GRACE_S = 60  # JAX waits that much longer than we do, and so ours is the error that is seen
+_MESSAGE_BYTES = 2048  # of an error that process 0 sends to the others
 
 
 def compute_deterministically(wanted: bool) -> None:
-    """Has XLA use deterministic kernels on GPUs, or not; to be called before a device is asked for.
+    """Makes XLA use deterministic kernels on GPUs, or lets it choose.
 
-    XLA reads its flags once, when the first device is asked for. A flag that the person has set in
-    XLA_FLAGS stays as it is.
+    To be called before JAX has a device: XLA reads its flags once, with the first one. A flag that the
+    user has set in XLA_FLAGS stays as it is.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if DETERMINISTIC_FLAG not in flags:
@@ -36,10 +38,10 @@ def compute_deterministically(wanted: bool) -> None:
 
 
 def chosen(count: int) -> list[jax.Device]:
-    """The first `count` devices; 0: all.
+    """Returns the first `count` devices, or all of them where `count` is 0.
 
     Raises:
-      UserError: there are fewer, or several processes have to share them.
+      UserError: there are fewer, or several processes share them.
     """
     devices = jax.devices()
     if count and jax.process_count() > 1:
@@ -52,9 +54,10 @@ def chosen(count: int) -> list[jax.Device]:
 
 
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh of one axis, "batch", over all devices of all processes, those of a process together.
+    """Returns a mesh of one axis, "batch", over `devices`, by default those of all processes.
 
-    In this order, and in no other, process p's rows are the p-th share of the global batch.
+    The devices of a process are neighbors: only in this order are process p's rows the p-th share of the
+    global batch.
     """
     devices = jax.devices() if devices is None else devices
     in_order = sorted(devices, key=lambda device: (device.process_index, device.id))
@@ -62,29 +65,29 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows of the batch, spread over the devices."""
+    """Returns the sharding of an array whose rows, axis 0, are spread over the devices."""
     return NamedSharding(mesh, PartitionSpec("batch"))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The same on every device."""
+    """Returns the sharding of an array of which every device has a copy."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def join(coordinator: str | None, count: int | None, index: int | None, *, timeout_s: int) -> None:
-    """Makes this process one of a job; to be called before any device is asked for.
+    """Makes this process one of a job; to be called before JAX has a device.
+
+    If the others do not join in time, the process ends with an error line and status 1.
 
     Args:
-      coordinator: HOST:PORT of process 0. None, like the other two: found by itself on Cloud TPU VMs,
-        under Slurm and under Open MPI.
-      count: how many processes there are.
-      index: which of them this is, from 0.
+      coordinator: HOST:PORT of process 0. None, like the next two: detected, on Cloud TPU VMs, under
+        Slurm and under Open MPI.
+      count: the number of processes.
+      index: the number of this process, from 0.
       timeout_s: how long to wait for the others, in seconds.
 
-    Where the others do not come in time, the process ends with an error line and status 1.
-
     Raises:
-      UserError: the arguments contradict themselves, or the cluster gives no address.
+      UserError: the arguments contradict each other, or the cluster gives no address.
     """
     given = [value is not None for value in (coordinator, count, index)]
     if any(given) and not all(given):
@@ -94,24 +97,24 @@ def join(coordinator: str | None, count: int | None, index: int | None, *, timeo
         )
     if count is not None and index is not None and not 0 <= index < count:
         raise UserError(f"--process_id={index}: must be from 0 to {count - 1}")
-    where = coordinator or "the address that this machine's cluster gives"
+    address = coordinator or "the address that this machine's cluster gives"
     explanation = (
-        f"the {count or ''} processes of the job did not come together at {where} within {timeout_s} s: "
-        "start all of them, with the same --coordinator and --process_count"
+        f"the {count or ''} processes of the job did not come together at {address} within "
+        f"{timeout_s} s: start all of them, with the same --coordinator and --process_count"
     )
-    # JAX aborts the process, with a stack trace, where its own time is up: ours is up first.
-    watch = threading.Timer(timeout_s, _give_up, [explanation])
-    watch.daemon = True
-    watch.start()
+    # JAX aborts the process with a stack trace where its own time is up.
+    watchdog = threading.Timer(timeout_s, _give_up, [explanation])
+    watchdog.daemon = True
+    watchdog.start()
     try:
         jax.distributed.initialize(
-            coordinator, count, index, initialization_timeout=timeout_s + _AFTER_OURS
+            coordinator, count, index, initialization_timeout=timeout_s + _JAX_GRACE_S
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{explanation} ({reason})") from error
     finally:
-        watch.cancel()
+        watchdog.cancel()
 
 
 def _give_up(explanation: str) -> None:
@@ -120,7 +123,10 @@ def _give_up(explanation: str) -> None:
 
 
 def once_for_all(call: Callable[[], _Result]) -> _Result | None:
-    """Calls `call` on process 0 alone; the others wait, and get None.
+    """Calls `call` on process 0 alone, while the others wait.
+
+    Returns:
+      On process 0 the result of `call`, on the others None.
 
     Raises:
       UserError: on every process, where `call` raised it on process 0.
@@ -136,30 +142,30 @@ def once_for_all(call: Callable[[], _Result]) -> _Result | None:
             error, message = raised, str(raised).encode()[:_MESSAGE_BYTES]
     buffer = np.zeros(_MESSAGE_BYTES, np.uint8)
     buffer[: len(message)] = np.frombuffer(message, np.uint8)
-    told = bytes(multihost_utils.broadcast_one_to_all(buffer)).rstrip(b"\0")
+    received = bytes(multihost_utils.broadcast_one_to_all(buffer)).rstrip(b"\0")
     if error is not None:
         raise error
-    if told:
-        raise UserError(f"process 0: {told.decode(errors='ignore')}")
+    if received:
+        raise UserError(f"process 0: {received.decode(errors='ignore')}")
     return result
 
 
 def agreed_integer(value: int) -> int:
-    """Process 0's value, on every process."""
+    """Returns process 0's `value` on every process."""
     if jax.process_count() == 1:
         return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def preemption_is_due(step: int) -> bool:
-    """Whether all processes are to save and leave after `step`, one of them having had a SIGTERM.
+    """Returns whether all processes are to save and leave after `step`: one of them had a SIGTERM.
 
-    Every process must ask after every step; all are told the same step.
+    Every process must ask after every step; all get the same answer.
     """
     return bool(jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step))
 
 
 def leave() -> None:
-    """Waits for the other processes of the job and ends it; without a job, does nothing."""
+    """Waits for the other processes of the job and ends it; does nothing without a job."""
     if jax.process_count() > 1:
         jax.distributed.shutdown()

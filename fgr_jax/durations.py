@@ -1,8 +1,8 @@
-"""Durations such as "3 epochs" or "500 steps", the form every duration in a config has.
+"""Durations such as "3 epochs" or "500 steps", the form of every duration in a config.
 
-Batches run on across the end of an epoch, so nothing is dropped and nothing seen twice: an epoch of n
-examples in batches of b is n/b steps, a fraction. What is due "after e epochs" is due at the first
-step that covers them, ⌈e·n/b⌉.
+Batches cross the ends of epochs, so that no example is dropped or repeated: an epoch of n examples in
+batches of b is n/b steps, a fraction. What is due "after e epochs" is due at the first step that covers
+them, ⌈e·n/b⌉.
 """
 
 import math
@@ -13,31 +13,31 @@ _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(steps?|epochs?)\s*")
 
 
 def parse(duration: str) -> tuple[Fraction, str]:
-    """The number and the unit, "step" or "epoch".
+    """Returns the number and the unit, "step" or "epoch".
 
     Raises:
       ValueError: `duration` is neither "N steps" (N whole) nor "N epochs".
     """
     match = _PATTERN.fullmatch(duration)
     if match is None:
-        raise ValueError(f'{duration!r} is no duration: write "500 steps" or "3 epochs"')
+        raise ValueError(f'{duration!r} is not a duration: write "500 steps" or "3 epochs"')
     number, unit = Fraction(match.group(1)), match.group(2).rstrip("s")
     if unit == "step" and number.denominator != 1:
-        raise ValueError(f"{duration!r} is no duration: a number of steps is whole")
+        raise ValueError(f"{duration!r} is not a duration: a number of steps is whole")
     return number, unit
 
 
 def in_steps(duration: str, epoch: Fraction) -> Fraction:
-    """`duration` in steps, where `epoch` is the length of an epoch in steps."""
+    """Returns `duration` in steps, where `epoch` is the length of an epoch in steps."""
     number, unit = parse(duration)
     return number if unit == "step" else number * epoch
 
 
 def whole_steps(duration: str, epoch: Fraction) -> int:
-    """The first step that covers `duration`."""
+    """Returns the first step that covers `duration`."""
     return math.ceil(in_steps(duration, epoch))
 
 
 def is_due(step: int, interval: Fraction) -> bool:
-    """Whether something that happens every `interval` steps happens once `step` steps are taken."""
+    """Returns whether an event that happens every `interval` steps happens after step `step`."""
     return step // interval > (step - 1) // interval

@@ -1,10 +1,14 @@
 """Writes the weights of a run as safetensors with torchvision's names, for PyTorch.
 
-python -m fgr_jax.export_weights --workdir=runs/cub --output=cub.safetensors
+    python -m fgr_jax.export_weights --workdir=runs/cub --output=cub.safetensors
 
-Then, in PyTorch: model = torchvision.models.resnet50(num_classes=200)
-                  model.load_state_dict(safetensors.torch.load_file("cub.safetensors"))
+Then, in PyTorch:
+
+    model = torchvision.models.resnet50(num_classes=200)
+    model.load_state_dict(safetensors.torch.load_file("cub.safetensors"))
 """
+
+from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +16,6 @@ from pathlib import Path
 import safetensors.numpy
 from absl import flags
 
-from fgr_jax import cli
 from fgr_jax.errors import UserError
 from fgr_jax.files.whole import whole
 from fgr_jax.models.weights.torchvision import to_torchvision

@@ -1,15 +1,17 @@
-"""Trains and evaluates a network.
+"""Trains a network, evaluates it and writes its report.
 
     python -m fgr_jax.main --config=configs/quickstart.py [--workdir=DIR] [--config.FIELD=VALUE ...]
 
-Run the same command again to go on where it stopped. The results are in DIR, by default in
+The same command resumes a run that was stopped. The results are in DIR, by default in
 runs/<name of the config>.
 
 Several processes train one network, each with its own devices, when all are started with
 --distributed (on Cloud TPU VMs and under Slurm), or with --coordinator=HOST:PORT --process_count=N
---process_id=I. Those that do not come within --join_timeout seconds are given up. DIR must be a folder
-that all of them see, or gs://BUCKET/FOLDER.
+--process_id=I. They wait --join_timeout seconds for each other. DIR must be a folder that all of them
+see, or gs://BUCKET/FOLDER.
 """
+
+from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
 import shlex
 import signal
@@ -19,7 +21,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from fgr_jax import cli, distributed
+from fgr_jax import distributed
 from fgr_jax.config import Config
 from fgr_jax.data.source import NotPreparedError
 from fgr_jax.distributed import chosen, compute_deterministically, data_mesh
@@ -32,56 +34,60 @@ from fgr_jax.train.loop import Outcome, train
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status: 0 where the run is finished, 128 + n where signal n stopped it."""
+    """Trains, prints the summary and writes the report.
+
+    Returns:
+      The exit status: 0 where the run is finished, 128 + n where signal n stopped it.
+    """
     own_flags = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "where the results go", flag_values=own_flags)
     cli.define_job_flags(own_flags)
     invocation = cli.parse(argv, __doc__ or "", own_flags)
-    ours = invocation.flags
-    compute_deterministically(invocation.config.deterministic)
-    cli.join_job(ours)
-    workdir = RunFolder.open(ours.workdir or Path("runs") / invocation.config_path.stem)
+    config = invocation.config
+    compute_deterministically(config.deterministic)
+    cli.join_job(own_flags)
+    workdir = RunFolder.open(own_flags.workdir or Path("runs") / invocation.config_path.stem)
     terminal = Terminal(quiet=jax.process_index() > 0)
     try:
-        outcome = train(invocation.config, workdir, terminal)
+        outcome = train(config, workdir, terminal)
     except NotPreparedError as error:
-        prepare = shlex.join(["python", "-m", "fgr_jax.prepare", *cli.config_arguments(argv)])
+        prepare = shlex.join(["python", "-m", "fgr_jax.prepare", *invocation.config_arguments])
         raise UserError(f"{error}: run {prepare}") from error
     if outcome.interrupted_by is not None and outcome.step < outcome.total_steps:
         terminal.line(
             f"stopped after step {outcome.step:,} of {outcome.total_steps:,} and saved; the same "
-            "command goes on from there"
+            "command resumes it"
         )
         distributed.leave()
         return 128 + outcome.interrupted_by
     distributed.once_for_all(
         lambda: print_summary(workdir, outcome.class_count, outcome.license, terminal)
     )
-    if invocation.config.runtime.report:
+    if config.runtime.report:
         try:
-            _report(invocation.config, workdir, outcome, terminal)
+            _report(config, workdir, outcome, terminal)
         except KeyboardInterrupt:
-            terminal.line("stopped; the run is saved, and the same command makes its report")
+            terminal.line("stopped; the run is saved, and the same command writes its report")
             return 128 + signal.SIGINT
     distributed.leave()
     return 0
 
 
 def _report(config: Config, workdir: RunFolder, outcome: Outcome, terminal: Terminal) -> None:
-    """Writes the report of a finished run, but where an earlier start has done so."""
+    """Writes the report of a finished run, unless an earlier start has written it."""
     from fgr_jax.report.page import write_report  # half a second, and only here
 
     is_there = outcome.first_step == outcome.step and (workdir.local / REPORT).exists()
     if distributed.agreed_integer(is_there):
         return
-    # As the run left it: of a folder in a bucket, the other processes have no copy yet.
+    # Opened anew: of a folder in a bucket, the other processes have no copy yet.
     run = open_run(RunFolder.open(workdir.name), data_dir=config.data.data_dir)
     try:
         page = write_report(run, None, data_mesh(chosen(config.runtime.devices)), terminal)
     except UserError as error:
         raise UserError(
             f"the run is finished and saved, but has no report: {error}. The same command, or "
-            f"python -m fgr_jax.report --workdir={workdir.name}, makes it"
+            f"python -m fgr_jax.report --workdir={workdir.name}, writes it"
         ) from error
     terminal.line(f"report    {page}")
 

@@ -7,6 +7,8 @@ archives are taken from the folder `downloads` beside the prepared data sets, or
 are open to everybody. --verify decodes every image.
 """
 
+from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
+
 import shlex
 import time
 from collections.abc import Sequence
@@ -15,7 +17,6 @@ from pathlib import Path
 from absl import flags
 from tensorflow_datasets.core import read_only_builder
 
-from fgr_jax import cli
 from fgr_jax.data.prepare.preparation import data_dir_of
 from fgr_jax.data.sets import catalog
 from fgr_jax.errors import UserError
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
         f"{int(info.dataset_size) / 1e6:,.0f} MB, in {time.perf_counter() - started:.1f} s"
     )
     terminal.line(f"it is in  {info.data_dir}")
-    train = shlex.join(["python", "-m", "fgr_jax.main", *cli.config_arguments(argv)])
+    train = shlex.join(["python", "-m", "fgr_jax.main", *invocation.config_arguments])
     terminal.line(f"next      {train}")
     return 0
 

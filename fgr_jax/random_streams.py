@@ -1,9 +1,10 @@
-"""Every random number of a run comes from here: seed + name of the stream + step.
+"""Random numbers: all that a run draws, each from the seed, the name of a stream and the step.
 
 No key is stored in a checkpoint and none is handed from step to step, so a resumed run draws what
 the uninterrupted run would have drawn, and a new stream never shifts the numbers of another.
 """
 
+import enum
 import zlib
 
 import jax
@@ -12,22 +13,31 @@ import jax
 _GENERATOR = "threefry2x32"
 
 
-def stream_key(seed: int, stream: str, step: int | jax.Array = 0) -> jax.Array:
-    """The `jax.random` key of `stream` at `step`.
+class Stream(enum.StrEnum):
+    """All streams of a run. A stream's numbers follow from its name: a renamed one draws others."""
+
+    PARAMETERS = "parameters"
+    """Initial parameters, drawn once."""
+    DIVERSIFICATION = "diversification"
+    """Suppressed peaks and patches (paper, equations 2 and 4), drawn at every step."""
+    ORDER = "order"
+    """Order of the training examples, another one in each epoch; drawn on the host."""
+    AUGMENTATION = "augmentation"
+    """Crops and symmetries of the training images; drawn on the host."""
+
+
+def stream_key(seed: int, stream: Stream, step: int | jax.Array = 0) -> jax.Array:
+    """Returns the `jax.random` key of `stream` at `step`.
 
     Args:
       seed: the run's seed, in [0, 2³²).
-      stream: what the numbers are for, such as "diversification".
+      stream: what the numbers are for.
       step: the training step; may be traced.
     """
     root = jax.random.key(seed, impl=_GENERATOR)
-    return jax.random.fold_in(jax.random.fold_in(root, _crc(stream)), step)
+    return jax.random.fold_in(jax.random.fold_in(root, zlib.crc32(stream.encode())), step)
 
 
-def stream_seed(seed: int, stream: str) -> int:
-    """The seed of `stream` for generators on the host, in [0, 2³²)."""
-    return _crc(f"{seed}/{stream}")
-
-
-def _crc(text: str) -> int:
-    return zlib.crc32(text.encode())
+def stream_seed(seed: int, stream: Stream) -> int:
+    """Returns the seed of `stream` for generators on the host, in [0, 2³²)."""
+    return zlib.crc32(f"{seed}/{stream}".encode())

@@ -1,7 +1,7 @@
-"""What the person at the terminal sees: a progress bar, a line per epoch, a table at the end.
+"""What the user sees at the terminal: a progress bar, lines and tables.
 
-Lines go to standard output, the bar to standard error. Where standard error is no terminal there is
-no bar, and where standard output is no terminal there are no colors.
+Lines and tables go to standard output, the bar to standard error. There is no bar where standard error
+is not a terminal, and there are no colors where standard output is not a terminal.
 """
 
 import contextlib
@@ -13,14 +13,14 @@ from rich.console import Console
 
 
 class Bar(Protocol):
-    """A progress bar under way."""
+    """A progress bar."""
 
     def update(self, done: int, note: str = "") -> None:
-        """Sets how much is done and what stands behind the bar."""
+        """Sets how many steps are done, and the note behind the bar."""
 
 
 class Terminal:
-    """Writes lines, bars and tables; `Terminal(quiet=True)` writes nothing."""
+    """Writes lines, bars and tables, or with `quiet=True` nothing."""
 
     def __init__(self, *, quiet: bool = False):
         self._out = Console(quiet=quiet, highlight=False, soft_wrap=True)
@@ -28,15 +28,15 @@ class Terminal:
         self._bars = 0
 
     def line(self, text: str) -> None:
-        """One line of what happened."""
+        """Writes a line."""
         self._console().print(text, markup=False)
 
     def warn(self, text: str) -> None:
-        """One line that the person should read."""
+        """Writes a warning, in one line."""
         self._console().print(f"warning: {text}", style="yellow", markup=False)
 
     def table(self, title: str, rows: list[tuple[str, ...]], header: tuple[str, ...]) -> None:
-        """A small table with its first column to the left and the others to the right."""
+        """Writes a table, its first column aligned to the left and the others to the right."""
         drawn = table.Table(title=title, title_justify="left")
         for index, name in enumerate(header):
             drawn.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
@@ -45,13 +45,21 @@ class Terminal:
         self._out.print(drawn)
 
     def _console(self) -> Console:
-        """Standard output; but the bar's own console where a bar would overwrite the line."""
+        """Returns standard output, or the console of the bar that would overwrite the line."""
         overwritten = self._bars and self._out.is_terminal and self._err.is_terminal
         return self._err if overwritten else self._out
 
     @contextlib.contextmanager
     def bar(self, what: str, total: int, *, start: int = 0, unit: str, per: int) -> Iterator[Bar]:
-        """A progress bar over `total` steps, with its rate in `unit` (`per` of them to a step)."""
+        """Shows a progress bar while the context lasts.
+
+        Args:
+          what: the description before the bar.
+          total: number of steps.
+          start: number of steps that are done already.
+          unit: what the rate counts, such as "images".
+          per: how many of them are in a step.
+        """
         drawn = progress.Progress(
             progress.TextColumn("{task.description}"),
             progress.BarColumn(),

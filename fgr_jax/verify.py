@@ -1,16 +1,18 @@
-"""Compares two runs, or makes the experiment: does a run repeat to the bit on this machine?
+"""Compares two runs to the bit, or tests whether a run repeats on this machine.
 
     python -m fgr_jax.verify RUN_A RUN_B
     python -m fgr_jax.verify --config=configs/cub.py --steps=20 [--synthetic]
 
 The first form reads the fingerprints of two workdirs, and says whether they are the same run, or at
-which step they part, in what, and what is different in their configs, versions and devices. The second
-runs the config's first steps twice, with other numbers of threads and worker processes, killed and
-resumed, and on one device where there are several. --synthetic takes generated pictures and random
-weights.
+which step they part and in what, and lists the differences of their configs, versions and devices. The
+second repeats the first steps of a config: as they are, with other numbers of threads and worker
+processes, killed and resumed, and on one device where there are several. --synthetic takes generated
+images and random weights.
 
-The exit status is 0 where all is as it should be, and 1 where it is not or could not be told.
+The exit status is 0 where the runs are the same, and 1 where they are not or could not be compared.
 """
+
+from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
 import shlex
 import signal
@@ -25,7 +27,6 @@ import jax
 import numpy as np
 from absl import flags
 
-from fgr_jax import cli
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
 from fgr_jax.runs import checkpoints
@@ -35,7 +36,7 @@ from fgr_jax.runs.logs import STREAMS
 from fgr_jax.terminal import Terminal
 
 _SAME, _DIFFERENT = 0, 1
-# Of the streams, those that must not depend on the number of devices.
+# The fingerprints that must not depend on the number of devices.
 _ON_ANY_DEVICES = ("images", "labels", "masks")
 _POLL = 0.02  # seconds
 
@@ -49,28 +50,27 @@ def main(argv: Sequence[str]) -> int:
         one, other = (RunFolder.open(run, flag="") for run in runs)
         return _compare_two(one, other, terminal)
     flags.DEFINE_integer("steps", 20, "steps of each run", lower_bound=2, flag_values=own)
-    flags.DEFINE_bool("synthetic", False, "generated pictures, random weights", flag_values=own)
+    flags.DEFINE_bool("synthetic", False, "generated images, random weights", flag_values=own)
     invocation = cli.parse(argv, __doc__ or "", own)
-    config_arguments = cli.config_arguments(argv)
+    config_arguments = invocation.config_arguments
     if own.synthetic:
         config_arguments += ["--config.data.name=synthetic/photographs", "--config.pretrained="]
         config_arguments += ["--config.data.folder="]
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         if own.synthetic:
             config_arguments.append(f"--config.data.data_dir={folder}/data")
-        return _experiment(
-            config_arguments, own.steps, invocation.config.batch_size, Path(folder), terminal
-        )
+        batch_size = invocation.config.batch_size
+        return _experiment(config_arguments, own.steps, batch_size, Path(folder), terminal)
 
 
 def _compare_two(one: RunFolder, other: RunFolder, terminal: Terminal) -> int:
     comparison = compare(one, other)
-    shown = f"{len(comparison.steps):,} fingerprints of steps {comparison.steps[0]:,} to "
-    shown += f"{comparison.steps[-1]:,}"
+    compared = f"{len(comparison.steps):,} fingerprints of steps {comparison.steps[0]:,} to "
+    compared += f"{comparison.steps[-1]:,}"
     if comparison.same:
-        terminal.line(f"the same run: {shown} are equal to the bit, and so are the metrics")
+        terminal.line(f"the same run: {compared} are equal to the bit, and so are the metrics")
     else:
-        _tell_where_they_part(comparison, shown, terminal)
+        _print_where_they_part(comparison, compared, terminal)
     if comparison.missing:
         terminal.line(f"only one of them recorded {len(comparison.missing):,} of the steps between")
     for difference in comparison.differences:
@@ -80,10 +80,10 @@ def _compare_two(one: RunFolder, other: RunFolder, terminal: Terminal) -> int:
     return _SAME if comparison.same else _DIFFERENT
 
 
-def _tell_where_they_part(comparison: Comparison, shown: str, terminal: Terminal) -> None:
+def _print_where_they_part(comparison: Comparison, compared: str, terminal: Terminal) -> None:
     first = comparison.first_parted
     if first is None:
-        terminal.line(f"{shown} are equal to the bit, but the metrics differ")
+        terminal.line(f"{compared} are equal to the bit, but the metrics differ")
         return
     step, stream = first
     last = comparison.last_same_step
@@ -115,7 +115,7 @@ def _experiment(
     if jax.device_count() > 1:
         runs["on one device"] = ["--config.runtime.devices=1"]
     first = folder / "first"
-    rows, all_well = [], True
+    rows, all_as_promised = [], True
     with terminal.bar("running", len(runs) + 1, unit="runs", per=1) as bar:
         _run(base, first)
         for done, (name, options) in enumerate(runs.items(), start=1):
@@ -126,24 +126,25 @@ def _experiment(
             _run([*base, *options], workdir)
             comparison = compare(RunFolder.open(first), RunFolder.open(workdir))
             promised = _ON_ANY_DEVICES if name == "on one device" else STREAMS
-            well = not set(promised) & comparison.parted.keys() and len(comparison.steps) == steps
-            all_well &= well
+            complete = len(comparison.steps) == steps
+            as_promised = complete and not set(promised) & comparison.parted.keys()
+            all_as_promised &= as_promised
             cells = [
-                "same" if at is None else f"from step {at}"
-                for at in (comparison.parted.get(stream) for stream in STREAMS)
+                f"from step {comparison.parted[stream]}" if stream in comparison.parted else "same"
+                for stream in STREAMS
             ]
             if "parameters" in comparison.parted:
                 cells[-1] += f", by {_relative_difference(first, workdir):.1e}"
-            rows.append((name, *cells, "yes" if well else "NO"))
+            rows.append((name, *cells, "yes" if as_promised else "NO"))
     terminal.table(
-        f"{steps} steps against a first run", rows, header=("run", *STREAMS, "as promised")
+        f"{steps} steps compared with a first run", rows, header=("run", *STREAMS, "as promised")
     )
     if jax.device_count() > 1:
         terminal.line(
-            "On other numbers of devices the loss and the parameters may differ by the order of sums."
+            "On another number of devices the loss and the parameters may differ by the order of sums."
         )
-    terminal.line("as promised" if all_well else "NOT as promised: see the table")
-    return _SAME if all_well else _DIFFERENT
+    terminal.line("as promised" if all_as_promised else "NOT as promised: see the table")
+    return _SAME if all_as_promised else _DIFFERENT
 
 
 def _run(command: list[str], workdir: Path) -> None:
@@ -159,7 +160,7 @@ def _run(command: list[str], workdir: Path) -> None:
 
 
 def _kill_at(command: list[str], workdir: Path, *, step: int) -> None:
-    """Starts a run and kills it, without a warning, once it has recorded `step`."""
+    """Starts a run and kills it with SIGKILL once it has recorded `step`."""
     process = subprocess.Popen(
         [*command, f"--workdir={workdir}"],
         stdin=subprocess.DEVNULL,
@@ -178,7 +179,7 @@ def _kill_at(command: list[str], workdir: Path, *, step: int) -> None:
 
 
 def _relative_difference(one: Path, other: Path) -> float:
-    """‖a − b‖ / ‖b‖ over all parameters of the last checkpoints."""
+    """Returns ‖a − b‖ / ‖b‖ over all parameters of the latest checkpoints."""
     ours, theirs = (
         np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state["params"])])
         for state in (

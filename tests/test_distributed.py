@@ -1,4 +1,4 @@
-"""Which devices compute, and that XLA is told how, in time."""
+"""Which devices compute, and that XLA is told how."""
 
 import os
 import subprocess
@@ -19,10 +19,10 @@ FLAG = "--xla_gpu_deterministic_ops"
         ("", True, f"{FLAG}=true"),
         ("", False, f"{FLAG}=false"),
         ("--xla_dump_to=x", True, f"--xla_dump_to=x {FLAG}=true"),
-        (f"{FLAG}=false", True, f"{FLAG}=false"),  # the person's own word counts
+        (f"{FLAG}=false", True, f"{FLAG}=false"),  # the user's choice counts
     ],
 )
-def test_xla_is_told_unless_the_person_has_told_it(
+def test_xla_is_told_unless_the_user_has_told_it(
     monkeypatch: pytest.MonkeyPatch, before: str, wanted: bool, after: str
 ) -> None:
     monkeypatch.setenv("XLA_FLAGS", before)

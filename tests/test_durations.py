@@ -21,8 +21,8 @@ def test_whole_steps_cover_the_duration(duration: str, steps: int) -> None:
 
 
 @pytest.mark.parametrize("duration", ["", "3", "epochs", "-1 epochs", "2.5 steps", "3 days"])
-def test_anything_else_is_no_duration(duration: str) -> None:
-    with pytest.raises(ValueError, match="is no duration"):
+def test_anything_else_is_not_a_duration(duration: str) -> None:
+    with pytest.raises(ValueError, match="is not a duration"):
         durations.parse(duration)
 
 

@@ -68,7 +68,7 @@ def flip_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
     spoil_a_batch(monkeypatch, spoil)
 
 
-def mirror_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def mirror_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     def spoil(batch: TrainingBatch) -> None:
         batch["symmetry"][5] ^= MIRROR
 
@@ -86,8 +86,8 @@ def flip_a_mask_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     draw, key_of = diversification.draw, random_streams.stream_key
     steps: list[Any] = []
 
-    def remember(seed: int, stream: str, step: Any = 0) -> Any:
-        if stream == "diversification":
+    def remember(seed: int, stream: random_streams.Stream, step: Any = 0) -> Any:
+        if stream is random_streams.Stream.DIVERSIFICATION:
             steps.append(step)
         return key_of(seed, stream, step)
 
@@ -127,7 +127,7 @@ def flip_a_parameter_bit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 FAULTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "one flipped pixel": (flip_a_pixel, "images"),
-    "one mirrored picture": (mirror_a_picture, "images"),
+    "one mirrored image": (mirror_an_image, "images"),
     "another label": (change_a_label, "labels"),
     "one mask bit": (flip_a_mask_bit, "masks"),
     "one parameter bit": (flip_a_parameter_bit, "parameters"),

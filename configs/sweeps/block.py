@@ -1,4 +1,4 @@
-"""What the paper does not state of its block: p_peak, p_patch and the patch size G.
+"""The parameters of the block that the paper does not state: p_peak, p_patch and the patch size G.
 
 python -m fgr_jax.sweep --sweep=configs/sweeps/block.py
 """

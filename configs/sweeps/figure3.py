@@ -2,8 +2,7 @@
 
 python -m fgr_jax.sweep --sweep=configs/sweeps/figure3.py
 
-With k of at least the number of classes less one, GCE is cross-entropy: for the quickstart's eight
-classes there is figure3_quickstart.py.
+With k ≥ classes − 1, GCE is cross-entropy: figure3_quickstart.py is for the quickstart's eight classes.
 """
 
 from fgr_jax.sweep.plan import Row, Sweep

@@ -1,9 +1,9 @@
-"""When GCE should take over from cross-entropy, at once or smoothly.
+"""The step from which GCE replaces cross-entropy, at once or gradually.
 
 python -m fgr_jax.sweep --sweep=configs/sweeps/gce_start.py                          (pretrained)
 python -m fgr_jax.sweep --sweep=configs/sweeps/gce_start.py --config.pretrained=     (from scratch)
 
-The smooth arrival (`loss.gce_fade`) is an addition to the paper.
+The gradual change (`loss.gce_fade`) is an addition to the paper.
 """
 
 from fgr_jax.sweep.plan import Row, Sweep
@@ -11,7 +11,7 @@ from fgr_jax.sweep.plan import Row, Sweep
 
 def get_sweep() -> Sweep:
     return Sweep(
-        title="When GCE takes over from cross-entropy",
+        title="When GCE replaces cross-entropy",
         config="configs/cub.py",
         rows=[
             Row("cross-entropy", {"loss.gce_start": "never"}),

@@ -1,4 +1,4 @@
-"""Table 4 of the paper: the block, and losses beside GCE.
+"""Table 4 of the paper: the block, GCE and the losses that it is compared with.
 
 python -m fgr_jax.sweep --sweep=configs/sweeps/table4.py
 """

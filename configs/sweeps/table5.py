@@ -1,4 +1,4 @@
-"""Table 5 of the paper: α, by which suppressed cells are multiplied, with cross-entropy.
+"""Table 5 of the paper: α, the factor on suppressed cells, with cross-entropy.
 
 python -m fgr_jax.sweep --sweep=configs/sweeps/table5.py
 """

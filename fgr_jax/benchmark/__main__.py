@@ -1,49 +1,50 @@
-"""Measures what the block and the loss cost, how fast a step is, and how fast pictures come in.
+"""Measures the speed of training, input and prediction, and the cost of the block and GCE.
 
     python -m fgr_jax.benchmark --config=configs/cub.py [--part=PART] [--rounds=N] [--classes=N]
                                 [--examples=N] [--pictures=N] [--config.FIELD=VALUE ...]
 
 PART is
   step         the training step with cross-entropy, with GCE, and with block and GCE
-  input        pictures decoded a second, beside a bare OpenCV loop
-  predict      pictures that nobody has labeled a second, beside the bare network
-  records      what fingerprints and checkpoints cost
-  determinism  what deterministic kernels cost, where there is a GPU
-  scaling      what the step exchanges between devices, and a prediction for TPU v4 and H100;
+  input        decoded images per second, compared with a bare OpenCV loop
+  predict      predicted images per second, compared with the bare network
+  records      the cost of fingerprints and checkpoints
+  determinism  the cost of deterministic kernels, on a GPU
+  scaling      the bytes that a step exchanges between devices, and a prediction for TPU v4 and H100;
                on one CPU: JAX_NUM_CPU_DEVICES=8 python -m fgr_jax.benchmark --part=scaling ...
-  all          all of them but scaling
+  all          all of them except scaling
 
-The step is timed on synthetic images in the config's batch size and resolution, on whatever devices
-there are; this part needs jax, flax, optax, ml_collections and numpy alone. Variants take turns, and
-the ratios are medians over the rounds, so they hold on a machine with other work.
+The step is timed on synthetic images with the config's batch size and resolution, on all devices; this
+part needs jax, flax, optax, ml_collections and numpy alone. Variants take turns, and ratios are medians
+over the rounds, so they hold on a machine with other work.
 """
+
+from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
 from collections.abc import Sequence
 
 from absl import flags
 
-from fgr_jax import cli
 from fgr_jax.distributed import compute_deterministically
 
 _PARTS = ["step", "input", "predict", "records", "determinism", "scaling", "all"]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status."""
+    """Runs the parts and returns the exit status."""
     own = flags.FlagValues()
     flags.DEFINE_enum("part", "all", _PARTS, "what to time", flag_values=own)
     flags.DEFINE_integer("rounds", 20, "timed rounds", lower_bound=1, flag_values=own)
     flags.DEFINE_integer("classes", 200, "number of classes", lower_bound=2, flag_values=own)
     flags.DEFINE_integer(
-        "pictures", None, "in a round of input or predict", lower_bound=1, flag_values=own
+        "pictures", None, "images in a round of input or predict", lower_bound=1, flag_values=own
     )
-    flags.DEFINE_integer("examples", 5994, "in an epoch", lower_bound=1, flag_values=own)
+    flags.DEFINE_integer("examples", 5994, "examples in an epoch", lower_bound=1, flag_values=own)
     config = cli.parse(argv, __doc__ or "", own).config
     # Each part's imports are its own: a GPU machine without tfds and Grain can time the step.
     if own.part in ("determinism", "all"):
         from fgr_jax.benchmark.determinism_cost import has_gpu, print_determinism_cost
 
-        # First: it must have the GPU to itself, and its processes inherit no choice of ours.
+        # First: it must have the GPU to itself, and its processes must not inherit our flags.
         if own.part == "determinism" or has_gpu():
             print_determinism_cost(config, classes=own.classes, rounds=own.rounds)
     compute_deterministically(config.deterministic)

@@ -1,6 +1,6 @@
-"""What deterministic kernels cost on a GPU.
+"""The cost of deterministic kernels on a GPU.
 
-XLA reads its flags once in a process, so each way is timed in processes of its own, in turns.
+XLA reads its flags once in a process, so both ways are timed in processes of their own, in turns.
 """
 
 import dataclasses
@@ -22,15 +22,15 @@ _TURNS = 2
 
 
 def print_determinism_cost(config: Config, *, classes: int, rounds: int) -> None:
-    """Times the step of block and GCE both ways; to be called before a device is asked for.
+    """Times the step with block and GCE both ways; to be called before JAX has a device.
 
     Raises:
-      UserError: XLA_FLAGS has decided already, and both ways would be the same.
+      UserError: XLA_FLAGS sets the flag already, and both ways would be the same.
     """
     if DETERMINISTIC_FLAG in os.environ.get("XLA_FLAGS", ""):
         raise UserError(
-            f"XLA_FLAGS={os.environ['XLA_FLAGS']}: says whether kernels are deterministic, so the two "
-            "ways cannot be compared; take that flag out"
+            f"XLA_FLAGS={os.environ['XLA_FLAGS']}: sets whether kernels are deterministic, so the two "
+            "ways cannot be compared; remove that flag"
         )
     medians: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(_TURNS):
@@ -46,7 +46,7 @@ def print_determinism_cost(config: Config, *, classes: int, rounds: int) -> None
 
 
 def has_gpu() -> bool:
-    """Whether there is one; found out without asking for a device in this process."""
+    """Returns whether there is a GPU, without a JAX device in this process."""
     return _in_a_process_of_its_own(jax.default_backend) == "gpu"
 
 
@@ -56,7 +56,7 @@ def _in_a_process_of_its_own(call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _time(config: Config, classes: int, rounds: int, wanted: bool) -> tuple[str, float]:
-    """In a new process: the device and the median of a step, in seconds."""
+    """Returns the kind of device and the median time of a step in seconds; for a new process."""
     compute_deterministically(wanted)
     config = dataclasses.replace(config, deterministic=wanted)
     steps = steps_of(config, classes)

@@ -1,4 +1,4 @@
-"""Timing several things in turns, so that their ratios hold on a machine with other work."""
+"""Timing of variants in turns, so that their ratios hold on a machine with other work."""
 
 import statistics
 import time
@@ -10,7 +10,7 @@ _WARM_UP_ROUNDS = 2
 
 
 def interleaved(variants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of every variant in every round; the variants take turns within a round."""
+    """Returns the seconds of every variant in every round; the variants take turns in a round."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for round_index in range(-_WARM_UP_ROUNDS, rounds):
         for name, call in variants.items():
@@ -22,7 +22,7 @@ def interleaved(variants: dict[str, Callable[[], None]], rounds: int) -> dict[st
 
 
 def median_and_quartiles(values: list[float]) -> str:
-    """In words: 1.003 (quartiles 0.997 to 1.016)."""
+    """Returns a text such as "1.003 (quartiles 0.997 to 1.016)"."""
     low, middle, high = np.percentile(values, [25, 50, 75])
     return f"{middle:.3f} (quartiles {low:.3f} to {high:.3f})"
 
@@ -30,12 +30,12 @@ def median_and_quartiles(values: list[float]) -> str:
 def print_speeds(
     times: dict[str, list[float]], ratio: str, *, pictures: int, decimals: int
 ) -> None:
-    """Pictures a second of two variants, and how many times as fast the second is.
+    """Prints the images per second of two variants, and their quotient.
 
     Args:
       times: from `interleaved`.
-      ratio: what the quotient is called.
-      pictures: in a round.
+      ratio: the name of the quotient.
+      pictures: number of images in a round.
       decimals: of the speeds.
     """
     for name, seconds in times.items():

@@ -1,4 +1,4 @@
-"""What a run's records cost: its fingerprints, and its checkpoints."""
+"""The cost of the records of a run: fingerprints and checkpoints."""
 
 import math
 import statistics
@@ -15,7 +15,7 @@ from fgr_jax.config import Config
 from fgr_jax.runs.checkpoints import Checkpoints
 from fgr_jax.runs.logs import FingerprintLog
 
-_SECONDS_BESIDE_A_SAVE = 2.0  # of steps, taken while it goes on
+_SECONDS_BESIDE_A_SAVE = 2.0  # of steps, taken while it is under way
 
 
 def print_record_cost(config: Config, *, classes: int, examples: int, rounds: int) -> None:
@@ -23,9 +23,9 @@ def print_record_cost(config: Config, *, classes: int, examples: int, rounds: in
 
     Args:
       config: the run.
-      classes: of the network.
-      examples: in an epoch, for intervals in epochs.
-      rounds: timed rounds.
+      classes: number of classes of the network.
+      examples: number of examples in an epoch, for intervals in epochs.
+      rounds: number of timed rounds.
     """
     batch = synthetic_batch(config, classes)
     steps = steps_of(config, classes)

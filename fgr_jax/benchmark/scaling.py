@@ -1,7 +1,7 @@
-"""What a compiled training step exchanges between devices, and how it will therefore scale.
+"""The exchanges of a compiled training step between devices, and a prediction of how it scales.
 
-The prediction is arithmetic on a step's operations and bytes and on a machine's published figures,
-with the assumptions written down as fields. It is for choosing a machine; `fgr_jax.benchmark` measures.
+The prediction is arithmetic on the operations and bytes of a step and on the published figures of a
+machine; its assumptions are fields. It helps to choose a machine and does not replace a measurement.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ _ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Collective:
-    """One exchange between the devices, of one array or of several combined."""
+    """An exchange between the devices, of one array or of several combined."""
 
     kind: str  # "all-reduce", …
     shapes: tuple[tuple[int, ...], ...]
@@ -47,7 +47,7 @@ class Collective:
 
 
 def collectives(compiled_text: str) -> list[Collective]:
-    """The exchanges in a compiled program, `compiled.as_text()`, in the order of the text."""
+    """Returns the exchanges in a compiled program, `compiled.as_text()`, in the order of the text."""
     found = []
     for match in _COLLECTIVE.finditer(compiled_text):
         arrays = [
@@ -61,16 +61,16 @@ def collectives(compiled_text: str) -> list[Collective]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Machine:
-    """A kind of accelerator and how its chips are joined. Published figures, and two assumptions."""
+    """A kind of accelerator and the links of its chips: published figures, and two assumptions."""
 
     name: str
     peak: float  # FLOP/s of a chip, bfloat16
     utilization: float  # the share of it that a ResNet reaches: an assumption
     chips_per_host: int
-    host_bandwidth: float  # bytes/s, of a chip, in an all-reduce among the chips of a host
+    host_bandwidth: float  # bytes/s of a chip in an all-reduce among the chips of a host
     bandwidth: float  # the same among several hosts
-    host_latency: float  # seconds, of a small all-reduce among the chips of a host
-    latency: float  # the same among several hosts: both are assumptions
+    host_latency: float  # seconds of a small all-reduce among the chips of a host: an assumption
+    latency: float  # the same among several hosts: an assumption
 
 
 # v4: 275 TFLOP/s, six links of 50 GB/s, of which a ring on two is assumed. H100 SXM: 989 TFLOP/s;
@@ -81,16 +81,16 @@ H100 = Machine("H100", 989e12, 0.30, 8, 300e9, 150e9, 20e-6, 40e-6)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
-    """A training step, however many chips take it."""
+    """A training step on any number of chips."""
 
     flops_per_image: float
-    gradient_bytes: int  # in the one combined all-reduce
+    gradient_bytes: int  # of the one combined all-reduce
     small_exchanges: int  # all-reduces whose time is latency: BatchNorm's statistics, counts
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prediction:
-    """Seconds of a step, in its parts. They are added up: nothing is assumed to overlap."""
+    """The seconds of the parts of a step. They are added: nothing is assumed to overlap."""
 
     compute: float
     gradients: float
@@ -98,7 +98,7 @@ class Prediction:
 
     @property
     def total(self) -> float:
-        """Of the whole step."""
+        """The seconds of the whole step."""
         return self.compute + self.gradients + self.small
 
     @property
@@ -108,7 +108,7 @@ class Prediction:
 
 
 def predict(step: Step, machine: Machine, *, chips: int, batch_size: int) -> Prediction:
-    """A step of `batch_size` images, spread over `chips`.
+    """Predicts the time of a step of `batch_size` images, spread over `chips`.
 
     Raises:
       ValueError: the batch is not divisible by the chips.
@@ -122,14 +122,14 @@ def predict(step: Step, machine: Machine, *, chips: int, batch_size: int) -> Pre
     images = batch_size // chips
     return Prediction(
         compute=images * step.flops_per_image / (machine.peak * machine.utilization),
-        # A ring: every byte goes out and comes back once, but for each chip's own share.
+        # A ring: each chip sends every byte twice, except for its own share.
         gradients=2 * (chips - 1) / chips * step.gradient_bytes / bandwidth,
         small=0.0 if alone else step.small_exchanges * latency,
     )
 
 
 def smallest_batch(step: Step, machine: Machine, *, chips: int, efficiency: float) -> int:
-    """The smallest batch, a power of 2 for each chip, that computes for this share of its time."""
+    """Returns the smallest batch, a power of 2 per chip, that reaches the efficiency."""
     images = 1
     while predict(step, machine, chips=chips, batch_size=images * chips).efficiency < efficiency:
         images *= 2
@@ -137,20 +137,21 @@ def smallest_batch(step: Step, machine: Machine, *, chips: int, efficiency: floa
 
 
 def print_scaling(config: Config, *, classes: int, examples: int) -> None:
-    """Prints what the step exchanges on the devices here, and predictions for TPU v4 and H100.
+    """Prints the exchanges of a step on the devices here, and predictions for TPU v4 and H100.
 
     Raises:
-      UserError: there is one device, and so nothing is exchanged.
+      UserError: there is only one device, or the batch cannot be spread over the devices.
     """
     devices = data_mesh().size
     if devices == 1:
         raise UserError(
-            "--part=scaling reads what several devices exchange, and there is one here: "
+            "--part=scaling: reads what several devices exchange, and there is one here: "
             "JAX_NUM_CPU_DEVICES=8 makes eight of a CPU"
         )
     if config.batch_size % devices:
         raise UserError(
-            f"--config.batch_size={config.batch_size}: must be a multiple of {devices}, the devices"
+            f"--config.batch_size={config.batch_size}: must be a multiple of the number of "
+            f"devices, {devices}"
         )
     steps = steps_of(config, classes)
     state = jax.eval_shape(steps.init)
@@ -162,7 +163,7 @@ def print_scaling(config: Config, *, classes: int, examples: int) -> None:
     print(
         f"{network_name(config.network)}, {classes} classes, "
         f"{parameter_count(state.params):,} parameters, {config.data.crop}×{config.data.crop}: "
-        f"{flops / 1e9:.1f} GFLOP for an image, forwards and backwards"
+        f"{flops / 1e9:.1f} GFLOP per image, forward and backward"
     )
     rest = sum(each.size for each in found) - largest.size
     kinds = sorted({each.kind for each in found})

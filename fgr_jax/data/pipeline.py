@@ -16,13 +16,13 @@ import grain
 import numpy as np
 import numpy.typing as npt
 
-from fgr_jax import random_streams
 from fgr_jax.config import Data, Runtime
 from fgr_jax.data import images
 from fgr_jax.data.augmentation import View, random_view
 from fgr_jax.data.batch import AnnotatedBatch, Batch, TrainingBatch
 from fgr_jax.data.source import Example
 from fgr_jax.errors import UserError
+from fgr_jax.random_streams import Stream, stream_seed
 
 # Batches that are ready beside those that the threads are decoding.
 _BATCHES_AHEAD_OF_THE_THREADS = 1
@@ -67,11 +67,10 @@ def training_batches(
     """
     views = (
         grain.MapDataset.range(len(source))
-        .shuffle(seed=random_streams.stream_seed(seed, "order"))
+        .shuffle(seed=stream_seed(seed, Stream.ORDER))
         .repeat()
         .random_map(
-            functools.partial(random_view, data),
-            seed=random_streams.stream_seed(seed, "augmentation"),
+            functools.partial(random_view, data), seed=stream_seed(seed, Stream.AUGMENTATION)
         )
     )
     return _read(views, _Renderer(source, data, TrainingBatch), runtime, share, steps)

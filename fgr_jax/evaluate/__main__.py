@@ -15,12 +15,14 @@ Several processes evaluate together when all are started with --distributed, or 
 --coordinator=HOST:PORT --process_count=N --process_id=I, as in `python -m fgr_jax.main`.
 """
 
+from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
+
 from collections.abc import Sequence
 
 import jax
 from absl import flags
 
-from fgr_jax import cli, distributed
+from fgr_jax import distributed
 from fgr_jax.distributed import compute_deterministically, data_mesh
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun, evaluate_run, open_for_test
 from fgr_jax.evaluate.files import FILES, write_files

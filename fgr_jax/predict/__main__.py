@@ -10,6 +10,8 @@ gray lies outside the crop that the network is applied to. Files that cannot be 
 out, and the exit status is 1 then.
 """
 
+from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
+
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +21,6 @@ from pathlib import Path
 import cv2
 from absl import flags
 
-from fgr_jax import cli
 from fgr_jax.config import Data
 from fgr_jax.data.images import decode
 from fgr_jax.distributed import compute_deterministically, data_mesh

@@ -15,12 +15,14 @@ Several processes make it together when all are started with --distributed, or w
 --coordinator=HOST:PORT --process_count=N --process_id=I, as in `python -m fgr_jax.main`.
 """
 
+from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
+
 from collections.abc import Sequence
 
 import jax
 from absl import flags
 
-from fgr_jax import cli, distributed
+from fgr_jax import distributed
 from fgr_jax.distributed import compute_deterministically, data_mesh
 from fgr_jax.evaluate.predictions import CROPS
 from fgr_jax.inference.saved_run import open_run

@@ -1,14 +1,16 @@
-"""Makes the runs of a table or a figure, and the table and the figure of them.
+"""Makes the runs of a table or a figure of the paper, and the table and the figure.
 
     python -m fgr_jax.sweep --sweep=configs/sweeps/table4.py [--workdir=DIR] [--config=FILE] [--seeds=N]
                             [--config.FIELD=VALUE ...]
 
-Runs are made one after the other, each with all devices. Run the same command again to go on where it
-stopped: finished runs are not made again, and one that fails does not stop the others. --config has the
-same sweep on other data, configs/quickstart.py for one, and then the paper's figures do not stand
-beside ours; --config.FIELD is for all runs alike. The results are in DIR, by default in
+The runs are made one after the other, each on all devices. The same command resumes a sweep that was
+stopped: finished runs are not repeated, and a run that fails does not stop the others. --config makes
+the same sweep with another config, such as configs/quickstart.py, and leaves out the paper's results;
+--config.FIELD overrides a field in all runs. The results are in DIR, by default in
 runs/<name of the sweep>: results.md, results.csv, figure.png, and a workdir for each run.
 """
+
+from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
 import os
 import shlex
@@ -20,7 +22,6 @@ from pathlib import Path
 
 from absl import flags
 
-from fgr_jax import cli
 from fgr_jax.errors import UserError
 from fgr_jax.files.whole import whole
 from fgr_jax.sweep import figures, results
@@ -34,21 +35,26 @@ _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status: 1 where a run failed, 128 + n where signal n stopped the sweep."""
+    """Makes the sweep.
+
+    Returns:
+      The exit status: 128 + n where signal n stopped the sweep.
+
+    Raises:
+      UserError: a mistake, or a run failed.
+    """
     own = flags.FlagValues()
     flags.DEFINE_string("sweep", None, "which sweep", required=True, flag_values=own)
     flags.DEFINE_string("workdir", None, "where the results go", flag_values=own)
-    flags.DEFINE_string("config", None, "another config file", flag_values=own)
     flags.DEFINE_integer("seeds", None, "runs of each row", lower_bound=1, flag_values=own)
-    for_all = cli.overrides(argv)
-    cli.parse_flags([each for each in argv if each not in for_all], __doc__ or "", own)
+    cli.parse_flags(cli.define_config(argv, own), __doc__ or "", own)
     sweep = load(Path(own.sweep))
-    config = own.config or sweep.config
+    config = cli.config_file(own) or sweep.config
+    for_all = cli.overrides(own)
     seeds = own.seeds or sweep.seeds
-    for row in sweep.rows:  # a mistake is told before the first run, not after an hour
-        cli.parse(
-            ["sweep", *_arguments(config, row, 0, for_all)], __doc__ or "", flags.FlagValues()
-        )
+    for row in sweep.rows:  # mistakes are reported before the first run, not after an hour
+        arguments = _arguments(config, row, 0, for_all)
+        cli.parse(["sweep", *arguments], __doc__ or "", flags.FlagValues())
     workdir = Path(own.workdir or Path("runs") / Path(own.sweep).stem)
     command = shlex.join(["python", "-m", "fgr_jax.sweep", *argv[1:]])
     return _run_all(sweep, config, seeds, for_all, workdir, command, Terminal())
@@ -65,7 +71,7 @@ def _run_all(
 ) -> int:
     with_paper = Path(config) == Path(sweep.config) and any(row.paper for row in sweep.rows)
     found: dict[str, list[Result]] = {row.name: [] for row in sweep.rows}
-    # A seed of every row before the next seed: what there is can be compared at any time.
+    # All rows with one seed before the next seed: the rows can be compared at any time.
     order = [(row, seed) for seed in range(seeds) for row in sweep.rows]
     with terminal.bar("sweeping", len(order), unit="runs", per=1) as bar:
         for done, (row, seed) in enumerate(order):
@@ -73,9 +79,7 @@ def _run_all(
             folder = workdir / row.folder / f"seed-{seed}"
             status, stopped_by = _run(_arguments(config, row, seed, for_all), folder)
             if stopped_by is not None:
-                terminal.line(
-                    f"stopped in {row.name}, seed {seed}; the same command goes on from there"
-                )
+                terminal.line(f"stopped in {row.name}, seed {seed}; the same command resumes it")
                 return 128 + stopped_by
             each = result(seed, folder, status)
             found[row.name].append(each)
@@ -104,25 +108,29 @@ def _arguments(config: str, row: Row, seed: int, for_all: list[str]) -> list[str
 
 
 def _run(arguments: list[str], workdir: Path) -> tuple[int, signal.Signals | None]:
-    """Its exit status, and the signal that asked for an end, which is handed on to it."""
+    """Makes one run, which gets the signals that this process gets.
+
+    Returns:
+      The exit status, and the signal that stopped the run.
+    """
     requested: list[signal.Signals] = []
     process = start(arguments, workdir)
 
-    def hand_on(number: int, frame: types.FrameType | None) -> None:
+    def forward(number: int, frame: types.FrameType | None) -> None:
         del frame
         requested.append(signal.Signals(number))
         if process.poll() is None:
             os.kill(process.pid, number)
 
     previous = {
-        number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         status = _wait(process)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    if not requested and status in _STOPPED:  # it was asked by somebody else
+    if not requested and status in _STOPPED:  # the run alone was stopped
         requested.append(signal.Signals(status - 128))
     return status, requested[0] if requested else None
 
@@ -132,7 +140,7 @@ def _wait(process: subprocess.Popen) -> int:
         try:
             return process.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            continue  # so that a signal is seen
+            continue  # signal handlers run between two waits
 
 
 def _write(

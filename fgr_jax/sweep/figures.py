@@ -11,11 +11,15 @@ from matplotlib.figure import Figure
 from fgr_jax.sweep.plan import Sweep
 from fgr_jax.sweep.results import Line
 
-_LAST_COLOR = 9  # of the cycle of ten
+_COLORS = 10  # in the cycle of matplotlib
 
 
 def draw(sweep: Sweep, lines: Sequence[Line], *, with_paper: bool) -> bytes:
-    """Draws what `sweep.figure` says of the runs that finished; b"" where there is none yet."""
+    """Draws the figure of the finished runs.
+
+    Returns:
+      A PNG, or b"" where no run is finished.
+    """
     lines = [line for line in lines if line.accuracies]
     if not lines:
         return b""
@@ -58,7 +62,7 @@ def _line(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> 
         capsize=4,
         label="here",
     )
-    # What has no place on the axis, cross-entropy for one, is a level.
+    # Rows without a place on the axis, such as cross-entropy, are horizontal lines.
     for index, line in enumerate(line for line in lines if line.row.x is None):
         axes.axhline(line.mean or 0.0, linestyle="--", color=f"C{index + 1}", label=line.row.name)
     points = [(line.row.x, line.row.paper) for line in on_axis if line.row.paper is not None]
@@ -78,7 +82,7 @@ def _curves(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -
         epochs = [epoch for epoch, _ in curves[0]]
         errors = [[100 * error for _, error in curve] for curve in curves]
         means = [statistics.mean(each) for each in zip(*errors, strict=True)]
-        color = f"C{index % (_LAST_COLOR + 1)}"
+        color = f"C{index % _COLORS}"
         axes.plot(epochs, means, color=color, label=line.row.name)
         axes.fill_between(
             epochs,

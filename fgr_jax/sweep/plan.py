@@ -1,4 +1,4 @@
-"""What a sweep is: rows of overrides, each run with several seeds.
+"""Sweeps: rows of overrides, each run with several seeds.
 
 A file in `configs/sweeps/` defines `get_sweep() -> Sweep`.
 """
@@ -16,22 +16,22 @@ _NO_LETTER = re.compile(r"[^\w.+-]+")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """One setting, and what the paper says of it."""
+    """One setting, and the accuracy that the paper reports for it."""
 
     name: str
     overrides: Mapping[str, object]  # of config fields by their command-line names: {"loss.k": 15}
-    paper: float | None = None  # the paper's top-1 accuracy, in %, with the sweep's own config
-    x: float | None = None  # where it stands in a figure over a number
+    paper: float | None = None  # the paper's top-1 accuracy, in %, with the config of the sweep
+    x: float | None = None  # its place on the axis of a figure of the kind "line"
 
     @property
     def folder(self) -> str:
-        """Its name as a folder."""
+        """The name of the folder of its runs."""
         return _NO_LETTER.sub("-", self.name).strip("-")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sweep:
-    """Rows of a table, and the figure that is drawn of them."""
+    """Rows of a table, and the figure that shows them."""
 
     title: str
     config: str  # a config file: configs/cub.py
@@ -44,10 +44,10 @@ class Sweep:
 
 
 def load(path: Path) -> Sweep:
-    """The sweep that a file defines.
+    """Returns the sweep that a file defines.
 
     Raises:
-      UserError: there is no such file, or it does not work.
+      UserError: the file is missing or does not work.
     """
     sweep = python_files.load(path, "get_sweep", Sweep, flag="--sweep")
     folders = [row.folder for row in sweep.rows]

@@ -1,4 +1,4 @@
-"""The table of a sweep: mean and deviation over the seeds, beside the paper's row."""
+"""The table of a sweep: mean and deviation over the seeds, beside the paper's results."""
 
 import csv
 import dataclasses
@@ -14,41 +14,41 @@ MISSING = "–"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Line:
-    """A row with what came out of its runs."""
+    """A row with the results of its runs."""
 
     row: Row
     results: tuple[Result, ...]
 
     @property
     def accuracies(self) -> list[float]:
-        """Top-1 on test of the runs that finished, in %."""
+        """Top-1 accuracies on the test split of the finished runs, in %."""
         return [100 * each.top1 for each in self.results if each.top1 is not None]
 
     @property
     def mean(self) -> float | None:
-        """Of the accuracies."""
+        """The mean accuracy in %; None without a finished run."""
         return statistics.mean(self.accuracies) if self.accuracies else None
 
     @property
     def deviation(self) -> float | None:
-        """Their sample standard deviation; None for fewer than two."""
+        """The sample standard deviation of the accuracies; None for fewer than two."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
 
     @property
     def in_words(self) -> str:
-        """74.0 ± 0.3."""
+        """Mean and deviation, as in "74.0 ± 0.3"."""
         if self.mean is None:
             return MISSING
         return f"{self.mean:.1f}" + ("" if self.deviation is None else f" ± {self.deviation:.1f}")
 
 
 def header(with_paper: bool) -> tuple[str, ...]:
-    """Of the table."""
+    """Returns the names of the columns."""
     return ("", "top-1, %", "each seed", *(["the paper's"] if with_paper else []))
 
 
 def cells(line: Line, with_paper: bool) -> tuple[str, ...]:
-    """Of the table: a row in words."""
+    """Returns the cells of a row as text."""
     each = ", ".join(
         f"{100 * result.top1:.1f}"
         if result.top1 is not None
@@ -64,7 +64,7 @@ def cells(line: Line, with_paper: bool) -> tuple[str, ...]:
 def as_markdown(
     sweep: Sweep, lines: Sequence[Line], *, command: str, with_paper: bool, figure: str
 ) -> str:
-    """A page: the table, the figure, the command, and what failed."""
+    """Returns a page with the command, the table, the failures and the figure."""
     names = header(with_paper)
     text = [f"# {sweep.title}", "", f"`{command}`", ""]
     text += [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
@@ -91,7 +91,7 @@ def as_markdown(
 
 
 def as_csv(lines: Sequence[Line]) -> str:
-    """A line for each run."""
+    """Returns a table with a line for each run."""
     file = io.StringIO(newline="")
     writer = csv.writer(file)
     writer.writerow(["row", "seed", "top1", "paper", "workdir", "failure", "overrides"])

@@ -1,4 +1,4 @@
-"""The runs of a sweep: one after the other, each a process of its own."""
+"""The runs of a sweep, each a process of its own."""
 
 import dataclasses
 import subprocess
@@ -18,15 +18,13 @@ class Result:
 
     seed: int
     workdir: Path
-    failure: str = ""  # its last words, where it failed
-    # From metrics.jsonl, where it finished: the last step's, on test.
-    top1: float | None = None
-    # Of the test split.
-    curve: Curve = ()
+    failure: str = ""  # the last line of its output, where it failed
+    top1: float | None = None  # on the test split, after the last step; None where it failed
+    curve: Curve = ()  # of the test split
 
 
 def start(arguments: list[str], workdir: Path) -> subprocess.Popen:
-    """Starts, or goes on with, the run in `workdir`; what it prints goes into a file there."""
+    """Starts or resumes the run in `workdir`; its output is appended to a file there."""
     workdir.mkdir(parents=True, exist_ok=True)
     with (workdir / _LOG).open("ab") as log:
         return subprocess.Popen(
@@ -34,16 +32,16 @@ def start(arguments: list[str], workdir: Path) -> subprocess.Popen:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # Ctrl-C is for the sweep, which hands it on once
+            start_new_session=True,  # Ctrl-C goes to the sweep alone, which forwards it
         )
 
 
 def result(seed: int, workdir: Path, status: int) -> Result:
-    """What came out of a run that ended with `status`."""
+    """Reads the result of a run that ended with `status`."""
     if status != 0:
         lines = (workdir / _LOG).read_text(encoding="utf-8", errors="replace").split("\n")
-        told = [line for line in lines if line.strip()]
-        last = told[-1].removeprefix("error: ") if told else f"status {status}"
+        printed = [line for line in lines if line.strip()]
+        last = printed[-1].removeprefix("error: ") if printed else f"status {status}"
         return Result(seed, workdir, failure=last)
     records = read_metrics(workdir)
     top1 = [record["top1"] for record in records if record["split"] == "test"][-1]

@@ -136,13 +136,7 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
     with (
         checkpoints,
         Recorder(
-            config,
-            calendar,
-            workdir,
-            checkpoints,
-            terminal,
-            first_step=step,
-            num_classes=len(class_names),
+            config, calendar, workdir, checkpoints, terminal, step, len(class_names)
         ) as recorder,
         Interruption(terminal.warn) as interruption,
     ):

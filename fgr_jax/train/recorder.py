@@ -1,6 +1,7 @@
 """What a run writes down and shows while it trains."""
 
 import contextlib
+import dataclasses
 import math
 import time
 
@@ -20,6 +21,7 @@ from fgr_jax.train.step import Totals, TrainState
 _CHANCE_TOLERANCE = 0.01
 
 
+@dataclasses.dataclass
 class Recorder:
     """The progress bar, the logs and the checkpoints of a run, to be used as a context.
 
@@ -28,51 +30,32 @@ class Recorder:
     has to: the loss of a step is read once the next step is under way.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        calendar: Calendar,
-        workdir: RunFolder,
-        checkpoints: Checkpoints,
-        terminal: Terminal,
-        *,
-        first_step: int,
-        num_classes: int,
-    ):
-        self._config = config
-        self._calendar = calendar
-        self._workdir = workdir
-        self._checkpoints = checkpoints
-        self._terminal = terminal
-        self._first_step = first_step
+    config: Config
+    calendar: Calendar
+    workdir: RunFolder
+    checkpoints: Checkpoints
+    terminal: Terminal
+    first_step: int
+    num_classes: int
+
+    def __enter__(self) -> "Recorder":
         self._writes = jax.process_index() == 0
         self._stopwatch = _Stopwatch()
         self._words: list[str] = []
-        # Step and accuracy of the last evaluation.
-        self._tested: tuple[int, float] | None = None
-        self._saved_step = first_step
-        # The chance level to warn of, or None once that is done, or where the loss is not GCE.
-        negatives = min(config.loss.k, num_classes - 1)
-        self._chance = None if config.loss.objective else math.log(negatives + 1)
-
-    def __enter__(self) -> "Recorder":
+        self._tested: tuple[int, float] | None = None  # step and accuracy of the last evaluation
+        self._saved_step = self.first_step
+        # The chance level of GCE's loss; None once it was warned of, and for an objective of one's own.
+        negatives = min(self.config.loss.k, self.num_classes - 1)
+        self._chance = None if self.config.loss.objective else math.log(negatives + 1)
+        folder, first_step = self.workdir.local, self.first_step
+        self._fingerprints = FingerprintLog(folder, first_step=first_step, writes=self._writes)
+        total, size = self.calendar.total_steps, self.config.batch_size
+        bar = self.terminal.bar("training", total, start=first_step, unit="images", per=size)
         with contextlib.ExitStack() as stack:
-            self._metrics = stack.enter_context(
-                MetricsLog(self._workdir.local, first_step=self._first_step, writes=self._writes)
-            )
-            self._fingerprints = FingerprintLog(
-                self._workdir.local, first_step=self._first_step, writes=self._writes
-            )
-            bar = stack.enter_context(
-                self._terminal.bar(
-                    "training",
-                    self._calendar.total_steps,
-                    start=self._first_step,
-                    unit="images",
-                    per=self._config.batch_size,
-                )
-            )
-            self._losses = _LossWatch(bar, self._config.optimizer.learning_rate)
+            metrics = MetricsLog(folder, first_step=first_step, writes=self._writes)
+            self._metrics = stack.enter_context(metrics)
+            learning_rate = self.config.optimizer.learning_rate
+            self._losses = _LossWatch(stack.enter_context(bar), learning_rate)
             self._stack = stack.pop_all()
         return self
 
@@ -101,13 +84,13 @@ class Recorder:
           UserError: a loss is NaN or infinite.
         """
         self.catch_up()
-        rate = self._stopwatch.steps_per_second() * self._config.batch_size
-        epoch_start = self._calendar.previous_epoch_line(step)
-        results = averages(totals, expected=(step - epoch_start) * self._config.batch_size)
+        rate = self._stopwatch.steps_per_second() * self.config.batch_size
+        epoch_start = self.calendar.previous_epoch_line(step)
+        results = averages(totals, expected=(step - epoch_start) * self.config.batch_size)
         self._metrics.metrics(step, "train", results)
         self._metrics.timings(step, {"images_per_second": rate})
         self._words += [_in_words("training", results), f"{rate:.1f} images/s"]
-        if self._calendar.is_all_gce(epoch_start):
+        if self.calendar.is_all_gce(epoch_start):
             self._warn_of_chance(results["loss"])
 
     def catch_up(self) -> None:
@@ -127,8 +110,8 @@ class Recorder:
     def settle(self, step: int) -> None:
         """Prints the results of a step, if there are any, in one line."""
         if self._words:
-            epochs = f"epoch {float(step / self._calendar.epoch):.4g}"
-            self._terminal.line("  ".join([epochs, f"step {step:,}", *self._words]))
+            epochs = f"epoch {float(step / self.calendar.epoch):.4g}"
+            self.terminal.line("  ".join([epochs, f"step {step:,}", *self._words]))
             self._words = []
             self._stopwatch.restart()
 
@@ -152,13 +135,13 @@ class Recorder:
             raise self._losses.diverged("the weights became infinite or NaN", step)
         self._publish()
         tested_step, top1 = self._tested or (None, None)
-        self._checkpoints.save(step, state.saved(), test_top1=top1 if tested_step == step else None)
+        self.checkpoints.save(step, state.saved(), test_top1=top1 if tested_step == step else None)
         self._saved_step = step
         self._stopwatch.restart()
 
     def _publish(self) -> None:
         if self._writes:
-            self._workdir.publish()
+            self.workdir.publish()
 
     def _warn_of_chance(self, loss: float | int) -> None:
         """Warns once where an epoch of GCE ended on its chance level, as it does without features."""
@@ -166,7 +149,7 @@ class Recorder:
         if chance is None or abs(loss - chance) > _CHANCE_TOLERANCE * chance:
             return
         self._chance = None
-        self._terminal.warn(
+        self.terminal.warn(
             f"for an epoch the loss of GCE has been ln(k + 1) = {chance:.3f}, its chance level: the "
             "network tells no classes apart. Begin with cross-entropy "
             '(--config.loss.gce_start="3 epochs"), or with pretrained weights (--config.pretrained)'

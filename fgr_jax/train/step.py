@@ -125,7 +125,7 @@ def build_steps(
     def init() -> TrainState:
         size = config.data.crop
         outputs, variables = network.init_with_output(
-            random_streams.stream_key(config.seed, "parameters"),
+            random_streams.stream_key(config.seed, random_streams.Stream.PARAMETERS),
             jnp.zeros((1, size, size, 3)),
             train=False,
         )
@@ -151,7 +151,8 @@ def build_steps(
                 train=True,
                 mutable=["batch_stats"],
             )
-            key = random_streams.stream_key(config.seed, "diversification", state.step)
+            stream = random_streams.Stream.DIVERSIFICATION
+            key = random_streams.stream_key(config.seed, stream, state.step)
             outputs, mask_digest = diversified(outputs, config.diversification, key)
             losses = objective.losses(outputs, targets, state.extra)
             totals = sum_over_examples(outputs.scores, losses, batch)

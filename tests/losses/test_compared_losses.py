@@ -28,7 +28,7 @@ from fgr_jax.losses.lgm import gaussian_bias, large_margin_gaussian_mixture
 from fgr_jax.losses.max_entropy import entropy
 from fgr_jax.losses.pairwise_confusion import pairwise_confusion
 from fgr_jax.models.network import build_network, forward
-from fgr_jax.random_streams import stream_key
+from fgr_jax.random_streams import Stream, stream_key
 from fgr_jax.train.step import TrainState
 
 CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
@@ -368,7 +368,11 @@ def test_the_step_is_the_references_put_together(tiny: Config, weights: dict) ->
     (maps, pooled), pullback = jax.vjp(maps_and_features, before.params)
     mask = np.asarray(
         suppression_mask(
-            stream_key(tiny.seed, "diversification", 0), maps, p_peak=0.5, p_patch=0.5, patch_size=1
+            stream_key(tiny.seed, Stream.DIVERSIFICATION, 0),
+            maps,
+            p_peak=0.5,
+            p_patch=0.5,
+            patch_size=1,
         )
     )
     scores = reference.class_scores(reference.diversify(np.asarray(maps, np.float64), mask, 0.1))
@@ -521,7 +525,7 @@ def test_on_gpus_no_operation_depends_on_the_order_of_threads(tiny: Config, weig
         ({"lgm_margin": math.nan}, "lgm_margin=nan: must be at least 0, and finite"),
         ({"pairwise_confusion": math.inf}, "pairwise_confusion=inf: must be at least 0, and"),
         ({"label_smoothing": 1.0}, "label_smoothing=1.0: must be at least 0, less than 1"),
-        ({"gce_fade": "soon"}, "gce_fade: 'soon' is no duration"),
+        ({"gce_fade": "soon"}, "gce_fade='soon': must be a duration"),
     ],
 )
 def test_what_does_not_go_together_is_named(tiny: Config, changed: dict, message: str) -> None:

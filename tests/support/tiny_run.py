@@ -14,7 +14,7 @@ _BASE = ROOT / "configs" / "cub.py"
 
 
 def tiny_config(data_dir: Path) -> Config:
-    """52 pictures of 32 pixels from "synthetic/tiny", a narrow ResNet-18, three epochs."""
+    """52 images of 32 pixels from "synthetic/tiny", a narrow ResNet-18, three epochs."""
     config = Config(batch_size=8, duration="3 epochs")
     config.data.name, config.data.data_dir = "synthetic/tiny", str(data_dir)
     config.data.resize, config.data.crop = 36, 32
@@ -29,7 +29,7 @@ def tiny_config(data_dir: Path) -> Config:
 
 
 def config_flags(config: Config) -> list[str]:
-    """The flags that a person would type for `config`."""
+    """Returns the flags that a user would type for `config`."""
     base = config_lib.flat(runpy.run_path(str(_BASE))["get_config"]())
     overrides = [
         f"--config.{name}={value}"
@@ -40,6 +40,6 @@ def config_flags(config: Config) -> list[str]:
 
 
 def command(config: Config, workdir: Path, *more: str) -> list[str]:
-    """The command line that trains `config` in `workdir`."""
+    """Returns the command line that trains `config` in `workdir`."""
     main = [sys.executable, "-m", "fgr_jax.main"]
     return [*main, *config_flags(config), f"--workdir={workdir}", *more]

@@ -99,7 +99,7 @@ def test_a_stopped_sweep_goes_on(data_dir: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGTERM)
     output = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + signal.SIGTERM
-    assert "stopped in k = 1, seed 0; the same command goes on from there" in output
+    assert "stopped in k = 1, seed 0; the same command resumes it" in output
     assert any(path.name.isdigit() for path in (fingerprints.parent / "checkpoints").iterdir()), (
         os.listdir(fingerprints.parent)
     )

@@ -208,7 +208,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     status, output = start_and_signal(config, workdir, number, "epoch 1")
     assert status == 128 + number, output
     assert "Traceback" not in output
-    assert "the same command goes on from there" in output
+    assert "the same command resumes it" in output
     stopped_at = saved_steps(workdir)[-1]
     assert 7 <= stopped_at < TOTAL_STEPS
     done = finish(config, workdir)

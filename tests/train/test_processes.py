@@ -112,7 +112,7 @@ def test_a_sigterm_to_one_saves_all_and_another_number_goes_on(
     wait_for_step(workdir, 3, started)
     started[1].send_signal(signal.SIGTERM)
     printed = finish(started, status=128 + signal.SIGTERM)
-    assert "saved; the same command goes on from there" in printed[0]
+    assert "saved; the same command resumes it" in printed[0]
     stopped_at = checkpoints.latest_step(epath.Path(workdir) / "checkpoints")
     assert stopped_at is not None
     assert 3 <= stopped_at < STEPS

@@ -18,7 +18,7 @@ from fgr_jax.config import Config
 from fgr_jax.distributed import batch_sharding, data_mesh
 from fgr_jax.diversification import suppression_mask
 from fgr_jax.models.network import build_network
-from fgr_jax.random_streams import stream_key
+from fgr_jax.random_streams import Stream, stream_key
 from fgr_jax.train.step import Totals, sum_over_examples
 
 
@@ -43,7 +43,7 @@ def test_the_step_is_network_block_and_gce_put_together(tiny: Config) -> None:
     maps, pullback, updates = jax.vjp(maps_of, before.params, has_aux=True)
     mask = np.asarray(
         suppression_mask(
-            stream_key(tiny.seed, "diversification", 7),
+            stream_key(tiny.seed, Stream.DIVERSIFICATION, 7),
             maps,
             p_peak=0.5,
             p_patch=0.5,
@@ -215,7 +215,7 @@ def test_eight_devices_see_the_batches_and_masks_of_one(tiny: Config) -> None:
     maps = jax.random.normal(jax.random.key(0), (16, 7, 7, CLASSES))
 
     def masks(step: jax.Array, maps: jax.Array) -> jax.Array:
-        key = stream_key(tiny.seed, "diversification", step)
+        key = stream_key(tiny.seed, Stream.DIVERSIFICATION, step)
         return suppression_mask(key, maps, p_peak=0.5, p_patch=0.5, patch_size=2)
 
     drawn = {}

@@ -1,0 +1,159 @@
+"""`python -m fgr_jax` and the console script: the list of commands, and what becomes of one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_run import ROOT, config_flags, tiny_config
+
+from fgr_jax.__main__ import COMMANDS, summary
+
+# Every package but jax and what jax needs is impossible to import, as after `pip install .`.
+WITH_JAX_ALONE = """
+import importlib.metadata, runpy, sys
+JAX = {"fgr_jax", "jax", "jaxlib", "ml_dtypes", "numpy", "opt_einsum", "scipy"}
+for package in importlib.metadata.packages_distributions().keys() - JAX:
+    sys.modules[package] = None
+"""
+
+# The README's network of one's own, with a linear one in its place.
+BLOCK_AND_LOSS = """
+import jax
+from fgr_jax import class_scores, diversify, gradient_boosting_cross_entropy
+
+def loss_fn(params, images, labels, key):
+    maps = images @ params
+    maps = diversify(key, maps, p_peak=0.5, p_patch=0.5, patch_size=3, alpha=0.1)
+    scores = class_scores(maps)
+    return gradient_boosting_cross_entropy(scores, labels, k=15).mean()
+
+key = jax.random.key(0)
+params, images = jax.random.normal(key, (3, 20)), jax.random.normal(key, (4, 14, 14, 3))
+loss, gradient = jax.jit(jax.value_and_grad(loss_fn))(params, images, jax.numpy.arange(4), key)
+assert 0 < loss < 10 and abs(gradient).max() > 0
+"""
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"]])
+def test_the_commands_are_listed_without_an_import(arguments: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from fgr_jax import __main__\n"
+        "__main__.main()\n"
+        "assert not {'jax', 'absl', 'numpy'} & sys.modules.keys()\n"
+    )
+    listed = python("-c", script, *arguments)
+    assert listed.returncode == 0, listed.stderr
+    for command, module in COMMANDS.items():
+        assert summary(module).endswith(".")
+        assert f"  {command} " in listed.stdout
+        assert summary(module) in listed.stdout
+
+
+def test_every_command_of_the_package_is_listed() -> None:
+    found = {
+        path.relative_to(ROOT).with_suffix("").parts[1]
+        for path in (ROOT / "fgr_jax").rglob("*.py")
+        if "cli.run(main)" in path.read_text()
+    }
+    assert found == set(COMMANDS.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("evalaute", "did you mean fgr evaluate?"), ("x", "fgr --help lists them")]
+)
+def test_an_unknown_command_is_one_line(name: str, hint: str) -> None:
+    done = python("-m", "fgr_jax", name)
+    assert done.returncode == 2
+    assert done.stderr == f"error: {name!r} is not a command; {hint}\n"
+
+
+def test_a_command_is_its_module() -> None:
+    for command, arguments in (("export_weights", ["--help"]), ("verify", ["runs/none"])):
+        named = python("-m", "fgr_jax", command, *arguments)
+        module = python("-m", f"fgr_jax.{COMMANDS[command]}", *arguments)
+        assert named.stdout + named.stderr
+        assert named.returncode == module.returncode == (command == "verify")
+        assert (named.stdout, named.stderr) == (module.stdout, module.stderr)
+
+
+@pytest.mark.long
+def test_training_with_worker_processes_is_stopped_with_its_own_status(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    config = tiny_config(data_dir)
+    config.duration = "400 epochs"
+    config.runtime.decode_workers = 1
+    arguments = [*config_flags(config), f"--workdir={tmp_path / 'run'}"]
+    fingerprints = tmp_path / "run" / "fingerprints.jsonl"
+    with subprocess.Popen(
+        [sys.executable, "-m", "fgr_jax", "train", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not (fingerprints.exists() and fingerprints.stat().st_size):
+            assert process.poll() is None, process.communicate()[0]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert "the same command resumes it" in output
+
+
+def test_with_jax_alone_each_command_names_what_to_install() -> None:
+    script = WITH_JAX_ALONE + (
+        "for module in sys.argv[1:]:\n"
+        "    try:\n"
+        "        runpy.run_module(module, run_name='__main__', alter_sys=True)\n"
+        "    except SystemExit as ended:\n"
+        "        print(ended)\n"
+        "assert 'jax' not in sys.modules\n"
+    )
+    done = python("-c", script, *(f"fgr_jax.{module}" for module in COMMANDS.values()))
+    assert done.returncode == 0, done.stderr
+    line = "error: absl is not installed; the commands need pip install 'fgr-jax[train]'\n"
+    assert done.stdout == line * len(COMMANDS)
+
+
+def test_the_block_and_the_loss_need_jax_alone() -> None:
+    done = python("-c", WITH_JAX_ALONE + BLOCK_AND_LOSS)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.long
+def test_the_block_and_the_loss_are_installed_with_jax_alone(tmp_path: Path) -> None:
+    """In a fresh environment, from the package registry."""
+    venv = tmp_path / "venv"
+    pip = [str(venv / "bin" / "python"), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    for command in (
+        [sys.executable, "-m", "venv", str(venv)],
+        [*pip, "install", str(ROOT)],
+        [str(venv / "bin" / "python"), "-c", BLOCK_AND_LOSS],
+        [str(venv / "bin" / "fgr"), "--help"],
+    ):
+        subprocess.run(command, cwd=tmp_path, env=outside, check=True)
+    done = subprocess.run(
+        [str(venv / "bin" / "fgr"), "train", "--help"],
+        cwd=tmp_path,
+        env=outside,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == "error: absl is not installed; the commands need pip install 'fgr-jax[train]'\n"
+    )
