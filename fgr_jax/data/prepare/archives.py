@@ -1,5 +1,6 @@
 """Unpacks archives that are not ours, and therefore trusts nothing in them."""
 
+import errno
 import lzma
 import re
 import tarfile
@@ -15,28 +16,19 @@ from fgr_jax.errors import UserError
 _MOST_GROWTH = 20
 _HARMLESS_BYTES = 100 << 20
 _CHUNK = 1 << 20
-_DAMAGED = (
-    tarfile.TarError,
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    EOFError,
-    ValueError,
-    NotADirectoryError,
-)
-_SUFFIXES = re.compile(r"\.(tar|tgz|tar\.gz|tar\.bz2|tar\.xz|zip)$")
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError)
 
 
 def is_archive(path: Path) -> bool:
     """Returns whether the name is that of an archive."""
-    return bool(_SUFFIXES.search(path.name))
+    return bool(re.search(r"\.(tar|tgz|tar\.gz|tar\.bz2|tar\.xz|zip)$", path.name))
 
 
 def unpack(archive: Path, folder: Path, progress: Callable[[int], None]) -> None:
     """Unpacks a tar or zip archive into `folder`, and a tar inside it into a folder of its name.
 
     Args:
-      archive: a .tar, .tgz, .tar.gz, .tar.bz2, .tar.xz or .zip.
+      archive: as of `is_archive`.
       folder: the folder to unpack into; it is created.
       progress: called with the number of bytes written so far.
 
@@ -62,19 +54,14 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], None]) -> None
                     progress(written)
             if target.stat().st_size != size:
                 raise EOFError(f"{name} ends early")
-    except _DAMAGED as error:
-        raise _damaged(archive, error) from error
-    except OSError as error:
-        if error.errno is not None:
+    except (*_DAMAGED, OSError) as error:
+        # gzip's and bz2's errors have no number; a file in the place of a folder has ENOTDIR.
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENOTDIR):
             raise
-        raise _damaged(archive, error) from error  # gzip's and bz2's errors have no number
-
-
-def _damaged(archive: Path, error: Exception) -> UserError:
-    reason = str(error).partition("\n")[0].rstrip(":")
-    return UserError(
-        f"{archive} is damaged or truncated ({reason}): delete it and download it again"
-    )
+        reason = str(error).partition("\n")[0].rstrip(":")
+        raise UserError(
+            f"{archive} is damaged or truncated ({reason}): delete it and download it again"
+        ) from error
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
@@ -98,19 +85,18 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
 
 def _tar_members(opened: tarfile.TarFile, archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
     for member in opened:
+        content = opened.extractfile(member) if member.isfile() else None
         if member.isdir():
             _safe(member.name, archive)
-            continue
-        content = opened.extractfile(member) if member.isfile() else None
-        if content is None:
+        elif content is None:
             raise _unsafe(archive, member.name, "is a link or a device")
-        if not member.name.endswith(".tar"):
+        elif not member.name.endswith(".tar"):
             yield member.name, member.size, content
-            continue
-        inner_folder = member.name.removesuffix(".tar")
-        with tarfile.open(fileobj=content, mode="r|") as inner:
-            for name, size, file in _tar_members(inner, archive):
-                yield f"{inner_folder}/{_safe(name, archive)}", size, file
+        else:
+            with tarfile.open(fileobj=content, mode="r|") as inner:
+                for name, size, file in _tar_members(inner, archive):
+                    inner_name = _safe(name, archive)
+                    yield f"{member.name.removesuffix('.tar')}/{inner_name}", size, file
 
 
 def _safe(name: str, archive: Path) -> PurePosixPath:

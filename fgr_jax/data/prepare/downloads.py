@@ -49,9 +49,7 @@ def download(archive: Archive, folder: Path, progress: Callable[[int], None]) ->
     target = folder / archive.file_name
     unfinished = folder / (archive.file_name + ".unfinished")
     folder.mkdir(parents=True, exist_ok=True)
-    by_hand = (
-        f"download {archive.url} with another tool and pass it with --source={archive.file_name}"
-    )
+    by_hand = f"download {archive.url} with another tool and pass it with --source={target.name}"
     try:
         _receive(archive.url, unfinished, progress)
     except requests.RequestException as error:
@@ -81,10 +79,8 @@ def _receive(url: str, path: Path, progress: Callable[[int], None]) -> None:
         response.raise_for_status()
         resumed = response.status_code == requests.codes.partial_content
         with path.open("ab" if resumed else "wb") as file:
-            if not resumed:
-                have = 0
-            length = response.headers.get("Content-Length")
-            expected = have + int(length) if length else None
+            have = have if resumed else 0
+            expected = have + int(response.headers.get("Content-Length", 0))
             for chunk in response.iter_content(_CHUNK):
                 file.write(chunk)
                 have += len(chunk)
@@ -92,5 +88,5 @@ def _receive(url: str, path: Path, progress: Callable[[int], None]) -> None:
             file.flush()
             with contextlib.suppress(OSError):
                 os.fsync(file.fileno())
-    if expected is not None and have < expected:
+    if have < expected:
         raise requests.ConnectionError("the connection was closed early")

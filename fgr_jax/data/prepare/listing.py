@@ -1,17 +1,19 @@
 """Lists what a data set consists of, from its annotations, before any image is read."""
 
 import collections
-import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import scipy.io
 
 from fgr_jax.errors import UserError
 
-# Levels of folders that are searched; no official archive has annotations further down.
-_DEEPEST = 4
+_DEEPEST = 4  # levels of folders; no official archive has annotations further down
+
+_T = TypeVar("_T")
 
 
 class ImageFile(NamedTuple):
@@ -106,23 +108,21 @@ class LayoutNotFoundError(UserError):
     """A folder does not hold the files that the data set consists of."""
 
 
-def find(root: Path, *wanted: str, kind: Callable[[Path], bool] = Path.is_file) -> Path:
+def find(root: Path, *wanted: str) -> Path:
     """Returns the file `wanted`, or the first of several that exists, in `root` or not far below it.
 
+    A name with a slash at its end is that of a folder.
+
     Raises:
-      LayoutNotFoundError: there is no such file.
+      LayoutNotFoundError: there is no such file or folder.
     """
     for name in wanted:
+        is_of_kind = Path.is_dir if name.endswith("/") else Path.is_file
         for depth in range(_DEEPEST):
-            for candidate in sorted(root.glob("*/" * depth + name)):
-                if kind(candidate):
+            for candidate in sorted(root.glob("*/" * depth + name.rstrip("/"))):
+                if is_of_kind(candidate):
                     return candidate
     raise LayoutNotFoundError(f"{root} holds no {' and no '.join(wanted)}")
-
-
-def find_folder(root: Path, *wanted: str) -> Path:
-    """Does for folders what `find` does for files."""
-    return find(root, *wanted, kind=Path.is_dir)
 
 
 def read_lines(path: Path, fields: int) -> list[list[str]]:
@@ -146,11 +146,15 @@ def read_lines(path: Path, fields: int) -> list[list[str]]:
     return rows
 
 
-@contextlib.contextmanager
-def reading_matlab(path: Path) -> Iterator[None]:
-    """Turns whatever scipy and NumPy raise for a damaged MATLAB file into a UserError."""
+def read_matlab(path: Path, variable: str, convert: Callable[[Any], _T]) -> list[_T]:
+    """Returns the elements of a variable of a MATLAB file, each of them converted.
+
+    Raises:
+      UserError: the file is damaged, or lacks the variable or what is converted.
+    """
     try:
-        yield
+        elements = scipy.io.loadmat(str(path), squeeze_me=True)[variable].reshape(-1)
+        return [convert(element) for element in elements]
     except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
         raise UserError(f"{path} is damaged or incomplete ({error}): download it again") from error
 

@@ -1,6 +1,5 @@
 """FGVC-Aircraft, by variant."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,8 +21,8 @@ class Aircraft(ImageBuilder):
     HOMEPAGE = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"
     LICENSE = "for non-commercial research purposes only (see the data set's README)"
     CLASSES = 100
-    COUNTS: ClassVar[Mapping[str, int]] = {"train": 6667, "test": 3333}
-    ARCHIVES: ClassVar[Sequence[Archive]] = (
+    COUNTS: ClassVar = {"train": 6667, "test": 3333}
+    ARCHIVES = (
         Archive(
             "fgvc-aircraft-2013b.tar.gz",
             url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",

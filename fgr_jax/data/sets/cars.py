@@ -1,21 +1,11 @@
 """Stanford Cars."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
-import scipy.io
-
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
-from fgr_jax.data.prepare.listing import (
-    ImageFile,
-    Listing,
-    find,
-    find_folder,
-    from_one,
-    reading_matlab,
-)
+from fgr_jax.data.prepare.listing import ImageFile, Listing, find, from_one, read_matlab
 
 
 class Cars(ImageBuilder):
@@ -26,8 +16,8 @@ class Cars(ImageBuilder):
 
     HOMEPAGE = "https://ai.stanford.edu/~jkrause/cars/car_dataset.html"
     CLASSES = 196
-    COUNTS: ClassVar[Mapping[str, int]] = {"train": 8144, "test": 8041}
-    ARCHIVES: ClassVar[Sequence[Archive]] = (
+    COUNTS: ClassVar = {"train": 8144, "test": 8041}
+    ARCHIVES = (
         Archive("car_devkit.tgz"),
         Archive("cars_train.tgz"),
         Archive("cars_test.tgz"),
@@ -45,21 +35,19 @@ class Cars(ImageBuilder):
         train_file = find(root, "cars_train_annos.mat", "cars_annos.mat")
         if train_file.name == "cars_annos.mat":
             return _read_single_file(train_file, root)
-        class_names = _class_names(_load(find(root, "cars_meta.mat"), "class_names"))
+        class_names = read_matlab(find(root, "cars_meta.mat"), "class_names", str)
         splits = {}
-        for split, file, folder in (
-            ("train", train_file, find_folder(root, "cars_train")),
-            ("test", find(root, "cars_test_annos_withlabels.mat"), find_folder(root, "cars_test")),
-        ):
-            folder = _innermost(folder)
+        test_file = find(root, "cars_test_annos_withlabels.mat")
+        for split, file in (("train", train_file), ("test", test_file)):
+            folder = _innermost(find(root, f"cars_{split}/"))
             splits[split] = [
                 ImageFile(
                     str(folder / name),
                     from_one(label, len(class_names), f"{file}, {name}"),
                     f"cars_{split}/{name}",
                 )
-                for name, label in (
-                    (str(row["fname"]), int(row["class"])) for row in _load(file, "annotations")
+                for name, label in read_matlab(
+                    file, "annotations", lambda row: (str(row["fname"]), int(row["class"]))
                 )
             ]
         return Listing(class_names, splits)
@@ -67,14 +55,17 @@ class Cars(ImageBuilder):
 
 def _read_single_file(file: Path, root: Path) -> Listing:
     """Reads `cars_annos.mat`: every image's path from the folder above `car_ims/`, and its split."""
-    class_names = _class_names(_load(file, "class_names"))
-    folder = _innermost(find_folder(root, "car_ims"))
+    class_names = read_matlab(file, "class_names", str)
+    folder = _innermost(find(root, "car_ims/"))
     splits: dict[str, list[ImageFile]] = {"train": [], "test": []}
-    for row in _load(file, "annotations"):
-        name = str(row["relative_im_path"])
-        label = from_one(int(row["class"]), len(class_names), f"{file}, {name}")
+
+    def convert(row: Any) -> tuple[str, int, int]:
+        return str(row["relative_im_path"]), int(row["class"]), int(row["test"])
+
+    for name, label, is_test in read_matlab(file, "annotations", convert):
         path = folder / PurePosixPath(name).name
-        splits["test" if int(row["test"]) else "train"].append(ImageFile(str(path), label, name))
+        label = from_one(label, len(class_names), f"{file}, {name}")
+        splits["test" if is_test else "train"].append(ImageFile(str(path), label, name))
     return Listing(class_names, splits)
 
 
@@ -82,13 +73,3 @@ def _innermost(folder: Path) -> Path:
     """Returns `cars_train/cars_train` where an archive was unpacked in a folder of its own name."""
     inner = folder / folder.name
     return inner if inner.is_dir() else folder
-
-
-def _load(file: Path, variable: str) -> Any:
-    """Returns a variable of a MATLAB file, one-dimensional."""
-    with reading_matlab(file):
-        return scipy.io.loadmat(str(file), squeeze_me=True)[variable].reshape(-1)
-
-
-def _class_names(names: Any) -> list[str]:
-    return [str(name) for name in names]

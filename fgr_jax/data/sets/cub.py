@@ -1,6 +1,5 @@
 """Caltech-UCSD Birds-200-2011."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,8 +22,8 @@ class Cub(ImageBuilder):
 
     HOMEPAGE = "https://www.vision.caltech.edu/datasets/cub_200_2011/"
     CLASSES = 200
-    COUNTS: ClassVar[Mapping[str, int]] = {"train": 5994, "test": 5794}
-    ARCHIVES: ClassVar[Sequence[Archive]] = (
+    COUNTS: ClassVar = {"train": 5994, "test": 5794}
+    ARCHIVES = (
         Archive(
             "CUB_200_2011.tgz",
             url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
@@ -32,7 +31,7 @@ class Cub(ImageBuilder):
             checksum="sha256:0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
         ),
     )
-    EXTRA_FEATURES: ClassVar[Mapping[str, Any]] = {
+    EXTRA_FEATURES: ClassVar = {
         # x, y, width, height, in pixels of the original image.
         "bounding_box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
         # x, y and whether it is visible, in the order of `parts/parts.txt`.
@@ -42,35 +41,32 @@ class Cub(ImageBuilder):
     @classmethod
     def read(cls, root: Path) -> Listing:
         """Reads `CUB_200_2011/`; every annotation file refers to images by number."""
-        folder = find(root, "image_class_labels.txt").parent
+        label_file = find(root, "image_class_labels.txt")
+        folder = label_file.parent
         class_names = _class_names(find(folder, "classes.txt"))
         paths = _by_number(folder / "images.txt")
-        label_file = folder / "image_class_labels.txt"
-        labels = {
-            number: from_one(label, len(class_names), f"{label_file}, image {number}")
-            for number, label in _by_number(label_file).items()
+        tables = {
+            file: _by_number(file, fields)
+            for file, fields in (
+                (label_file, 2),
+                (folder / "train_test_split.txt", 2),
+                (folder / "bounding_boxes.txt", 5),
+            )
         }
-        is_training = _by_number(folder / "train_test_split.txt")
-        boxes = _by_number(folder / "bounding_boxes.txt", fields=5)
         parts = _part_locations(folder / "parts" / "part_locs.txt")
         splits: dict[str, list[ImageFile]] = {"train": [], "test": []}
         for number, path in paths.items():
-            for file, numbers in (
-                (label_file, labels),
-                (folder / "train_test_split.txt", is_training),
-                (folder / "bounding_boxes.txt", boxes),
-            ):
-                if number not in numbers:
+            for file, table in tables.items():
+                if number not in table:
                     raise UserError(f"{file} has no entry for image {number}, {path}")
-            box = np.array(boxes[number].split(), np.float32)
+            label, is_training, box = (table[number] for table in tables.values())
+            index = from_one(label, len(class_names), f"{label_file}, image {number}")
             extra = {
-                "bounding_box": box,
+                "bounding_box": np.array(box.split(), np.float32),
                 "part_locations": parts.get(number, np.zeros((_PARTS, 3), np.float32)),
             }
-            split = "train" if is_training[number] == "1" else "test"
-            splits[split].append(
-                ImageFile(str(folder / "images" / path), labels[number], path, extra)
-            )
+            image = ImageFile(str(folder / "images" / path), index, path, extra)
+            splits["train" if is_training == "1" else "test"].append(image)
         return Listing(class_names, splits)
 
 

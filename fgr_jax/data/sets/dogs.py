@@ -1,21 +1,11 @@
 """Stanford Dogs."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import scipy.io
-
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
-from fgr_jax.data.prepare.listing import (
-    ImageFile,
-    Listing,
-    find,
-    find_folder,
-    from_one,
-    reading_matlab,
-)
+from fgr_jax.data.prepare.listing import ImageFile, Listing, find, from_one, read_matlab
 from fgr_jax.errors import UserError
 
 _URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
@@ -29,8 +19,8 @@ class Dogs(ImageBuilder):
 
     HOMEPAGE = _URL
     CLASSES = 120
-    COUNTS: ClassVar[Mapping[str, int]] = {"train": 12000, "test": 8580}
-    ARCHIVES: ClassVar[Sequence[Archive]] = (
+    COUNTS: ClassVar = {"train": 12000, "test": 8580}
+    ARCHIVES = (
         Archive(
             "images.tar",
             url=_URL + "images.tar",
@@ -48,12 +38,11 @@ class Dogs(ImageBuilder):
     @classmethod
     def read(cls, root: Path) -> Listing:
         """Reads `Images/` by the lists `train_list.mat` and `test_list.mat`."""
-        folder = find_folder(root, "Images")
+        folder = find(root, "Images/")
         rows = {split: _rows(find(root, f"{split}_list.mat")) for split in ("train", "test")}
-        folders: dict[int, str] = {}
-        for split in rows.values():
-            for name, label in split:
-                folders.setdefault(label, name.partition("/")[0])
+        folders = {
+            label: name.partition("/")[0] for split in rows.values() for name, label in split
+        }
         count = max(folders, default=0)
         splits = {
             split: [
@@ -66,18 +55,16 @@ class Dogs(ImageBuilder):
         }
         # "n02085620-Chihuahua", "n02085782-Japanese_spaniel"
         class_names = [
-            folders.get(label, f"class {label}").partition("-")[2] or f"class {label}"
+            folders.get(label, "").partition("-")[2] or f"class {label}"
             for label in range(1, count + 1)
         ]
         return Listing(class_names, splits)
 
 
 def _rows(file: Path) -> list[tuple[str, int]]:
-    with reading_matlab(file):
-        content = scipy.io.loadmat(str(file), squeeze_me=True)
-        names, labels = content["file_list"].reshape(-1), content["labels"].reshape(-1)
+    names, labels = read_matlab(file, "file_list", str), read_matlab(file, "labels", int)
     if len(names) != len(labels):
         raise UserError(
             f"{file} has {len(names)} images and {len(labels)} labels: download it again"
         )
-    return [(str(name), int(label)) for name, label in zip(names, labels, strict=True)]
+    return list(zip(names, labels, strict=True))

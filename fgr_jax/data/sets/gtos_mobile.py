@@ -1,12 +1,11 @@
 """GTOS-mobile."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
-from fgr_jax.data.prepare.listing import Listing, find_folder
+from fgr_jax.data.prepare.listing import Listing, find
 from fgr_jax.data.sets.folder import read_class_folders
 
 
@@ -18,12 +17,8 @@ class GtosMobile(ImageBuilder):
 
     HOMEPAGE = "https://github.com/jiaxue1993/Deep-Encoding-Pooling-Network-DEP-"
     CLASSES = 31
-    COUNTS: ClassVar[Mapping[str, int]] = {"train": 31315, "test": 6066}
-    ARCHIVES: ClassVar[Sequence[Archive]] = (
-        Archive("gtos-mobile.zip"),
-        Archive("gtos_mobile.zip"),
-        Archive("gtos-mobile.tar.gz"),
-    )
+    COUNTS: ClassVar = {"train": 31315, "test": 6066}
+    ARCHIVES = tuple(map(Archive, ("gtos-mobile.zip", "gtos_mobile.zip", "gtos-mobile.tar.gz")))
     HOW_TO_GET = (
         "its makers share it on request (see the address above). Pass the archive, or the folder that "
         "holds train/ and test/, with --source="
@@ -32,4 +27,4 @@ class GtosMobile(ImageBuilder):
     @classmethod
     def read(cls, root: Path) -> Listing:
         """Reads `train/<class>/*` and `test/<class>/*`."""
-        return read_class_folders(find_folder(root, "train").parent)
+        return read_class_folders(find(root, "train/").parent)

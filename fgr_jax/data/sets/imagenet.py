@@ -1,10 +1,7 @@
 """ImageNet, ILSVRC 2012."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
-
-import scipy.io
+from typing import ClassVar
 
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
@@ -13,9 +10,8 @@ from fgr_jax.data.prepare.listing import (
     LayoutNotFoundError,
     Listing,
     find,
-    find_folder,
     from_one,
-    reading_matlab,
+    read_matlab,
 )
 from fgr_jax.errors import UserError
 
@@ -34,8 +30,8 @@ class Imagenet(ImageBuilder):
     HOMEPAGE = "https://www.image-net.org/"
     LICENSE = "for non-commercial research and educational purposes (see image-net.org)"
     CLASSES = 1000
-    COUNTS: ClassVar[Mapping[str, int]] = {"train": 1281167, "test": 50000}
-    ARCHIVES: ClassVar[Sequence[Archive]] = (
+    COUNTS: ClassVar = {"train": 1281167, "test": 50000}
+    ARCHIVES = (
         Archive("ILSVRC2012_img_train.tar"),
         Archive("ILSVRC2012_img_val.tar"),
         Archive("ILSVRC2012_devkit_t12.tar.gz"),
@@ -49,37 +45,39 @@ class Imagenet(ImageBuilder):
     @classmethod
     def read(cls, root: Path) -> Listing:
         """Reads a folder for each class; the validation images may be in one folder, with the devkit."""
-        train = find_folder(root, "ILSVRC2012_img_train", "train")
+        train = find(root, "ILSVRC2012_img_train/", "train/")
         numbers = sorted(path.name for path in train.glob(_PATTERN) if path.is_dir())
         labels = {number: label for label, number in enumerate(numbers)}
-        files = [
-            ImageFile(str(path), labels[number], f"{number}/{path.name}")
-            for number in numbers
-            for path in sorted((train / number).iterdir())
-        ]
-        validation = find_folder(root, "ILSVRC2012_img_val", "val")
-        words: dict[str, str] = {}
+        validation = find(root, "ILSVRC2012_img_val/", "val/")
         try:
             synsets = _synsets(find(root, "meta.mat"))
-            words = dict(synsets.values())
         except LayoutNotFoundError:
             synsets = {}
         if any(validation.glob(_PATTERN)):
-            test = [
-                ImageFile(str(path), labels[path.parent.name], f"{path.parent.name}/{path.name}")
-                for path in sorted(validation.glob(_PATTERN + "/*"))
-                if path.parent.name in labels
-            ]
+            test = _of_classes(validation, labels)
         else:
             test = _flat(validation, find(root, _TRUTH), synsets, labels)
-        return Listing(
-            _distinct([words.get(number, number) for number in numbers], numbers),
-            {"train": files, "test": test},
-        )
+        words = dict(synsets.values())
+        names = [words.get(number, number) for number in numbers]
+        class_names = [  # ImageNet has two of "crane" and of "maillot"
+            f"{name} ({number})" if names.count(name) > 1 else name
+            for name, number in zip(names, numbers, strict=True)
+        ]
+        return Listing(class_names, {"train": _of_classes(train, labels), "test": test})
+
+
+def _of_classes(folder: Path, labels: dict[str, int]) -> list[ImageFile]:
+    """Returns the images in the folders that are named by the classes' WordNet numbers."""
+    return [
+        ImageFile(str(path), label, f"{number}/{path.name}")
+        for number, label in labels.items()
+        if (folder / number).is_dir()
+        for path in sorted((folder / number).iterdir())
+    ]
 
 
 def _flat(
-    folder: Path, truth_file: Path, synsets: Mapping[int, tuple[str, str]], labels: dict[str, int]
+    folder: Path, truth_file: Path, synsets: dict[int, tuple[str, str]], labels: dict[str, int]
 ) -> list[ImageFile]:
     """Returns the validation images in the order of their names, which is that of the ground truth."""
     truth = truth_file.read_text().split()
@@ -98,17 +96,11 @@ def _flat(
 
 def _synsets(meta: Path) -> dict[int, tuple[str, str]]:
     """Returns WordNet number and first word, by the devkit's own index."""
-    with reading_matlab(meta):
-        rows: Any = scipy.io.loadmat(str(meta), squeeze_me=True)["synsets"].reshape(-1)
-        return {
-            int(row["ILSVRC2012_ID"]): (str(row["WNID"]), str(row["words"]).partition(",")[0])
-            for row in rows
-        }
-
-
-def _distinct(names: list[str], numbers: list[str]) -> list[str]:
-    """Adds the numbers to names that occur twice: ImageNet has two of "crane" and of "maillot"."""
-    return [
-        f"{name} ({number})" if names.count(name) > 1 and name != number else name
-        for name, number in zip(names, numbers, strict=True)
-    ]
+    return {
+        index: (number, words.partition(",")[0])
+        for index, number, words in read_matlab(
+            meta,
+            "synsets",
+            lambda row: (int(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"])),
+        )
+    }
