@@ -17,7 +17,7 @@ from pathlib import Path
 from absl import flags
 from tensorflow_datasets.core import read_only_builder
 
-from fgr_jax.data.prepare.preparation import data_dir_of
+from fgr_jax.data.prepare.preparation import local_data_dir
 from fgr_jax.data.sets import catalog
 from fgr_jax.errors import UserError
 from fgr_jax.files.buckets import is_in_bucket
@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
             f"--config.data.data_dir={data.data_dir}: data sets are prepared on a disk: name a local "
             "folder, and copy it to the bucket: gcloud storage cp -r FOLDER/* gs://BUCKET/FOLDER"
         )
-    data_dir = data_dir_of(data)
+    data_dir = local_data_dir(data.data_dir)
     terminal = Terminal()
     started = time.perf_counter()
     sources = [Path(source) for source in own.source]

@@ -8,10 +8,8 @@ from typing import Any
 class DataIdentity:
     """A split of a data set and its size; in text, "cub/1.0.0 train: 5994 examples"."""
 
-    # With its variant and version, as in "elpv/eight/1.0.0".
-    data_set: str
-    # In tfds's notation, as in "train[:80%]".
-    split: str
+    data_set: str  # with its variant and version, as in "elpv/eight/1.0.0"
+    split: str  # in tfds's notation, as in "train[:80%]"
     examples: int
 
     def __str__(self) -> str:
@@ -32,12 +30,9 @@ class DataIdentity:
             if isinstance(value, str):
                 subset, _, size = value.rpartition(": ")
                 data_set, _, split = subset.partition(" ")
-                value = {
-                    "data_set": data_set,
-                    "split": split,
-                    "examples": int(size.removesuffix(" examples")),
-                }
-            identity = cls(**value)
+                identity = cls(data_set, split, int(size.removesuffix(" examples")))
+            else:
+                identity = cls(**value)
         except (TypeError, ValueError):
             identity = cls("", "", 0)
         if not (identity.data_set and identity.split and isinstance(identity.examples, int)):

@@ -136,13 +136,8 @@ def resize_and_crop(image: Image, size: int, top: int, left: int, crop_size: int
     if (round(rows * size / height), round(columns * size / width)) == (rows, columns):
         # OpenCV returns unchanged what keeps its number of pixels, whatever the factors.
         return crop(resize(image, size), top, left, crop_size)
-    resized = cv2.resize(
-        image[:rows, :columns],
-        None,
-        fx=size / width,
-        fy=size / height,
-        interpolation=cv2.INTER_LINEAR,
-    )
+    scale = {"fx": size / width, "fy": size / height}
+    resized = cv2.resize(image[:rows, :columns], None, **scale, interpolation=cv2.INTER_LINEAR)
     return crop(resized, top, left, crop_size)  # type: ignore[arg-type]  # uint8 as `image`
 
 
@@ -159,12 +154,6 @@ def center_offset(size: int, crop_size: int) -> int:
     return round((size - crop_size) / 2)
 
 
-def center_crop(image: Image, size: int, crop_size: int) -> Image:
-    """Returns the center crop of the resized image, the network's input at test time."""
-    offset = center_offset(size, crop_size)
-    return resize_and_crop(image, size, offset, offset, crop_size)
-
-
 def test_crop_offsets(data: Data, crops: int) -> tuple[tuple[int, int], ...]:
     """Returns (top, left) of each crop of a test image in the resized square, the center last.
 
@@ -178,12 +167,7 @@ def test_crop_offsets(data: Data, crops: int) -> tuple[tuple[int, int], ...]:
 
 
 def test_crops(encoded: bytes, data: Data, crops: int) -> Image:
-    """Decodes a test image and returns its crops `[V, crop, crop, 3]`, the center last.
-
-    Args:
-      encoded: the image file's content.
-      data: how many rows are cut off the bottom, and the sizes.
-      crops: 1 or 5, as of `test_crop_offsets`.
+    """Decodes a test image and returns its crops `[V, crop, crop, 3]`, V = `crops` = 1 or 5.
 
     Raises:
       ImageError: as of `decode`.

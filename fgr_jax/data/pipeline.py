@@ -8,8 +8,8 @@ contiguous share of the rows of every global batch.
 import dataclasses
 import functools
 import signal
-from collections.abc import Iterator, Sequence
-from typing import Generic, Protocol, SupportsIndex, TypeVar, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol, SupportsIndex, TypeVar, cast
 
 import cv2
 import grain
@@ -23,9 +23,6 @@ from fgr_jax.data.batch import AnnotatedBatch, Batch, TrainingBatch
 from fgr_jax.data.source import Example
 from fgr_jax.errors import UserError
 from fgr_jax.random_streams import Stream, stream_seed
-
-# Batches that are ready beside those that the threads are decoding.
-_BATCHES_AHEAD_OF_THE_THREADS = 1
 
 
 class Source(Protocol):
@@ -65,15 +62,12 @@ def training_batches(
     Raises:
       UserError: (while iterating) an image is corrupt and `data.corrupt_images` is "stop".
     """
-    views = (
-        grain.MapDataset.range(len(source))
-        .shuffle(seed=stream_seed(seed, Stream.ORDER))
-        .repeat()
-        .random_map(
-            functools.partial(random_view, data), seed=stream_seed(seed, Stream.AUGMENTATION)
-        )
+    order = grain.MapDataset.range(len(source)).shuffle(seed=stream_seed(seed, Stream.ORDER))
+    views = order.repeat().random_map(
+        functools.partial(random_view, data), seed=stream_seed(seed, Stream.AUGMENTATION)
     )
-    return _read(views, _Renderer(source, data, TrainingBatch), runtime, share, steps)
+    render = functools.partial(_render, TrainingBatch, source, data)
+    return _read(views, render, runtime, share, steps)
 
 
 def evaluation_batches(
@@ -96,10 +90,6 @@ def annotated_batches(
     and masked, and its problem is stated, whatever `data.corrupt_images` is: the caller decides.
 
     Args:
-      source: the test split.
-      data: how images are cropped.
-      runtime: who decodes.
-      share: which part of every batch this process reads.
       crops: 1: the center crop, which is that of `evaluation_batches`; 5: `images.test_crops`.
     """
     return _read_in_order(AnnotatedBatch, source, data, runtime, share, crops=crops)
@@ -118,7 +108,8 @@ def _read_in_order(
     views = grain.MapDataset.range(batches * share.batch_size).map(
         functools.partial(_test_view, len(source), offsets)
     )
-    return _read(views, _Renderer(source, data, kind), runtime, share, range(batches))
+    render = functools.partial(_render, kind, source, data)
+    return _read(views, render, runtime, share, range(batches))
 
 
 def _test_view(examples: int, offsets: tuple[tuple[int, int], ...], index: int) -> View:
@@ -127,21 +118,20 @@ def _test_view(examples: int, offsets: tuple[tuple[int, int], ...], index: int) 
 
 def _read(
     views: grain.MapDataset,
-    renderer: "_Renderer[_AnyBatch]",
+    render: Callable[[Sequence[View]], _AnyBatch],
     runtime: Runtime,
     share: Share,
     steps: range,
 ) -> Iterator[_AnyBatch]:
     # Batch s·P + p of the local size is process p's share of the global batch of step s.
     first, end = (step * share.process_count for step in (steps.start, steps.stop))
-    batches = views.batch(share.local_batch_size, batch_fn=renderer)[
+    batches = views.batch(share.local_batch_size, batch_fn=render)[
         first + share.process_index : end : share.process_count
     ]
     threads = min(runtime.decode_threads, len(batches))
+    # One batch is ready beside those that the threads are decoding.
     iterable = batches.to_iter_dataset(
-        grain.ReadOptions(
-            num_threads=threads, prefetch_buffer_size=threads + _BATCHES_AHEAD_OF_THE_THREADS
-        )
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     )
     if runtime.decode_workers:
         iterable = iterable.mp_prefetch(
@@ -157,72 +147,65 @@ def _leave_ctrl_c_to_the_parent(worker: int, workers: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-class _Renderer(Generic[_AnyBatch]):
+def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[View]) -> _AnyBatch:
     """Reads and decodes the views of a batch, each straight into its row.
 
     Stacking decoded images afterwards would go through memory twice more and cost a third of the
     speed.
     """
+    cv2.setNumThreads(1)  # a batch is decoded by one thread, and there are several of those
+    # All are read before the first is decoded: decoding drives the interpreter's code out of the
+    # processor's caches, and reading would take twice the time after it.
+    examples = [None if view.example is None else source[view.example] for view in views]
+    annotated = kind is AnnotatedBatch
+    count, crops, size = len(views), len(views[0].offsets), data.crop
+    image = np.empty((count, crops, size, size, 3), np.uint8)
+    label = np.array([example.label if example else 0 for example in examples], np.int32)
+    mask = np.array([example is not None for example in examples], np.bool_)
+    parts = np.zeros((count, source.part_count, 3), np.float32)
+    problem = [""] * count
+    for row, (view, example) in enumerate(zip(views, examples, strict=True)):
+        if example is None:
+            image[row] = 0
+            continue
+        try:
+            decoded = images.decode(example.encoded_image, cut_bottom=data.cut_bottom)
+        except images.ImageError as error:
+            if not annotated and data.corrupt_images == "stop":
+                raise UserError(
+                    f"data set {source.data_set}, split {source.split}: {example.name} {error}; "
+                    "replace the file and prepare the data set again, or leave corrupt images out "
+                    "with --config.data.corrupt_images=skip"
+                ) from error
+            image[row], mask[row], problem[row] = 0, False, str(error)
+            if not annotated:
+                label[row] = 0
+            continue
+        image[row] = images.crops_at(decoded, data, view.offsets)
+        if annotated:
+            parts[row] = _parts(view, decoded, example, data)
+    fields = {
+        "image": image if annotated else image[:, 0],
+        "label": label,
+        "mask": mask,
+        "symmetry": np.array([view.symmetry for view in views], np.int32),
+        "parts": parts,
+        "name": [example.name if example else "" for example in examples],
+        "problem": problem,
+    }
+    return cast(_AnyBatch, {name: fields[name] for name in kind.__annotations__})
 
-    def __init__(self, source: Source, data: Data, kind: type[_AnyBatch]):
-        self._source = source
-        self._data = data
-        self._kind: type[_AnyBatch] = kind
 
-    def __call__(self, views: Sequence[View]) -> _AnyBatch:
-        cv2.setNumThreads(1)  # a batch is decoded by one thread, and there are several of those
-        # All are read before the first is decoded: decoding drives the interpreter's code out of the
-        # processor's caches, and reading would take twice the time after it.
-        examples = [None if view.example is None else self._source[view.example] for view in views]
-        annotated = self._kind is AnnotatedBatch
-        count, crops, size = len(views), len(views[0].offsets), self._data.crop
-        image = np.empty((count, crops, size, size, 3), np.uint8)
-        label = np.array([example.label if example else 0 for example in examples], np.int32)
-        mask = np.array([example is not None for example in examples], np.bool_)
-        parts = np.zeros((count, self._source.part_count, 3), np.float32)
-        problem = [""] * count
-        for row, (view, example) in enumerate(zip(views, examples, strict=True)):
-            if example is None:
-                image[row] = 0
-                continue
-            try:
-                decoded = images.decode(example.encoded_image, cut_bottom=self._data.cut_bottom)
-            except images.ImageError as error:
-                image[row], mask[row], problem[row] = 0, False, str(error)
-                if not annotated:
-                    label[row] = 0
-                    self._stop_if_asked(example, error)
-                continue
-            image[row] = images.crops_at(decoded, self._data, view.offsets)
-            if annotated:
-                parts[row] = self._parts(view, decoded, example)
-        fields = {
-            "image": image if annotated else image[:, 0],
-            "label": label,
-            "mask": mask,
-            "symmetry": np.array([view.symmetry for view in views], np.int32),
-            "parts": parts,
-            "name": [example.name if example else "" for example in examples],
-            "problem": problem,
-        }
-        return cast(_AnyBatch, {name: fields[name] for name in self._kind.__annotations__})
-
-    def _stop_if_asked(self, example: Example, error: images.ImageError) -> None:
-        if self._data.corrupt_images == "stop":
-            raise UserError(
-                f"data set {self._source.data_set}, split {self._source.split}: {example.name} "
-                f"{error}; replace the file and prepare the data set again, or leave corrupt images "
-                "out with --config.data.corrupt_images=skip"
-            ) from error
-
-    def _parts(self, view: View, image: images.Image, example: Example) -> npt.NDArray[np.float32]:
-        """Returns `[P, 3]`: x and y in the center crop, and 1 where the part is visible there."""
-        height, width = image.shape[:2]
-        top, left = view.offsets[-1]
-        x, y, visible = np.array(example.part_locations, np.float32).reshape(-1, 3).T
-        # The center of pixel i is at i + ½ from the edge, before resizing and after it.
-        x = (x + 0.5) * self._data.resize / width - 0.5 - left
-        y = (y + 0.5) * self._data.resize / height - 0.5 - top
-        end = self._data.crop - 0.5
-        inside = (visible > 0) & (x >= -0.5) & (x < end) & (y >= -0.5) & (y < end)
-        return np.stack([x, y, inside], -1).astype(np.float32)
+def _parts(
+    view: View, image: images.Image, example: Example, data: Data
+) -> npt.NDArray[np.float32]:
+    """Returns `[P, 3]`: x and y in the center crop, and 1 where the part is visible there."""
+    height, width = image.shape[:2]
+    top, left = view.offsets[-1]
+    x, y, visible = np.array(example.part_locations, np.float32).reshape(-1, 3).T
+    # The center of pixel i is at i + ½ from the edge, before resizing and after it.
+    x = (x + 0.5) * data.resize / width - 0.5 - left
+    y = (y + 0.5) * data.resize / height - 0.5 - top
+    end = data.crop - 0.5
+    inside = (visible > 0) & (x >= -0.5) & (x < end) & (y >= -0.5) & (y < end)
+    return np.stack([x, y, inside], -1).astype(np.float32)

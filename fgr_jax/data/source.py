@@ -10,13 +10,14 @@ from tensorflow_datasets.proto import tf_example_pb2
 from fgr_jax.config import Data
 from fgr_jax.data.identity import DataIdentity
 from fgr_jax.data.prepare.bucket_copy import copy_from_bucket
-from fgr_jax.data.prepare.preparation import data_dir_of, default_data_dir
+from fgr_jax.data.prepare.preparation import local_data_dir
 from fgr_jax.data.sets import catalog
 from fgr_jax.errors import UserError
 from fgr_jax.files import buckets
 from fgr_jax.terminal import Terminal
 
 _PARTS = "part_locations"  # the feature, as `sets.cub` stores it
+_FILE_NAMES = ("file_name", "image/filename")  # the features, the second as tfds's own data sets do
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,8 +52,11 @@ class ExampleSource:
         self.split = split
         self.identity = DataIdentity(builder.info.full_name, split, len(self._records))
         self.data_set = builder.info.full_name
-        self.class_names: list[str] = list(builder.info.features["label"].names)
-        self.part_count = _part_count(builder.info.features)
+        features = builder.info.features
+        self.class_names: list[str] = list(features["label"].names)
+        shape: tuple[int, ...] = features[_PARTS].shape if _PARTS in features else ()
+        # How many parts are annotated in every image; 0 where none are, as in most data sets.
+        self.part_count = shape[0] if len(shape) == 2 and shape[1] == 3 else 0
         self.license: str = builder.info.as_proto.redistribution_info.license
 
     def __len__(self) -> int:
@@ -69,26 +73,14 @@ class ExampleSource:
                 f"{label}, which is none of its {len(self.class_names)} classes: "
                 "choose a split that is labeled"
             )
+        names = [record[feature] for feature in _FILE_NAMES if feature in record]
+        name = names[0].bytes_list.value[0].decode() if names else ""
         return Example(
             encoded_image=record["image"].bytes_list.value[0],
             label=label,
-            name=_file_name(record) or f"example {int(index)}",
-            part_locations=(tuple(record[_PARTS].float_list.value) if self.part_count else ()),
+            name=name or f"example {int(index)}",
+            part_locations=tuple(record[_PARTS].float_list.value) if self.part_count else (),
         )
-
-
-def _part_count(features: Any) -> int:
-    """Returns how many parts are annotated in every image; 0 where none are, as in most data sets."""
-    shape: tuple[int, ...] = features[_PARTS].shape if _PARTS in features else ()
-    return int(shape[0]) if len(shape) == 2 and shape[1] == 3 else 0
-
-
-def _file_name(record: Any) -> str:
-    """Returns the image's file name; empty where the data set keeps none."""
-    for feature in ("file_name", "image/filename"):
-        if feature in record:
-            return record[feature].bytes_list.value[0].decode()
-    return ""
 
 
 class NotPreparedError(UserError):
@@ -124,10 +116,10 @@ def open_splits(data: Data, terminal: Terminal) -> tuple[ExampleSource, ExampleS
 
 def _open(data: Data, terminal: Terminal) -> Any:
     if buckets.is_in_bucket(data.data_dir):
-        copies = default_data_dir() / "from_buckets"
+        copies = local_data_dir() / "from_buckets"
         data_dir = copy_from_bucket(data.data_dir, data.name, copies, terminal)
     else:
-        data_dir = data_dir_of(data)
+        data_dir = local_data_dir(data.data_dir)
     name = catalog.prepare_on_demand(data, data_dir, terminal) or data.name
     try:
         return read_only_builder.builder_from_files(name, data_dir=str(data_dir))

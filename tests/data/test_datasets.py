@@ -144,6 +144,18 @@ def test_imagenet_as_folders_of_classes(tmp_path: Path, monkeypatch: pytest.Monk
     assert {test[i].name.rpartition("/")[2]: test[i].label for i in range(len(test))} == labels
 
 
+def test_imagenet_with_half_a_devkit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = layouts.write_imagenet(tmp_path)
+    set_counts(monkeypatch, Imagenet, written)
+    *images, devkit = written.archives
+    half = rewritten(devkit, lambda name, data: None if name.endswith("meta.mat") else data)
+    with pytest.raises(
+        UserError, match=r"holds no meta.mat\. https://www.image-net.org/: register"
+    ):
+        prepare(Imagenet, [*images, half], tmp_path / "tfds", QUIET)
+    assert_nothing_was_prepared(tmp_path / "tfds")
+
+
 def test_cub_keeps_boxes_and_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written = layouts.write_cub(tmp_path)
     set_counts(monkeypatch, Cub, written)

@@ -28,7 +28,6 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], None]) -> None
     """Unpacks a tar or zip archive into `folder`, and a tar inside it into a folder of its name.
 
     Args:
-      archive: as of `is_archive`.
       folder: the folder to unpack into; it is created.
       progress: called with the number of bytes written so far.
 

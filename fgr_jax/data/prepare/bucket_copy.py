@@ -25,7 +25,6 @@ def copy_from_bucket(data_dir: str, name: str, copies: Path, terminal: Terminal)
       data_dir: gs://BUCKET/FOLDER, in which `name` is prepared.
       name: a data set, "cub" or "elpv/eight".
       copies: the folder on this machine that holds all copies.
-      terminal: shows progress.
 
     Raises:
       UserError: the bucket cannot be reached, or does not hold the data set.

@@ -13,13 +13,13 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
 from fgr_jax.data import images
 from fgr_jax.data.prepare.downloads import Archive
-from fgr_jax.data.prepare.listing import ImageFile, Listing, Problems
+from fgr_jax.data.prepare.listing import ImageFile, Listing, raise_if_any
 
 _SHARD_BYTES = 64 << 20  # tfds keeps one shard in memory
 _READERS = 4  # threads: reading waits for the disk
@@ -62,23 +62,22 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         self._verify = verify
         self._progress = progress
         self._stored = 0
-        self._problems = Problems()
+        self._problems: list[str] = []
         self._in_train: dict[bytes, str] = {}
         self.duplicates: list[tuple[str, str]] = []  # test and training files of equal content
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(),
+            "label": tfds.features.ClassLabel(names=list(self._listing.class_names)),
+            "file_name": tfds.features.Text(),
+            **self.EXTRA_FEATURES,
+        }
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(),
-                    "label": tfds.features.ClassLabel(names=list(self._listing.class_names)),
-                    "file_name": tfds.features.Text(),
-                    **self.EXTRA_FEATURES,
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
             homepage=self.HOMEPAGE,
             license=self.LICENSE,
             disable_shuffling=True,
@@ -86,10 +85,8 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
 
     def _download_and_prepare(self, *args: Any, **kwargs: Any) -> None:
         super()._download_and_prepare(*args, **kwargs)
-        self._problems.raise_if_any(
-            f"data set {self.name}",
-            "nothing was prepared; replace these files or remove them",
-        )
+        way_out = "nothing was prepared; replace these files or remove them"
+        raise_if_any(self._problems, f"data set {self.name}", way_out)
 
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
@@ -103,25 +100,19 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
     def _examples(
         self, split: str, files: Sequence[ImageFile]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        for file, data, digest, problem in _read_ahead(files, self._verify):
+        reads = _read_ahead(files, self._verify)
+        for file, (data, digest, problem) in zip(files, reads, strict=True):
             self._stored += 1
             self._progress(self._stored)
             if problem:
-                self._problems.add(f"{split}: {file.name} {problem}")
+                self._problems.append(f"{split}: {file.name} {problem}")
                 continue
             if split == "train":
                 self._in_train[digest] = file.name
             elif digest in self._in_train:
                 self.duplicates.append((file.name, self._in_train[digest]))
-            yield (
-                file.name,
-                {
-                    "image": io.BytesIO(data),
-                    "label": file.label,
-                    "file_name": file.name,
-                    **(file.extra or {}),
-                },
-            )
+            features = {"image": io.BytesIO(data), "label": file.label, "file_name": file.name}
+            yield file.name, features | dict(file.extra or {})
 
 
 def _shards(files: Sequence[ImageFile]) -> list[Sequence[ImageFile]]:
@@ -136,35 +127,25 @@ def _shards(files: Sequence[ImageFile]) -> list[Sequence[ImageFile]]:
     return [files[start:end] for start, end in itertools.pairwise([*starts, len(files)])]
 
 
-class _Read(NamedTuple):
-    file: ImageFile
-    data: bytes
-    digest: bytes  # of the content
-    problem: str  # empty: there is none
-
-
-def _read_ahead(files: Sequence[ImageFile], verify: bool) -> Iterator[_Read]:
-    """Reads in threads, a few images ahead, and yields in order."""
+def _read_ahead(files: Sequence[ImageFile], verify: bool) -> Iterator[tuple[bytes, bytes, str]]:
+    """Reads in threads, a few images ahead, and yields in order what `_read` returns."""
     with concurrent.futures.ThreadPoolExecutor(_READERS) as threads:
-        waiting: collections.deque[concurrent.futures.Future[_Read]] = collections.deque()
-        for file in files:
-            waiting.append(threads.submit(_read, file, verify))
-            if len(waiting) > _READ_AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        reads = (threads.submit(_read, file, verify) for file in files)
+        ahead = collections.deque(itertools.islice(reads, _READ_AHEAD))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(itertools.islice(reads, 1))
 
 
-def _read(file: ImageFile, verify: bool) -> _Read:
-    problem = ""
+def _read(file: ImageFile, verify: bool) -> tuple[bytes, bytes, str]:
+    """Returns the content, its digest, and a problem, which is empty where there is none."""
     try:
         data = Path(file.path).read_bytes()
-    except OSError as error:
-        return _Read(file, b"", b"", f"cannot be read ({error.strerror})")
-    try:
         images.check(data)
         if verify:
             images.decode(data)
+    except OSError as error:
+        return b"", b"", f"cannot be read ({error.strerror})"
     except images.ImageError as error:
-        problem = str(error)
-    return _Read(file, data, hashlib.blake2b(data, digest_size=16).digest(), problem)
+        return b"", b"", str(error)
+    return data, hashlib.blake2b(data, digest_size=16).digest(), ""

@@ -63,8 +63,8 @@ def download(archive: Archive, folder: Path, progress: Callable[[int], None]) ->
         size = unfinished.stat().st_size
         unfinished.unlink()
         raise UserError(
-            f"{archive.url} sent {size:,} bytes that are not {archive.file_name} (the checksum differs)"
-            f": run the command again, or {by_hand}"
+            f"{archive.url} sent {size:,} bytes that are not {target.name} (the checksum differs): run "
+            f"the command again, or {by_hand}"
         )
     unfinished.replace(target)
     return target

@@ -33,29 +33,17 @@ class Listing:
     splits: Mapping[str, Sequence[ImageFile]]  # "train", "test"
 
 
-class Problems:
-    """Collects what is wrong with a data set, so that all of it can be reported at once."""
-
-    def __init__(self) -> None:
-        self._found: list[str] = []
-
-    def add(self, problem: str) -> None:
-        """Adds a problem, described in one line."""
-        self._found.append(problem)
-
-    def raise_if_any(self, what: str, way_out: str) -> None:
-        """Raises a UserError with all problems, a line each, if there are any."""
-        if self._found:
-            number = len(self._found)
-            heading = f"{what}: {number} {'problem' if number == 1 else 'problems'}"
-            raise UserError("\n  ".join([f"{heading}; {way_out}", *self._found]))
+def raise_if_any(problems: Sequence[str], what: str, way_out: str) -> None:
+    """Raises a UserError with everything that is wrong with `what`, a line each, if anything is."""
+    if problems:
+        heading = f"{what}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
+        raise UserError("\n  ".join([f"{heading}; {way_out}", *problems]))
 
 
 def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str, int]) -> int:
     """Checks that a listing is complete, that its files exist and that a network can be trained on them.
 
     Args:
-      listing: the images.
       what: names the data set in errors.
       classes: how many classes there must be; None: at least two.
       counts: how many images a split must have, where that is known.
@@ -67,36 +55,36 @@ def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str,
       UserError: naming every wrong number, every image that is missing or empty, every name that
         occurs twice, every class without training images, every split without images.
     """
-    problems = Problems()
+    problems: list[str] = []
     total_bytes = 0
     if len(listing.class_names) < 2:
         names = ", ".join(map(repr, listing.class_names)) or "none"
-        problems.add(f"there must be at least two classes, and there is {names}")
+        problems.append(f"there must be at least two classes, and there is {names}")
     if classes not in (None, len(listing.class_names)):
-        problems.add(f"{len(listing.class_names):,} classes instead of {classes:,}")
+        problems.append(f"{len(listing.class_names):,} classes instead of {classes:,}")
     for name in _repeated(listing.class_names):
-        problems.add(f"the class {name!r} occurs twice in the list of classes")
+        problems.append(f"the class {name!r} occurs twice in the list of classes")
     for split, files in listing.splits.items():
         if not files:
-            problems.add(f"the split {split} has no images")
+            problems.append(f"the split {split} has no images")
         if len(files) != counts.get(split, len(files)):
-            problems.add(f"{split}: {len(files):,} images instead of {counts[split]:,}")
+            problems.append(f"{split}: {len(files):,} images instead of {counts[split]:,}")
         for name in _repeated(file.name for file in files):
-            problems.add(f"{split}: {name} occurs twice in the list")
+            problems.append(f"{split}: {name} occurs twice in the list")
         for file in files:
             try:
                 size = os.stat(file.path).st_size
             except FileNotFoundError:
-                problems.add(f"{split}: {file.name} is in the list but not in the folder")
+                problems.append(f"{split}: {file.name} is in the list but not in the folder")
                 continue
             if size == 0:
-                problems.add(f"{split}: {file.name} is empty")
+                problems.append(f"{split}: {file.name} is empty")
             total_bytes += size
     present = {file.label for file in listing.splits.get("train", ())}
     for label, name in enumerate(listing.class_names):
         if label not in present:
-            problems.add(f"the class {name!r} has no training images")
-    problems.raise_if_any(what, "nothing was prepared; correct this and run the command again")
+            problems.append(f"the class {name!r} has no training images")
+    raise_if_any(problems, what, "nothing was prepared; correct this and run the command again")
     return total_bytes
 
 

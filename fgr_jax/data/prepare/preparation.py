@@ -13,7 +13,6 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants, read_only_builder
 
-from fgr_jax.config import Data
 from fgr_jax.data.prepare.archives import is_archive, unpack
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import download
@@ -21,19 +20,13 @@ from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, check
 from fgr_jax.errors import UserError
 from fgr_jax.terminal import Terminal
 
-_STAGING = ".unpacked"
 _DUPLICATES_NAMED = 20
 _RECORD_OVERHEAD = 1.02  # of a prepared data set, over the files' own bytes
 
 
-def default_data_dir() -> Path:
-    """Returns the folder in which tfds keeps data sets if none is given."""
-    return Path(constants.DATA_DIR).expanduser()
-
-
-def data_dir_of(data: Data) -> Path:
-    """Returns the folder in which the data set of `data` is prepared, on a disk."""
-    return Path(data.data_dir).expanduser() if data.data_dir else default_data_dir()
+def local_data_dir(data_dir: str = "") -> Path:
+    """Returns the folder in which data sets are prepared: `data_dir`, or where empty tfds's own."""
+    return Path(data_dir or constants.DATA_DIR).expanduser()
 
 
 def prepare(
@@ -47,17 +40,14 @@ def prepare(
     """Prepares a data set that comes in archives, unless it is prepared already.
 
     Args:
-      builder: which data set.
       sources: archives, or one extracted folder; empty: the archives in `data_dir/downloads`, which are
         downloaded first where that is possible.
-      data_dir: where data sets are prepared.
-      terminal: shows progress and warnings.
       verify: whether every image is decoded once.
 
     Raises:
       UserError: there is no source, or something is wrong with it. Nothing is left half-written.
     """
-    with exclusive(data_dir, builder.name, terminal), _staging(data_dir, builder.name) as staging:
+    with exclusive(data_dir, builder.name, terminal):
         if is_prepared(builder.name, data_dir):
             terminal.line(f"data set {builder.name} is prepared in {data_dir} already")
             return
@@ -65,8 +55,14 @@ def prepare(
             _check_archives(builder, sources, terminal)
         else:
             sources = _find_or_download(builder, data_dir / "downloads", terminal)
-        listing = _read_sources(builder, sources, staging, terminal)
-        store(builder, listing, data_dir, terminal, verify=verify)
+        staging = data_dir / f".unpacked-{builder.name}"
+        shutil.rmtree(staging, ignore_errors=True)  # what a killed process has left there
+        staging.mkdir()
+        try:
+            listing = _read_sources(builder, sources, staging, terminal)
+            store(builder, listing, data_dir, terminal, verify=verify)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 def prepare_once(name: str, data_dir: Path, terminal: Terminal, build: Callable[[], None]) -> str:
@@ -129,10 +125,9 @@ def _read_sources(
             return builder.read(sources[0])
         except LayoutNotFoundError as error:
             known = (sources[0] / archive.file_name for archive in builder.ARCHIVES)
-            archives = [path for path in known if path.is_file()]
-            if not archives:
+            sources = [path for path in known if path.is_file()]
+            if not sources:
                 raise UserError(f"{error}. {_how_to_get(builder)}") from error
-            sources = archives
     for source in sources:
         if source.is_file() and is_archive(source):
             size = source.stat().st_size
@@ -194,9 +189,8 @@ def _check_archives(builder: type[ImageBuilder], paths: Sequence[Path], terminal
 def _how_to_get(builder: type[ImageBuilder]) -> str:
     """Returns a sentence that says what to download, from where, and what to do with it."""
     names = ", ".join(archive.file_name for archive in builder.ARCHIVES)
-    return f"{builder.HOMEPAGE}: " + (
-        builder.HOW_TO_GET or f"download {names} and pass each with --source="
-    )
+    way = builder.HOW_TO_GET or f"download {names} and pass each with --source="
+    return f"{builder.HOMEPAGE}: {way}"
 
 
 def store(
@@ -219,16 +213,10 @@ def store(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(data_dir))
     total = sum(map(len, listing.splits.values()))
     with terminal.bar("preparing", total, unit="images", per=1) as bar, quiet_tfds():
-        building = builder(
-            listing=listing,
-            verify=verify,
-            progress=bar.update,
-            data_dir=str(data_dir),
-            config=variant,
-        )
-        unfinished = f"*{constants.INCOMPLETE_PREFIX}*"  # of an attempt that was killed
-        for path in Path(building.data_dir).parent.glob(unfinished):
-            shutil.rmtree(path)
+        options = {"data_dir": str(data_dir), "config": variant}
+        building = builder(listing=listing, verify=verify, progress=bar.update, **options)
+        for path in Path(building.data_dir).parent.glob(f"*{constants.INCOMPLETE_PREFIX}*"):
+            shutil.rmtree(path)  # of an attempt that was killed
         try:
             building.download_and_prepare()
         except RuntimeError as error:  # array_record's has the system's message but not its number
@@ -244,15 +232,3 @@ def store(
             f"{len(building.duplicates):,} test images are byte for byte also training images: "
             f"{named}{f' and {more:,} more' if more > 0 else ''}. Accuracy on them says little"
         )
-
-
-@contextlib.contextmanager
-def _staging(data_dir: Path, name: str) -> Iterator[Path]:
-    """Yields an empty folder to unpack in; what a killed process has left there is removed first."""
-    folder = data_dir / f"{_STAGING}-{name}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

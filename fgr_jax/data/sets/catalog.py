@@ -1,5 +1,6 @@
 """The data sets that this package can prepare, by the name that a config gives, and how it does so."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -83,10 +84,9 @@ def _prepare_folder(folder: str, data_dir: Path, terminal: Terminal, *, verify: 
     root = Path(folder).expanduser()
     listing = Folder.read(root)
     variant = Folder.variant(root, listing)
-
-    def build() -> None:
-        preparation.store(Folder, listing, data_dir, terminal, variant=variant, verify=verify)
-
+    build = functools.partial(
+        preparation.store, Folder, listing, data_dir, terminal, variant=variant, verify=verify
+    )
     return preparation.prepare_once(f"{Folder.name}/{variant.name}", data_dir, terminal, build)
 
 

@@ -11,7 +11,7 @@ licensed under CC BY-NC-SA 4.0: they are read where pip put them and never copie
 import collections
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -35,25 +35,18 @@ class Cell(NamedTuple):
     cell_type: str  # "mono" or "poly"
 
 
-# The class names and the label of a cell, by variant.
-_LABELINGS: dict[str, tuple[list[str], Callable[[Cell], int]]] = {
-    "eight": (
-        [f"{cell_type}, {level}" for cell_type in TYPES for level in LEVELS],
-        lambda cell: TYPES.index(cell.cell_type) * len(LEVELS) + cell.level,
-    ),
-    "levels": (list(LEVELS), lambda cell: cell.level),
-    "defective": (["functional", "defective"], lambda cell: int(cell.level > 0)),
-}
-
-
 def class_names(variant: str) -> list[str]:
     """Returns the names of the classes in label order."""
-    return _LABELINGS[variant][0]
+    if variant == "eight":
+        return [f"{cell_type}, {level}" for cell_type in TYPES for level in LEVELS]
+    return list(LEVELS) if variant == "levels" else ["functional", "defective"]
 
 
 def class_of(cell: Cell, variant: str) -> int:
     """Returns the label of `cell`, an index into `class_names(variant)`."""
-    return _LABELINGS[variant][1](cell)
+    if variant == "eight":
+        return TYPES.index(cell.cell_type) * len(LEVELS) + cell.level
+    return cell.level if variant == "levels" else int(cell.level > 0)
 
 
 class Elpv(tfds.core.GeneratorBasedBuilder):
@@ -72,16 +65,15 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
         super().__init__(**kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
+            "label": tfds.features.ClassLabel(names=class_names(self.builder_config.name)),
+            "file_name": tfds.features.Text(),
+        }
         return tfds.core.DatasetInfo(
             builder=self,
             description=__doc__,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(shape=(None, None, 1), encoding_format="png"),
-                    "label": tfds.features.ClassLabel(names=class_names(self.builder_config.name)),
-                    "file_name": tfds.features.Text(),
-                }
-            ),
+            features=tfds.features.FeaturesDict(features),
             homepage="https://github.com/zae-bayern/elpv-dataset",
             license=LICENSE,
         )
@@ -91,25 +83,20 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         del dl_manager  # nothing is downloaded: pip has installed the images
         source = self._source if self._source is not None else installed_source()
-        train, test = stratified_split(read_labels(source / "labels.csv"))
+        splits = stratified_split(read_labels(source / "labels.csv"))
         return {
-            "train": self._generate_examples(source, train),
-            "test": self._generate_examples(source, test),
+            split: self._generate_examples(source, cells)
+            for split, cells in zip(("train", "test"), splits, strict=True)
         }
 
     def _generate_examples(
         self, source: Path, cells: Sequence[Cell]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         for cell in cells:
-            yield (
-                cell.file_name,
-                {
-                    # A path is stored as the file's own bytes: no re-encoding.
-                    "image": epath.Path(source / cell.file_name),
-                    "label": class_of(cell, self.builder_config.name),
-                    "file_name": cell.file_name,
-                },
-            )
+            # A path is stored as the file's own bytes: no re-encoding.
+            image = epath.Path(source / cell.file_name)
+            label = class_of(cell, self.builder_config.name)
+            yield cell.file_name, {"image": image, "label": label, "file_name": cell.file_name}
 
 
 def installed_source() -> Path:
@@ -140,9 +127,8 @@ def read_labels(path: Path) -> list[Cell]:
                 raise ValueError
         except ValueError:
             raise UserError(
-                f"{path}, line {number}: {line.strip()!r} is not "
-                "'FILE PROBABILITY TYPE' with a probability in [0, 1] and type mono or poly: "
-                "reinstall elpv-dataset"
+                f"{path}, line {number}: {line.strip()!r} is not 'FILE PROBABILITY TYPE' with a "
+                "probability in [0, 1] and type mono or poly: reinstall elpv-dataset"
             ) from None
         cells.append(Cell(file_name, level, cell_type))
     return cells

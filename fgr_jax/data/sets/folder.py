@@ -3,13 +3,12 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from fgr_jax.data.prepare.builder import ImageBuilder
-from fgr_jax.data.prepare.listing import ImageFile, LayoutNotFoundError, Listing, Problems
+from fgr_jax.data.prepare.listing import ImageFile, LayoutNotFoundError, Listing, raise_if_any
 from fgr_jax.errors import UserError
 
 _TRAIN = ("train", "training")
@@ -84,32 +83,32 @@ def read_class_folders(root: Path) -> Listing:
 
 def _two_splits(train: Path, test: Path) -> Listing:
     class_names = sorted(path.name for path in train.iterdir() if _is_class(path))
-    problems = Problems()
+    problems: list[str] = []
     for path in sorted(test.iterdir()):
         if _is_class(path) and path.name not in class_names:
-            problems.add(f"{path} has no counterpart in {train}")
+            problems.append(f"{path} has no counterpart in {train}")
     folders = {"train": train, "test": test}
     splits = {split: _labeled(path, class_names, problems) for split, path in folders.items()}
-    problems.raise_if_any(str(train.parent), "every class needs images in both splits")
+    raise_if_any(problems, str(train.parent), "every class needs images in both splits")
     return Listing(class_names, splits)
 
 
 def _one_level(root: Path, class_names: list[str]) -> Listing:
-    problems = Problems()
+    problems: list[str] = []
     splits: dict[str, list[ImageFile]] = {"train": [], "test": []}
     for file in _labeled(root, class_names, problems):
         splits["test" if is_test(file.name.rpartition("/")[2]) else "train"].append(file)
-    problems.raise_if_any(str(root), "put images into these folders or remove them")
+    raise_if_any(problems, str(root), "put images into these folders or remove them")
     return Listing(class_names, splits)
 
 
-def _labeled(root: Path, class_names: list[str], problems: Problems) -> list[ImageFile]:
+def _labeled(root: Path, class_names: list[str], problems: list[str]) -> list[ImageFile]:
     """Lists the images of all classes; a class that has none is added to `problems`."""
     listed = []
     for label, name in enumerate(class_names):
-        files = list(_files(root / name)) if (root / name).is_dir() else []
+        files = _files(root / name) if (root / name).is_dir() else []
         if not files:
-            problems.add(f"{root / name} holds no images")
+            problems.append(f"{root / name} holds no images")
         listed += [ImageFile(str(root / file), label, file) for file in files]
     return listed
 
@@ -120,8 +119,8 @@ def is_test(file_name: str) -> bool:
     return int.from_bytes(digest[:8], "big") % 100 < _TEST_PERCENT
 
 
-def _files(folder: Path) -> Iterator[str]:
-    """Yields paths relative to the folder above `folder`, sorted, from all folders within it."""
+def _files(folder: Path) -> list[str]:
+    """Returns paths relative to the folder above `folder`, sorted, from all folders within it."""
     found = []
     for path, _, names in os.walk(folder, onerror=_raise, followlinks=True):
         inside = Path(path).relative_to(folder.parent)
@@ -130,7 +129,7 @@ def _files(folder: Path) -> Iterator[str]:
             for name in names
             if not name.startswith(".") and Path(name).suffix.lower() not in _NO_IMAGES
         ]
-    yield from sorted(found)
+    return sorted(found)
 
 
 def _raise(error: OSError) -> None:

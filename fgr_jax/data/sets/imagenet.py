@@ -49,15 +49,14 @@ class Imagenet(ImageBuilder):
         numbers = sorted(path.name for path in train.glob(_PATTERN) if path.is_dir())
         labels = {number: label for label, number in enumerate(numbers)}
         validation = find(root, "ILSVRC2012_img_val/", "val/")
-        try:
-            synsets = _synsets(find(root, "meta.mat"))
-        except LayoutNotFoundError:
-            synsets = {}
         if any(validation.glob(_PATTERN)):
             test = _of_classes(validation, labels)
         else:
-            test = _flat(validation, find(root, _TRUTH), synsets, labels)
-        words = dict(synsets.values())
+            test = _flat(validation, find(root, _TRUTH), _synsets(find(root, "meta.mat")), labels)
+        try:
+            words = dict(_synsets(find(root, "meta.mat")).values())
+        except LayoutNotFoundError:
+            words = {}
         names = [words.get(number, number) for number in numbers]
         class_names = [  # ImageNet has two of "crane" and of "maillot"
             f"{name} ({number})" if names.count(name) > 1 else name

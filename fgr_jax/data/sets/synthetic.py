@@ -46,40 +46,35 @@ class Synthetic(tfds.core.GeneratorBasedBuilder):
     ]
 
     def _info(self) -> tfds.core.DatasetInfo:
+        class_names = [f"place {place}" for place in range(self.builder_config.classes)]
+        features = {
+            "image": tfds.features.Image(encoding_format="jpeg"),
+            "label": tfds.features.ClassLabel(names=class_names),
+            "file_name": tfds.features.Text(),
+        }
         return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__,
-            features=tfds.features.FeaturesDict(
-                {
-                    "image": tfds.features.Image(encoding_format="jpeg"),
-                    "label": tfds.features.ClassLabel(
-                        names=[f"place {place}" for place in range(self.builder_config.classes)]
-                    ),
-                    "file_name": tfds.features.Text(),
-                }
-            ),
+            builder=self, description=__doc__, features=tfds.features.FeaturesDict(features)
         )
 
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
         del dl_manager
-        return {
-            "train": self._generate_examples("train", self.builder_config.train_examples),
-            "test": self._generate_examples("test", self.builder_config.test_examples),
-        }
+        config = self.builder_config
+        counts = {"train": config.train_examples, "test": config.test_examples}
+        return {split: self._generate_examples(split, count) for split, count in counts.items()}
 
     def _generate_examples(self, split: str, count: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        config: SyntheticConfig = self.builder_config
         quality = [cv2.IMWRITE_JPEG_QUALITY, 90]
         encoded: list[bytes] = []
         for index in range(count):
             file_name = f"{split}/{index:05}.jpg"
-            label = index % self.builder_config.distinct % self.builder_config.classes
-            if index < self.builder_config.distinct:
-                rng = np.random.default_rng([len(split), index])
-                image = _image(rng, label, self.builder_config)
+            label = index % config.distinct % config.classes
+            if index < config.distinct:
+                image = _image(np.random.default_rng([len(split), index]), label, config)
                 encoded.append(cv2.imencode(".jpg", image, quality)[1].tobytes())
-            data = encoded[index % self.builder_config.distinct]
+            data = encoded[index % config.distinct]
             yield file_name, {"image": data, "label": label, "file_name": file_name}
 
 
