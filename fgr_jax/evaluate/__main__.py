@@ -50,25 +50,24 @@ def main(argv: Sequence[str]) -> int:
     mesh = data_mesh()
     opened = open_for_test(run, mesh, terminal, step=own.step)
     evaluated = evaluate_run(opened, mesh, terminal, crops=own.crops, batch_size=own.batch_size)
-    distributed.once_for_all(lambda: _print_and_write(evaluated, terminal))
+    distributed.once_for_all(lambda: _print_and_write(evaluated, own.crops, terminal))
     distributed.leave()
     return 0
 
 
-def _print_and_write(evaluated: EvaluatedRun | None, terminal: Terminal) -> None:
+def _print_and_write(evaluated: EvaluatedRun | None, crops: str, terminal: Terminal) -> None:
     assert evaluated is not None  # this is process 0
-    run, step = evaluated.run, evaluated.trained.step
-    evaluation = evaluated.evaluation
+    run, step, evaluation = evaluated.run, evaluated.trained.step, evaluated.evaluation
     alpha = run.config.diversification.alpha
     images = len(evaluation.predictions.names)
     title = f"step {step:,} of {run.workdir.name}, {images:,} test images"
     print_tables(evaluation, title, alpha, terminal)
-    results = run.workdir.evaluation(step, evaluated.crops)
+    results = run.workdir.evaluation(step, crops)
     about = {
         "workdir": run.workdir.name,
         "step": step,
         "total_steps": run.calendar.total_steps,
-        "crops": evaluated.crops,
+        "crops": crops,
         "data": str(evaluated.source.identity),
         "alpha": alpha,
     }

@@ -14,24 +14,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-# The share of a map's mass that the high region holds.
-MASS_SHARE = 0.8
-
-# Keeps rounding from leaving cells that make up the share exactly below it.
-_ROUNDING = 1e-6
+MASS_SHARE = 0.8  # of a map, that the high region holds
+_ROUNDING = 1e-6  # keeps it from leaving cells that make up the share exactly below it
 
 
 class MapMeasures(NamedTuple):
     """Measures of B maps, each `[B]`; NaN where a map has no mass."""
 
-    # The share of the cells that lie in the high region.
-    area: jax.Array
-    # −Σ p ln p of the map as a distribution p over cells, in nats.
-    entropy: jax.Array
-    # entropy / ln(HW): 1 for a uniform map, 0 for a single cell.
-    relative_entropy: jax.Array
-    # The number of visible parts that lie in the high region.
-    parts: jax.Array
+    area: jax.Array  # the share of the cells that lie in the high region
+    entropy: jax.Array  # −Σ p ln p of the map as a distribution p over cells, in nats
+    relative_entropy: jax.Array  # entropy / ln(HW): 1 for a uniform map, 0 for a single cell
+    parts: jax.Array  # the number of visible parts that lie in the high region
 
 
 def high_region(activation: jax.Array) -> jax.Array:
@@ -62,7 +55,11 @@ def measure(activation: jax.Array, parts: jax.Array, stride: int) -> MapMeasures
     p = mass / total
     entropy = jnp.sum(jnp.where(p > 0, -p * jnp.log(p), 0), axis=-1)
     region = high_region(activation)
-    cells = part_cells(parts, activation.shape[1], activation.shape[2], stride)
+    # The cell nearest to each part: with the network's symmetric padding, the receptive field of cell
+    # (i, j) is centered at pixel (stride · i, stride · j).
+    _, height, width = activation.shape
+    columns, rows = (jnp.round(parts[:, :, axis] / stride).astype(jnp.int32) for axis in (0, 1))
+    cells = jnp.clip(rows, 0, height - 1) * width + jnp.clip(columns, 0, width - 1)
     in_region = jnp.take_along_axis(region.reshape(mass.shape), cells, axis=1)
     in_region &= parts[:, :, 2] > 0
 
@@ -76,16 +73,6 @@ def measure(activation: jax.Array, parts: jax.Array, stride: int) -> MapMeasures
         relative_entropy=unless_empty(entropy / highest_entropy if highest_entropy else entropy),
         parts=unless_empty(jnp.sum(in_region, axis=-1).astype(jnp.float32)),
     )
-
-
-def part_cells(parts: jax.Array, height: int, width: int, stride: int) -> jax.Array:
-    """Returns the row-major index of the cell nearest to each part `[B, P, 3]`, int32 `[B, P]`.
-
-    With the network's symmetric padding, the receptive field of cell (i, j) is centered at pixel
-    (stride · i, stride · j).
-    """
-    columns, rows = (jnp.round(parts[:, :, axis] / stride).astype(jnp.int32) for axis in (0, 1))
-    return jnp.clip(rows, 0, height - 1) * width + jnp.clip(columns, 0, width - 1)
 
 
 def _mass(activation: jax.Array) -> jax.Array:

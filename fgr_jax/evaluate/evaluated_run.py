@@ -13,8 +13,7 @@ from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun, restore
 from fgr_jax.runs.folder import CLASSES, CONFIG
 from fgr_jax.terminal import Terminal
 
-# Corrupt images that are listed.
-_LISTED = 20
+_LISTED = 20  # corrupt images
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -24,45 +23,34 @@ class OpenedRun:
     run: TrainedRun
     trained: TrainedNetwork
     source: ExampleSource
-    # Which checkpoint it is; empty for the last one of a finished run.
-    state: str
-    # What has changed since it was trained.
-    warnings: list[str]
+    # Which checkpoint it is, if not the last one of a finished run; whether the data set has changed.
+    notices: list[str]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EvaluatedRun(OpenedRun):
     """An opened run and its results."""
 
-    # A name in `CROPS`.
-    crops: str
     evaluation: Evaluation
 
 
 def open_for_test(
     run: TrainedRun, mesh: Mesh, terminal: Terminal, *, step: int | None = None
 ) -> OpenedRun:
-    """Opens the test split and restores the network.
-
-    Args:
-      run: from `open_run`.
-      mesh: the devices.
-      terminal: prints warnings.
-      step: of the checkpoint; None: the latest.
+    """Opens the test split and restores the network at `step`; None: at its latest checkpoint.
 
     Raises:
       UserError: the data set or the checkpoint does not exist, or belongs to another run.
     """
     train, test = _open_splits(run, terminal)
     trained = restore(run, step, mesh)
-    warnings = []
+    notices = []
     if train.identity != run.data:
-        warnings.append(
+        notices.append(
             f"the data set is no longer the one that the run was trained on (then {run.data}, now "
             f"{train.identity})"
         )
-    for warning in warnings:
-        terminal.warn(warning)
+        terminal.warn(notices[0])
     if run.missing_fields:
         terminal.line(
             f"{CONFIG} is of an older version and lacks {', '.join(run.missing_fields)}: they have the "
@@ -70,8 +58,9 @@ def open_for_test(
         )
     state = _state(run, trained.step)
     if state:
+        notices.insert(0, state)
         terminal.line(f"{run.workdir.name}: {state}")
-    return OpenedRun(run, trained, test, state, warnings)
+    return OpenedRun(run, trained, test, notices)
 
 
 def evaluate_run(
@@ -79,12 +68,7 @@ def evaluate_run(
 ) -> EvaluatedRun | None:
     """Evaluates the network on the test split; process 0 gets the results, the others None.
 
-    Args:
-      opened: the network and the split.
-      mesh: the devices.
-      terminal: shows the progress.
-      crops: a name in `CROPS`.
-      batch_size: over all devices; None: the run's.
+    `crops` is a name in `CROPS`, and `batch_size` is over all devices; None: the run's.
 
     Raises:
       UserError: an image is corrupt and the run's `data.corrupt_images` is "stop".
@@ -95,23 +79,16 @@ def evaluate_run(
         f"{source.split}, {len(source.class_names)} classes, on {mesh.size} × "
         f"{mesh.devices.flat[0].device_kind}"
     )
+    views, size = CROPS[crops], batch_size or run.config.batch_size
     predictions = predict_split(
-        run.config,
-        opened.trained,
-        source,
-        mesh,
-        terminal,
-        crops=CROPS[crops],
-        batch_size=batch_size or run.config.batch_size,
+        run.config, opened.trained, source, mesh, terminal, crops=views, batch_size=size
     )
 
     def measured() -> EvaluatedRun:
         assert predictions is not None  # this is process 0
         _handle_corrupt_images(predictions, source, run, terminal)
         evaluation = evaluate(predictions, source.class_names)
-        return EvaluatedRun(
-            run, opened.trained, source, opened.state, opened.warnings, crops, evaluation
-        )
+        return EvaluatedRun(run, opened.trained, source, opened.notices, evaluation)
 
     return once_for_all(measured)
 

@@ -1,6 +1,7 @@
 """The evaluation of a trained network on a test split, from its predictions."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ import numpy.typing as npt
 from fgr_jax.evaluate import measures
 from fgr_jax.evaluate.diversity import MapMeasures
 from fgr_jax.evaluate.measures import Calibration, ConfusedPair, Integers, PerClass, Scores
-from fgr_jax.evaluate.missing import as_json
 from fgr_jax.evaluate.predictions import Predictions
 
 # Classes that are listed for every image, the most probable first.
@@ -20,11 +20,9 @@ TOP = 5
 class Accuracy:
     """The accuracy of the scores of N images."""
 
-    # In [0, 1].
-    top1: float
+    top1: float  # in [0, 1], like the next
     top5: float
-    # Mean cross-entropy, in nats.
-    loss: float
+    loss: float  # mean cross-entropy, in nats
     calibration: Calibration
 
 
@@ -36,15 +34,13 @@ class MapSummary:
     entropy: float
     relative_entropy: float
     parts_in_region: int
-    # In images whose map has mass.
-    visible_parts: int
-    # The number of such maps.
-    without_mass: int
+    visible_parts: int  # in images whose map has mass
+    without_mass: int  # the number of such maps
 
     @property
     def parts_share(self) -> float:
         """The share of the visible parts that lie in the high region; NaN without annotations."""
-        return self.parts_in_region / self.visible_parts if self.visible_parts else float("nan")
+        return self.parts_in_region / self.visible_parts if self.visible_parts else math.nan
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,24 +50,29 @@ class Evaluation:
     predictions: Predictions
     class_names: list[str]
     center_crop: Accuracy
-    # None where only the center was asked for.
-    five_crops: Accuracy | None
+    five_crops: Accuracy | None  # None where only the center was asked for
     classes: PerClass
-    # [C, C].
-    confusion: Integers
+    confusion: Integers  # [C, C]
     pairs: list[ConfusedPair]
-    # The most probable classes, [N, min(5, C)].
-    predicted: Integers
-    # Their probabilities.
-    confidences: npt.NDArray[np.float64]
-    # None for networks without maps.
-    true_map: MapSummary | None
+    predicted: Integers  # the most probable classes, [N, min(5, C)]
+    confidences: npt.NDArray[np.float64]  # their probabilities
+    true_map: MapSummary | None  # None, like the next, for networks without maps
     predicted_map: MapSummary | None
 
     @property
     def main(self) -> Accuracy:
         """The accuracy of all crops that were asked for."""
         return self.five_crops or self.center_crop
+
+    def mostly_confused_with(self, index: int) -> tuple[str, int]:
+        """Returns the class that images of class `index` are mostly mistaken for, and how often.
+
+        Without errors, that is an empty name, and 0.
+        """
+        errors = self.confusion[index].copy()
+        errors[index] = 0
+        worst = int(errors.argmax())
+        return self.class_names[worst] if errors[worst] else "", int(errors[worst])
 
     def json(self) -> dict[str, Any]:
         """Returns the numbers for the whole split, for `results.json`."""
@@ -125,7 +126,7 @@ def _summary(maps: MapMeasures | None, visible_parts: Integers) -> MapSummary | 
     has_mass = ~np.isnan(maps.area)
 
     def mean(values: Any) -> float:
-        return float(np.mean(values[has_mass])) if has_mass.any() else float("nan")
+        return float(np.mean(values[has_mass])) if has_mass.any() else math.nan
 
     return MapSummary(
         area=mean(maps.area),
@@ -146,12 +147,17 @@ def _json_of(accuracy: Accuracy) -> dict[str, Any]:
         "expected_calibration_error": bins.error,
         "calibration": {
             "images": bins.counts.tolist(),
-            "confidence": [as_json(value) for value in bins.confidences.tolist()],
-            "accuracy": [as_json(value) for value in bins.accuracies.tolist()],
+            "confidence": [_or_none(value) for value in bins.confidences.tolist()],
+            "accuracy": [_or_none(value) for value in bins.accuracies.tolist()],
         },
     }
 
 
 def _json_of_map(summary: MapSummary) -> dict[str, Any]:
     values = {**dataclasses.asdict(summary), "parts_share": summary.parts_share}
-    return {name: as_json(value) for name, value in values.items()}
+    return {name: _or_none(value) for name, value in values.items()}
+
+
+def _or_none(value: float) -> float | None:
+    """Returns None for NaN, which JSON does not have."""
+    return None if math.isnan(value) else value

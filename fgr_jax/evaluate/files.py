@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +26,29 @@ FILES = {
 def write_files(evaluation: Evaluation, about: dict[str, Any], folder: Path) -> None:
     """Creates `folder` and writes `FILES` into it; `about` comes first in `results.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    predictions = prediction_columns(evaluation)
-    contents: dict[str, Callable[[Path], None]] = {
-        "predictions.csv": lambda path: _write_csv(path, predictions),
-        "predictions.parquet": lambda path: _write_parquet(path, predictions),
-        "per_class.csv": lambda path: _write_csv(path, _class_columns(evaluation)),
-        "confusions.csv": lambda path: _write_csv(path, _confusion_columns(evaluation)),
-        "results.json": lambda path: _write_json(path, {**about, **evaluation.json()}),
+    predictions = _prediction_columns(evaluation)
+    tables = {
+        "predictions.csv": predictions,
+        "predictions.parquet": predictions,
+        "per_class.csv": _class_columns(evaluation),
+        "confusions.csv": _confusion_columns(evaluation),
     }
-    for name, write in contents.items():
+    for name, columns in tables.items():
         with whole(folder / name) as unfinished:
-            write(unfinished)
+            if name.endswith(".parquet"):
+                pyarrow.parquet.write_table(pyarrow.table(columns), unfinished)
+            else:
+                _write_csv(unfinished, columns)
+    results = {**about, **evaluation.json()}
+    text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
+    with whole(folder / "results.json") as unfinished:
+        unfinished.write_text(text + "\n", encoding="utf-8")
 
 
-def prediction_columns(evaluation: Evaluation) -> Columns:
+def _prediction_columns(evaluation: Evaluation) -> Columns:
     """Returns a row for each image. Maps are those of the center crop; NaN where one has no mass."""
     per_image, names = evaluation.predictions.per_image, evaluation.class_names
+    has_parts = per_image.visible_parts.any()
     columns: Columns = {
         "file_name": evaluation.predictions.names,
         "label": [names[label] for label in per_image.label],
@@ -49,19 +56,16 @@ def prediction_columns(evaluation: Evaluation) -> Columns:
         "confidence": evaluation.confidences[:, 0].tolist(),
     }
     for place in range(1, evaluation.predicted.shape[1]):
-        columns[f"predicted_{place + 1}"] = [
-            names[index] for index in evaluation.predicted[:, place]
-        ]
+        predicted = evaluation.predicted[:, place]
+        columns[f"predicted_{place + 1}"] = [names[index] for index in predicted]
         columns[f"probability_{place + 1}"] = evaluation.confidences[:, place].tolist()
     for kind, maps in (("true", per_image.true_map), ("predicted", per_image.predicted_map)):
         if maps is None:
             continue
-        columns[f"{kind}_map_area"] = maps.area.tolist()
-        columns[f"{kind}_map_entropy"] = maps.entropy.tolist()
-        columns[f"{kind}_map_relative_entropy"] = maps.relative_entropy.tolist()
-        if per_image.visible_parts.any():
-            columns[f"{kind}_map_parts"] = maps.parts.tolist()
-    if per_image.visible_parts.any():
+        for name, values in maps._asdict().items():
+            if name != "parts" or has_parts:
+                columns[f"{kind}_map_{name}"] = values.tolist()
+    if has_parts:
         columns["visible_parts"] = per_image.visible_parts.tolist()
     return columns
 
@@ -94,12 +98,3 @@ def _write_csv(path: Path, columns: Columns) -> None:
         writer.writerow(columns)
         for row in zip(*columns.values(), strict=True):
             writer.writerow(["" if value != value else value for value in row])  # NaN is empty
-
-
-def _write_parquet(path: Path, columns: Columns) -> None:
-    pyarrow.parquet.write_table(pyarrow.table(columns), path)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")

@@ -9,8 +9,7 @@ Scores = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.integer]
 
 CALIBRATION_BINS = 15
-# The rank of an example that is no hit for any n.
-NEVER = np.iinfo(np.int64).max
+NEVER = np.iinfo(np.int64).max  # the rank of an example that is no hit for any n
 
 
 def ranks(scores: Scores, labels: Integers) -> Integers:
@@ -47,8 +46,7 @@ def cross_entropies(scores: Scores, labels: Integers) -> npt.NDArray[np.float64]
 class Calibration:
     """Confidence against accuracy, in bins of confidence ]b/B, (b + 1)/B]."""
 
-    # Examples in each bin, `[B]`.
-    counts: Integers
+    counts: Integers  # examples in each bin, `[B]`
     # Their mean confidence and their accuracy, `[B]`; NaN in an empty bin.
     confidences: npt.NDArray[np.float64]
     accuracies: npt.NDArray[np.float64]
@@ -112,14 +110,11 @@ def confusion_matrix(labels: Integers, predicted: Integers, classes: int) -> Int
 class ConfusedPair:
     """Two classes that were confused."""
 
-    # The class of the lower index.
-    first: int
+    first: int  # the class of the lower index
     second: int
-    # Examples of the first that were predicted as the second.
-    first_as_second: int
+    first_as_second: int  # examples of the first that were predicted as the second
     second_as_first: int
-    # Of all errors.
-    share: float
+    share: float  # of all errors
 
     @property
     def count(self) -> int:

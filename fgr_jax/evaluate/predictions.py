@@ -13,12 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from fgr_jax.config import Config
-from fgr_jax.data.pipeline import (
-    Share,
-    Source,
-    annotated_batches,
-    evaluation_batch_count,
-)
+from fgr_jax.data.pipeline import Share, Source, annotated_batches, evaluation_batch_count
 from fgr_jax.evaluate import diversity
 from fgr_jax.evaluate.diversity import MapMeasures
 from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of, stream
@@ -35,17 +30,13 @@ _ARRAYS = ("image", "label", "mask", "parts")
 class PerImage(NamedTuple):
     """What is computed for each image: of a batch in JAX, of a split in NumPy."""
 
-    # int32 [N].
-    label: Any
-    # bool [N]: false for padding and for corrupt images.
-    mask: Any
-    # The scores of the center crop, float32 [N, C].
-    center_scores: Any
+    label: Any  # int32 [N]
+    mask: Any  # bool [N]: false for padding and for corrupt images
+    center_scores: Any  # float32 [N, C]
     # Of all five crops: ln of the mean of their softmax outputs, whose softmax is that mean, [N, C].
     # None where only the center was asked for.
     averaged_scores: Any
-    # int32 [N], in the center crop.
-    visible_parts: Any
+    visible_parts: Any  # int32 [N], in the center crop
     # The center crop's maps of the true class and of the class predicted from it; None for networks
     # without maps.
     true_map: MapMeasures | None
@@ -56,13 +47,10 @@ class PerImage(NamedTuple):
 class Predictions:
     """The predictions for the N images of a split that can be decoded, in their order."""
 
-    # [N].
-    names: list[str]
-    # In the split, [N].
-    indices: npt.NDArray[np.integer]
+    names: list[str]  # [N]
+    indices: npt.NDArray[np.integer]  # in the split, [N]
     per_image: PerImage
-    # The names of the other images, each with its problem.
-    corrupt: list[str]
+    corrupt: list[str]  # the names of the other images, each with its problem
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
@@ -81,18 +69,10 @@ def predict_split(
     crops: int,
     batch_size: int,
 ) -> Predictions | None:
-    """Applies the network to every image of `source`.
+    """Applies the network to 1 or 5 `crops` of every image of `source`.
 
     Every process decodes its share of each batch. Process 0 gets the predictions, the others None.
-
-    Args:
-      config: the config of the run.
-      trained: the network.
-      source: the split.
-      mesh: all devices.
-      terminal: shows the progress.
-      crops: 1 or 5.
-      batch_size: over all devices, in images; it is rounded up to a multiple of their number.
+    `batch_size`, over all devices of `mesh`, is rounded up to a multiple of their number.
     """
     batch_size = -(-batch_size // mesh.size) * mesh.size
     share = Share(batch_size, jax.process_index(), jax.process_count())

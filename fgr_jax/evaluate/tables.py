@@ -1,29 +1,44 @@
 """The tables that `evaluate` prints."""
 
+import math
+
 import numpy as np
 
 from fgr_jax.evaluate.diversity import MASS_SHARE
-from fgr_jax.evaluate.evaluation import Accuracy, Evaluation, MapSummary
+from fgr_jax.evaluate.evaluation import Evaluation
 from fgr_jax.evaluate.measures import CALIBRATION_BINS
-from fgr_jax.evaluate.missing import MISSING, as_text
 from fgr_jax.terminal import Terminal
 
+MISSING = "–"
 _PAIRS_SHOWN = 10
 _CLASSES_SHOWN = 10
+
+
+def as_text(value: float | None, form: str = ".1%") -> str:
+    """Formats `value`, or returns a dash where it is NaN or None."""
+    return MISSING if value is None or math.isnan(value) else format(value, form)
 
 
 def print_tables(evaluation: Evaluation, title: str, alpha: float, terminal: Terminal) -> None:
     """Prints accuracy, the most confused pairs, the worst classes and the measures of the maps.
 
-    Args:
-      evaluation: the results.
-      title: what was evaluated.
-      alpha: of the block in training; 1: it was trained without the block.
-      terminal: where they are printed.
+    With `alpha` = 1, the network was trained without the block.
     """
-    rows = [_accuracy_row("one crop, the center", evaluation.center_crop)]
-    if evaluation.five_crops:
-        rows.append(_accuracy_row("five crops", evaluation.five_crops))
+    accuracies = {
+        "one crop, the center": evaluation.center_crop,
+        "five crops": evaluation.five_crops,
+    }
+    rows: list[tuple[str, ...]] = [
+        (
+            name,
+            f"{accuracy.top1:.2%}",
+            f"{accuracy.top5:.2%}",
+            f"{accuracy.loss:.3f}",
+            f"{accuracy.calibration.error:.2%}",
+        )
+        for name, accuracy in accuracies.items()
+        if accuracy
+    ]
     terminal.table(title, rows, header=("crops", "top-1", "top-5", "loss", "ECE"))
     terminal.line(
         "ECE, the expected calibration error, is the mean difference between confidence and accuracy "
@@ -32,16 +47,6 @@ def print_tables(evaluation: Evaluation, title: str, alpha: float, terminal: Ter
     _print_pairs(evaluation, terminal)
     _print_classes(evaluation, terminal)
     _print_maps(evaluation, alpha, terminal)
-
-
-def _accuracy_row(name: str, accuracy: Accuracy) -> tuple[str, ...]:
-    return (
-        name,
-        f"{accuracy.top1:.2%}",
-        f"{accuracy.top5:.2%}",
-        f"{accuracy.loss:.3f}",
-        f"{accuracy.calibration.error:.2%}",
-    )
 
 
 def _print_pairs(evaluation: Evaluation, terminal: Terminal) -> None:
@@ -78,18 +83,12 @@ def _print_classes(evaluation: Evaluation, terminal: Terminal) -> None:
                 names[index],
                 f"{accuracies[index]:.1%}",
                 f"{classes.counts[index]:,}",
-                _mostly_confused_with(evaluation, int(index)),
+                evaluation.mostly_confused_with(index)[0] or MISSING,
             )
             for index in worst
         ],
         header=("class", "top-1", "images", "mostly confused with"),
     )
-
-
-def _mostly_confused_with(evaluation: Evaluation, index: int) -> str:
-    errors = evaluation.confusion[index].copy()
-    errors[index] = 0
-    return evaluation.class_names[int(errors.argmax())] if errors.any() else MISSING
 
 
 def _print_maps(evaluation: Evaluation, alpha: float, terminal: Terminal) -> None:
@@ -99,25 +98,26 @@ def _print_maps(evaluation: Evaluation, alpha: float, terminal: Terminal) -> Non
         return
     block = "without the block" if alpha == 1 else f"with the block, α = {alpha}"
     has_parts = bool(true_map.visible_parts or predicted_map.visible_parts)
+    columns = 6 if has_parts else 5
     # With parts, just within 80 columns.
-    header = ["map of", f"{MASS_SHARE:.0%} area", "entropy", "relative", "no mass"]
-    header += ["parts in it"] if has_parts else []
+    header = ("map of", f"{MASS_SHARE:.0%} area", "entropy", "relative", "no mass", "parts in it")
     rows = [
-        _map_row("the true class", true_map, has_parts),
-        _map_row("the predicted class", predicted_map, has_parts),
+        (
+            name,
+            as_text(summary.area),
+            as_text(summary.entropy, ".3f"),
+            as_text(summary.relative_entropy),
+            f"{summary.without_mass:,}",
+            as_text(summary.parts_share),
+        )[:columns]
+        for name, summary in (("the true class", true_map), ("the predicted class", predicted_map))
     ]
-    terminal.table(f"class activation maps, trained {block}", rows, header=tuple(header))
+    terminal.table(f"class activation maps, trained {block}", rows, header=header[:columns])
     terminal.line(
         f"The area is the smallest that holds {MASS_SHARE:.0%} of the positive part of a map; relative "
         "entropy is 100% for a uniform map"
         + ("; the parts are the annotated ones that are visible." if has_parts else ".")
     )
-
-
-def _map_row(name: str, summary: MapSummary, has_parts: bool) -> tuple[str, ...]:
-    row = [name, as_text(summary.area), as_text(summary.entropy, ".3f")]
-    row += [as_text(summary.relative_entropy), f"{summary.without_mass:,}"]
-    return (*row, *([as_text(summary.parts_share)] if has_parts else []))
 
 
 def _of_all(what: str, shown: int, total: int) -> str:

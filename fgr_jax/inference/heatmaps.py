@@ -8,8 +8,7 @@ from fgr_jax.config import Data
 from fgr_jax.data.images import Image, center_offset
 
 _TINY = float(np.finfo(np.float32).tiny)
-# Of the colors over the image.
-_OPACITY = 0.55
+_OPACITY = 0.55  # of the colors over the image
 
 
 def at_pixels(
@@ -38,15 +37,7 @@ def over_center_crop(
     *,
     highest: float | None = None,
 ) -> Image:
-    """Overlays an image with a map of its center crop.
-
-    Args:
-      image: as it was decoded, or smaller, `[H, W, 3]`.
-      activation: one class's map, `[h, w]`.
-      data: the size that the image is resized to, and that of the crop.
-      stride: pixels from one cell to the next.
-      highest: as of `overlay`.
-    """
+    """Overlays an image with one class's map `[h, w]` of its center crop; otherwise as `overlay`."""
     offset = center_offset(data.resize, data.crop)
     heat = at_pixels(activation, data.crop, stride)
     return overlay(image, heat, resize=data.resize, top=offset, left=offset, highest=highest)
@@ -78,8 +69,7 @@ def overlay(
     columns = (np.arange(width) + 0.5) * resize / width - 0.5 - left
     inside_rows = np.flatnonzero((rows > -0.5) & (rows < crop_size - 0.5))
     inside_columns = np.flatnonzero((columns > -0.5) & (columns < crop_size - 0.5))
-    sampled = _sample(heat, rows[inside_rows], columns[inside_columns])
-    sampled = np.nan_to_num(sampled)
+    sampled = np.nan_to_num(_sample(heat, rows[inside_rows], columns[inside_columns]))
     highest = max(float(sampled.max()) if highest is None else highest, _TINY)
     levels: Image = np.round(255 * (np.clip(sampled, 0, highest) / highest)).astype(np.uint8)
     colors = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO))[:, :, ::-1]
@@ -92,17 +82,10 @@ def overlay(
 
 
 def _sample(
-    values: npt.NDArray[np.floating],
-    rows: npt.NDArray[np.floating],
-    columns: npt.NDArray[np.floating],
+    values: npt.NDArray[np.floating], rows: npt.NDArray, columns: npt.NDArray
 ) -> npt.NDArray[np.float32]:
     """Interpolates `values` at each pair of these coordinates; beyond the edge, its value is used."""
     xs, ys = np.meshgrid(columns.astype(np.float32), rows.astype(np.float32))
-    sampled = cv2.remap(
-        values.astype(np.float32),
-        xs,
-        ys,
-        interpolation=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
+    values = values.astype(np.float32)
+    sampled = cv2.remap(values, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     return np.asarray(sampled, np.float32)

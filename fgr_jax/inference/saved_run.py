@@ -28,17 +28,14 @@ class TrainedRun:
 
     workdir: RunFolder
     config: Config
-    # The config as the run wrote it, by command-line names.
-    recorded: dict[str, Any]
+    recorded: dict[str, Any]  # the config as the run wrote it, by command-line names
     # Fields that the run's version did not have, of those that can change a result; in `config` they
     # have their defaults.
     missing_fields: list[str]
     class_names: list[str]
-    # What it was trained on.
-    data: DataIdentity
+    data: DataIdentity  # what it was trained on
     calendar: Calendar
-    # Whether a process on this machine is training it now; of a run in a bucket, false.
-    is_training: bool
+    is_training: bool  # now, by a process on this machine; of a run in a bucket, false
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,16 +44,13 @@ class TrainedNetwork:
 
     step: int
     network: Network
-    # {"params", "batch_stats"}, replicated over the devices.
-    variables: Any
+    variables: Any  # {"params", "batch_stats"}, replicated over the devices
 
 
 def open_run(workdir: RunFolder, *, data_dir: str | None = None) -> TrainedRun:
     """Reads what describes the run in `workdir`; no device is used.
 
-    Args:
-      workdir: the folder.
-      data_dir: where data sets are prepared, if that is another folder now.
+    `data_dir` is where data sets are prepared, if that is another folder now.
 
     Raises:
       UserError: there is no run, or it is of a later version, or a file is damaged.
@@ -142,16 +136,14 @@ def _differences(found: Any, expected: Any) -> list[str]:
         for tree in (found, expected)
     )
     lines = []
+    names = ours.keys() | theirs.keys()
     # Another number of classes is the most likely of all differences.
-    for name in sorted(
-        ours.keys() | theirs.keys(), key=lambda name: ("classifier" not in name, name)
-    ):
+    for name in sorted(names, key=lambda name: ("classifier" not in name, name)):
         if name not in ours or name not in theirs:
             lines.append(f"{name} is in {'the checkpoint' if name in ours else 'the config'} alone")
         elif ours[name] != theirs[name]:
-            lines.append(
-                f"{name} has the shape {list(ours[name])} and would have {list(theirs[name])}"
-            )
+            shapes = list(ours[name]), list(theirs[name])
+            lines.append(f"{name} has the shape {shapes[0]} and would have {shapes[1]}")
     return lines
 
 

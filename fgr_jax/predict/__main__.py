@@ -63,20 +63,12 @@ def main(argv: Sequence[str]) -> int:
     top = min(own.top, len(class_names))
     # No larger than the number of images, so that a single image is a batch of one.
     batch_size = -(-min(own.batch_size, len(paths)) // mesh.size) * mesh.size
+    with_maps = bool(own.heatmaps)
     predictor = Predictor(
-        trained,
-        mesh,
-        crop=data.crop,
-        batch_size=batch_size,
-        top=top,
-        with_maps=bool(own.heatmaps),
+        trained, mesh, crop=data.crop, batch_size=batch_size, top=top, with_maps=with_maps
     )
-    images = stream(
-        paths,
-        data,
-        threads=run.config.runtime.decode_threads,
-        ahead=BATCHES_AHEAD * batch_size,
-    )
+    threads, ahead = run.config.runtime.decode_threads, BATCHES_AHEAD * batch_size
+    images = stream(paths, data, threads=threads, ahead=ahead)
     common = os.path.commonpath([os.path.abspath(path.parent) for path in paths])
     unreadable = 0
     with ExitStack() as stack:
@@ -110,11 +102,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _as_text(prediction: Prediction, class_names: Sequence[str]) -> str:
-    parts = [
-        f"{class_names[index]} {probability:.1%}"
-        for index, probability in zip(prediction.classes, prediction.probabilities, strict=True)
-    ]
-    return f"{prediction.image.path}: {', '.join(parts)}"
+    pairs = prediction.named(class_names)
+    listed = ", ".join(f"{name} {probability:.1%}" for name, probability in pairs)
+    return f"{prediction.image.path}: {listed}"
 
 
 def _write_heatmaps(
@@ -124,9 +114,8 @@ def _write_heatmaps(
     assert prediction.maps is not None
     image = decode(prediction.image.path.read_bytes(), cut_bottom=data.cut_bottom)
     target.parent.mkdir(parents=True, exist_ok=True)
-    for place, (index, activation) in enumerate(
-        zip(prediction.classes, prediction.maps, strict=True), 1
-    ):
+    maps = zip(prediction.classes, prediction.maps, strict=True)
+    for place, (index, activation) in enumerate(maps, start=1):
         overlaid = over_center_crop(image, activation, data, stride)
         class_name = class_names[index].translate(_REPLACED)
         name = target.with_name(f"{target.name}.{place}-{class_name}.jpg")

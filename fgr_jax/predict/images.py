@@ -14,8 +14,7 @@ from fgr_jax.config import Data
 from fgr_jax.data.images import Image, ImageError, test_crops
 from fgr_jax.errors import UserError
 
-# Decoded, or being decoded, beside the one that the network is applied to.
-BATCHES_AHEAD = 2
+BATCHES_AHEAD = 2  # decoded, or being decoded, beside the one that the network is applied to
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -23,10 +22,8 @@ class ImageFile(NamedTuple):
     """A file and its center crop."""
 
     path: Path
-    # uint8 `[crop, crop, 3]`; None where the file cannot be read.
-    crop: Image | None
-    # Why it cannot be read.
-    problem: str = ""
+    crop: Image | None  # uint8 `[crop, crop, 3]`; None where the file cannot be read
+    problem: str = ""  # why it cannot be read
 
 
 def find(paths: Sequence[str]) -> list[Path]:

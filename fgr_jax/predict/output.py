@@ -36,7 +36,7 @@ def _csv(file: TextIO, class_names: Sequence[str], top: int) -> Iterator[Add]:
     writer.writerow(["file", *columns, "problem"])
 
     def add(prediction: Prediction) -> None:
-        pairs = _named(prediction, class_names)
+        pairs = prediction.named(class_names)
         cells = [cell for pair in pairs for cell in pair] or [""] * (2 * top)
         writer.writerow([str(prediction.image.path), *cells, prediction.image.problem])
 
@@ -55,15 +55,10 @@ def _json(file: TextIO, class_names: Sequence[str], top: int) -> Iterator[Add]:
         else:
             record["predictions"] = [
                 {"class": class_name, "probability": probability}
-                for class_name, probability in _named(prediction, class_names)
+                for class_name, probability in prediction.named(class_names)
             ]
         file.write(separator + json.dumps(record, ensure_ascii=False))
         separator = ",\n"
 
     yield add
     file.write("\n]\n")
-
-
-def _named(prediction: Prediction, class_names: Sequence[str]) -> list[tuple[str, float]]:
-    names = (class_names[index] for index in prediction.classes)
-    return list(zip(names, prediction.probabilities, strict=True))

@@ -19,11 +19,14 @@ class Prediction(NamedTuple):
     """The prediction for an image; empty where the image cannot be read."""
 
     image: ImageFile
-    # [top], the most probable first.
-    classes: Sequence[int]
+    classes: Sequence[int]  # [top], the most probable first
     probabilities: Sequence[float]
-    # Of these classes, [top, h, w]; None where they were not asked for.
-    maps: npt.NDArray[np.float32] | None
+    maps: npt.NDArray[np.float32] | None  # of these classes, [top, h, w]; None where not asked for
+
+    def named(self, class_names: Sequence[str]) -> list[tuple[str, float]]:
+        """Returns the names and the probabilities of the classes."""
+        names = [class_names[index] for index in self.classes]
+        return list(zip(names, self.probabilities, strict=True))
 
 
 class Predictor:
@@ -65,19 +68,16 @@ class Predictor:
 
         While a batch is on the devices, the one before it is handed on and the next is put together.
         """
-        for files, (classes, probabilities, maps) in stream(
-            self._run, self._batches(images), self._mesh
-        ):
+        results = stream(self._run, self._batches(images), self._mesh)
+        for files, (classes, probabilities, maps) in results:
             for row, image in enumerate(files):
                 if image.crop is None:
                     yield Prediction(image, [], [], None)
-                else:
-                    yield Prediction(
-                        image,
-                        classes[row].tolist(),
-                        probabilities[row].tolist(),
-                        None if maps is None else maps[row],
-                    )
+                    continue
+                of_image = None if maps is None else maps[row]
+                yield Prediction(
+                    image, classes[row].tolist(), probabilities[row].tolist(), of_image
+                )
 
     def _batches(self, images: Iterable[ImageFile]) -> Iterator[tuple[list[ImageFile], HostBatch]]:
         waiting = iter(images)

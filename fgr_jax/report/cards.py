@@ -1,12 +1,11 @@
 """Test images with maps over them: the gallery, and the pairs of classes that are confused."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from fgr_jax.evaluate.evaluation import Evaluation
-from fgr_jax.evaluate.measures import ConfusedPair, Integers
-from fgr_jax.evaluate.missing import as_text
+from fgr_jax.evaluate.measures import ConfusedPair
+from fgr_jax.evaluate.tables import as_text
 from fgr_jax.report.plots import RUN_NAMES
 from fgr_jax.report.run_images import RunImages
 from fgr_jax.report.selection import most_confident, spread_over
@@ -16,8 +15,7 @@ _PAIRS = 8
 _EXAMPLES = 2  # errors in each direction of a pair
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """An image, or an image with a map over it."""
 
     title: str
@@ -25,19 +23,16 @@ class View:
     note: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """A run's prediction for an image."""
 
-    # Empty on a page of one run.
-    run: str
+    run: str  # empty on a page of one run
     predicted: str
     confidence: float
     is_correct: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Card:
+class Card(NamedTuple):
     """A test image with its predictions."""
 
     name: str
@@ -46,15 +41,13 @@ class Card:
     views: list[View]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class PairSection:
+class PairSection(NamedTuple):
     """Two classes that are confused, with examples."""
 
     first: str
     second: str
     pair: ConfusedPair
-    # Of every run.
-    errors: list[int]
+    errors: list[int]  # of every run
     cards: list[Card]
 
 
@@ -65,12 +58,9 @@ def gallery(runs: Sequence[RunImages]) -> list[Card]:
     """
     ours = runs[0]
     chosen = spread_over(ours.true_probabilities, _GALLERY).tolist()
-    classes = [
-        list(dict.fromkeys((int(ours.labels[index]), int(ours.evaluation.predicted[index, 0]))))
-        for index in chosen
-    ]
-    if len(runs) > 1:
-        classes = [of_image[:1] for of_image in classes]
+    predicted = ours.evaluation.predicted[:, 0]
+    both = [(int(ours.labels[index]), int(predicted[index])) for index in chosen]
+    classes = [list(dict.fromkeys(each)) if len(runs) == 1 else each[:1] for each in both]
     urls = [run.heat_map_urls(chosen, classes) for run in runs]
     cards = []
     for place, index in enumerate(chosen):
@@ -78,8 +68,7 @@ def gallery(runs: Sequence[RunImages]) -> list[Card]:
         for run, name, of_run in zip(runs, RUN_NAMES, urls, strict=False):
             titles = [f"map of {ours.evaluation.class_names[each]}" for each in classes[place]]
             titles[0] = "map of the true class" + (f", {name}" if len(runs) > 1 else "")
-            notes = [_note(run, index), ""]
-            views += map(View, titles, of_run[place], notes)
+            views += map(View, titles, of_run[place], [_note(run, index), ""])
         cards.append(_card(runs, index, views))
     return cards
 
@@ -89,24 +78,25 @@ def _note(run: RunImages, index: int) -> str:
     if maps is None:
         return ""
     area = float(maps.area[index])
-    return f"probability {as_text(run.true_probabilities[index])}; " + (
-        "no positive cell" if math.isnan(area) else f"area {area:.0%}"
-    )
+    of_map = "no positive cell" if math.isnan(area) else f"area {area:.0%}"
+    return f"probability {as_text(run.true_probabilities[index])}; {of_map}"
 
 
 def confused_pairs(runs: Sequence[RunImages]) -> list[PairSection]:
     """Shows the first run's pairs with the most errors: examples of each direction, and correct ones."""
     ours = runs[0]
-    evaluation = ours.evaluation
-    names = evaluation.class_names
+    evaluation, names = ours.evaluation, ours.evaluation.class_names
+    predicted, confidences = evaluation.predicted[:, 0], evaluation.confidences[:, 0]
     pairs = evaluation.pairs[:_PAIRS]
     # For each pair: images, each with its class and the other class.
     examples = [
         [
             (int(index), [true, other])
             for true, other in ((pair.first, pair.second), (pair.second, pair.first))
-            for predicted, count in ((other, _EXAMPLES), (true, 1))
-            for index in _most_confident(evaluation, true, predicted, count)
+            for wanted, count in ((other, _EXAMPLES), (true, 1))
+            for index in most_confident(
+                ours.labels, predicted, confidences, true=true, predicted_as=wanted, count=count
+            )
         ]
         for pair in pairs
     ]
@@ -116,9 +106,8 @@ def confused_pairs(runs: Sequence[RunImages]) -> list[PairSection]:
     for pair, of_pair in zip(pairs, examples, strict=True):
         cards = []
         for index, classes in of_pair:
-            views = [View("image", ours.image_url(index))]
             titles = [f"map of {names[each]}" for each in classes]
-            views += map(View, titles, next(urls))
+            views = [View("image", ours.image_url(index)), *map(View, titles, next(urls))]
             cards.append(_card([ours], index, views))
         errors = [
             int(confusion[pair.first, pair.second] + confusion[pair.second, pair.first])
@@ -129,35 +118,12 @@ def confused_pairs(runs: Sequence[RunImages]) -> list[PairSection]:
 
 
 def _card(runs: Sequence[RunImages], index: int, views: list[View]) -> Card:
-    ours = runs[0]
-    return Card(
-        name=ours.evaluation.predictions.names[index],
-        label=ours.evaluation.class_names[ours.labels[index]],
-        verdicts=[
-            _verdict(run.evaluation, index, name if len(runs) > 1 else "")
-            for run, name in zip(runs, RUN_NAMES, strict=False)
-        ],
-        views=views,
-    )
-
-
-def _verdict(evaluation: Evaluation, index: int, run: str) -> Verdict:
-    predicted, confidence = evaluation.predicted[index, 0], float(evaluation.confidences[index, 0])
-    is_correct = predicted == evaluation.predictions.per_image.label[index]
-    return Verdict(
-        run,
-        evaluation.class_names[predicted],
-        confidence,
-        bool(is_correct) and math.isfinite(confidence),
-    )
-
-
-def _most_confident(evaluation: Evaluation, true: int, predicted: int, count: int) -> Integers:
-    return most_confident(
-        evaluation.predictions.per_image.label,
-        evaluation.predicted[:, 0],
-        evaluation.confidences[:, 0],
-        true=true,
-        predicted_as=predicted,
-        count=count,
-    )
+    names, label = runs[0].evaluation.class_names, runs[0].labels[index]
+    verdicts = []
+    for run, name in zip(runs, RUN_NAMES, strict=False):
+        predicted = run.evaluation.predicted[index, 0]
+        confidence = float(run.evaluation.confidences[index, 0])
+        is_correct = bool(predicted == label) and math.isfinite(confidence)
+        run_name = name if len(runs) > 1 else ""
+        verdicts.append(Verdict(run_name, names[predicted], confidence, is_correct))
+    return Card(runs[0].evaluation.predictions.names[index], names[label], verdicts, views)

@@ -1,63 +1,25 @@
 """The contents of the page, computed from one evaluated run or two."""
 
-import dataclasses
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 from jax.sharding import Mesh
 
 from fgr_jax.errors import UserError
 from fgr_jax.evaluate.diversity import MASS_SHARE
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun, OpenedRun
-from fgr_jax.evaluate.measures import CALIBRATION_BINS, ConfusedPair
+from fgr_jax.evaluate.measures import CALIBRATION_BINS
 from fgr_jax.report import plots
-from fgr_jax.report.cards import Card, PairSection, confused_pairs, gallery
-from fgr_jax.report.embedding import Embedding, embedding
-from fgr_jax.report.facts import Field, config_fields, run_facts
-from fgr_jax.report.paper import PaperAccuracy, paper_accuracy
+from fgr_jax.report.cards import confused_pairs, gallery
+from fgr_jax.report.embedding import embedding
+from fgr_jax.report.facts import config_fields, run_facts
 from fgr_jax.report.run_images import RunImages
-from fgr_jax.report.tables import ClassRow, Metric, class_rows, metrics
+from fgr_jax.report.tables import class_rows, metrics, paper_accuracy
 from fgr_jax.runs.logs import Curve, error_curve, read_metrics
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Contents:
-    """The values that the template fills in."""
-
-    title: str
-    # What a reader must know first.
-    notices: list[str]
-    # The names of the runs.
-    runs: list[str]
-    data: str
-    images: int
-    # By `crops`.
-    top1: float
-    crops: str
-    # Whether the network of any run has class activation maps.
-    has_maps: bool
-    worst_pair: ConfusedPair | None
-    class_names: list[str]
-    corrupt: list[str]
-    metrics: list[Metric]
-    paper: PaperAccuracy | None
-    pairs: list[PairSection]
-    pair_count: int
-    gallery: list[Card]
-    curves: str
-    calibration: str
-    rows: list[ClassRow]
-    embedding: Embedding | None
-    facts: list[tuple[str, list[str]]]
-    config: list[Field]
-    mass_share: float
-    bins: int
-    run_colors: tuple[str, str]
-    run_names: tuple[str, str]
-    license: str
-
-
-def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> Contents:
-    """Computes the contents; applies the networks once more to the images that are shown.
+def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> SimpleNamespace:
+    """Computes what the template fills in; applies the networks again to the images that are shown.
 
     Args:
       runs: one, or two with the same test split.
@@ -69,10 +31,11 @@ def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> Contents:
     ours = runs[0]
     _require_same_images(runs)
     run_images = [RunImages(each, mesh) for each in runs]
-    evaluation = ours.evaluation
+    evaluation, evaluations = ours.evaluation, [each.evaluation for each in runs]
     paper = paper_accuracy(ours.run.config.data)
     facts = [run_facts(each.run, each.trained.step) for each in runs]
-    return Contents(
+    fact_names = dict.fromkeys(name for of_run in facts for name in of_run)
+    return SimpleNamespace(
         title=ours.run.workdir.name,
         notices=_notices(runs),
         runs=[each.run.workdir.name for each in runs],
@@ -84,16 +47,16 @@ def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> Contents:
         worst_pair=evaluation.pairs[0] if evaluation.pairs else None,
         class_names=evaluation.class_names,
         corrupt=evaluation.predictions.corrupt,
-        metrics=metrics([each.evaluation for each in runs], paper),
+        metrics=metrics(evaluations, paper),
         paper=paper,
         pairs=confused_pairs(run_images),
         pair_count=len(evaluation.pairs),
         gallery=gallery(run_images),
-        curves=plots.draw_curves([_curves_of(each) for each in runs]),
-        calibration=plots.draw_calibration([each.evaluation.main.calibration for each in runs]),
-        rows=class_rows([each.evaluation for each in runs]),
+        curves=plots.draw_curves([_curves(each) for each in runs]),
+        calibration=plots.draw_calibration([each.main.calibration for each in evaluations]),
+        rows=class_rows(evaluations),
         embedding=embedding(run_images),
-        facts=[(name, [each.get(name, "") for each in facts]) for name in _names(facts)],
+        facts=[(name, [of_run.get(name, "") for of_run in facts]) for name in fact_names],
         config=config_fields([each.run.recorded for each in runs]),
         mass_share=MASS_SHARE,
         bins=CALIBRATION_BINS,
@@ -104,12 +67,9 @@ def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> Contents:
 
 
 def _notices(runs: Sequence[EvaluatedRun]) -> list[str]:
-    """Returns the state of the runs' checkpoints, and what has changed since they were trained."""
-    notices = []
-    for evaluated in runs:
-        who = f"{evaluated.run.workdir.name}: " if len(runs) > 1 else ""
-        notices += [who + notice for notice in (evaluated.state, *evaluated.warnings) if notice]
-    return [notice[0].upper() + notice[1:] if len(runs) == 1 else notice for notice in notices]
+    if len(runs) == 1:
+        return [notice[0].upper() + notice[1:] for notice in runs[0].notices]
+    return [f"{each.run.workdir.name}: {notice}" for each in runs for notice in each.notices]
 
 
 def require_same_test(ours: OpenedRun, theirs: OpenedRun) -> None:
@@ -131,22 +91,17 @@ def require_same_test(ours: OpenedRun, theirs: OpenedRun) -> None:
 
 
 def _require_same_images(runs: Sequence[EvaluatedRun]) -> None:
-    names = [set(each.evaluation.predictions.names) for each in runs]
-    alone = sorted(names[0] ^ names[-1])
+    ours, theirs = (set(runs[index].evaluation.predictions.names) for index in (0, -1))
+    alone = sorted(ours ^ theirs)
     if alone:
-        compared = runs[-1].run.workdir
         raise UserError(
-            f"{compared} could not be tested on the images of "
+            f"{runs[-1].run.workdir} could not be tested on the images of "
             f"{runs[0].run.workdir.name}: one of them could not read {', '.join(alone[:5])}"
         )
 
 
-def _curves_of(evaluated: EvaluatedRun) -> tuple[Curve, Curve]:
+def _curves(evaluated: EvaluatedRun) -> tuple[Curve, Curve]:
     """Returns the error on the test split and in training."""
     records = read_metrics(evaluated.run.workdir.local)
     epoch = float(evaluated.run.calendar.epoch)
     return error_curve(records, "test", epoch=epoch), error_curve(records, "train", epoch=epoch)
-
-
-def _names(facts: Sequence[dict[str, str]]) -> list[str]:
-    return list(dict.fromkeys(name for each in facts for name in each))

@@ -1,10 +1,11 @@
 """How a run was made: config, versions, devices, time, fingerprint."""
 
-import dataclasses
+import itertools
+import operator
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
@@ -15,17 +16,13 @@ from fgr_jax.runs.folder import PROVENANCE, TIMINGS
 from fgr_jax.runs.logs import read_fingerprints
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """A field of the config in the runs of a report."""
 
     name: str
-    # One for each run.
-    values: list[str]
-    # In all runs.
-    is_default: bool
-    # Whether the runs have different values.
-    differs: bool
+    values: list[str]  # of each run
+    is_default: bool  # in all runs
+    differs: bool  # between the runs
 
 
 def config_fields(recorded: Sequence[Mapping[str, Any]]) -> list[Field]:
@@ -62,31 +59,13 @@ def run_facts(run: TrainedRun, step: int) -> dict[str, str]:
 
 
 def _of_starts(starts: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Summarizes provenance records: each value, with the step since which it holds if it changed.
-
-    Records of older runs have fewer fields.
-    """
-    values_of: dict[str, Callable[[dict[str, Any]], str]] = {
-        "started": lambda start: start.get("time") or "",
-        "command": lambda start: shlex.join(start.get("command") or []),
-        "code": lambda start: start.get("git_revision") or "",
-        "devices": lambda start: _devices(start.get("devices") or []),
-        "processes": lambda start: str(start.get("process_count") or ""),
-        "XLA flags": lambda start: start.get("xla_flags") or "",
-        "Python": lambda start: start.get("python") or "",
-        "platform": lambda start: start.get("platform") or "",
-        "packages": lambda start: ", ".join(
-            f"{name} {version}"
-            for name, version in (start.get("packages") or {}).items()
-            if version
-        ),
-    }
+    """Summarizes provenance records: each value, with the step since which it holds if it changed."""
+    described = [_of_start(start) for start in starts]
     facts = {}
-    for name, value_of in values_of.items():
-        changes: list[tuple[int, str]] = []
-        for start in starts:
-            if not changes or changes[-1][1] != value_of(start):
-                changes.append((start["step"], value_of(start)))
+    for name in described[0] if described else ():
+        values = [(start["step"], of[name]) for start, of in zip(starts, described, strict=True)]
+        runs = itertools.groupby(values, key=operator.itemgetter(1))
+        changes = [next(equal) for _, equal in runs]
         if len(changes) == 1:
             facts[name] = changes[0][1]
         else:
@@ -94,9 +73,22 @@ def _of_starts(starts: Sequence[dict[str, Any]]) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-def _devices(devices: Sequence[str]) -> str:
+def _of_start(start: dict[str, Any]) -> dict[str, str]:
+    """Describes a provenance record; those of older runs have fewer fields, which are empty here."""
+    devices = start.get("devices") or []
     kinds = sorted({device.partition(" ")[2] for device in devices})
-    return f"{len(devices)} × {', '.join(kinds)}" if devices else ""
+    packages = start.get("packages") or {}
+    return {
+        "started": start.get("time") or "",
+        "command": shlex.join(start.get("command") or []),
+        "code": start.get("git_revision") or "",
+        "devices": f"{len(devices)} × {', '.join(kinds)}" if devices else "",
+        "processes": str(start.get("process_count") or ""),
+        "XLA flags": start.get("xla_flags") or "",
+        "Python": start.get("python") or "",
+        "platform": start.get("platform") or "",
+        "packages": ", ".join(f"{name} {packages[name]}" for name in packages if packages[name]),
+    }
 
 
 def _training_seconds(folder: Path, batch_size: int) -> float:

@@ -1,6 +1,7 @@
 """The report: one HTML file that needs nothing else, from one evaluated run or two."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import jinja2
 from jax.sharding import Mesh
@@ -8,11 +9,11 @@ from jax.sharding import Mesh
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun, evaluate_run, open_for_test
-from fgr_jax.evaluate.missing import as_text
+from fgr_jax.evaluate.tables import as_text
 from fgr_jax.files.whole import whole
 from fgr_jax.inference.saved_run import TrainedRun
-from fgr_jax.report.contents import Contents, contents, require_same_test
-from fgr_jax.report.paper import paper_accuracy
+from fgr_jax.report.contents import contents, require_same_test
+from fgr_jax.report.tables import paper_accuracy
 from fgr_jax.runs.folder import COMPARISON, REPORT, RunFolder
 from fgr_jax.terminal import Terminal
 
@@ -30,7 +31,7 @@ def write_report(
 
     Args:
       run: the run.
-      compared: another one, with the same test split; None: none.
+      compared: another one, with the same test split, or None.
       mesh: all devices.
       terminal: shows the progress.
       crops: a name in `CROPS`; None: "five" where the paper reports five crops, and else "one".
@@ -56,7 +57,7 @@ def write_report(
     return f"{run.workdir.name}/{name}"
 
 
-def as_html(contents: Contents) -> str:
+def as_html(contents: SimpleNamespace) -> str:
     """Fills in the template; what comes from the data set or the file system is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fgr_jax.report", "template"),

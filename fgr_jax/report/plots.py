@@ -4,6 +4,7 @@ Names of classes, files and runs are left to the page, which has fonts for every
 character as a formula.
 """
 
+import base64
 import io
 from collections.abc import Sequence
 from typing import Any
@@ -14,7 +15,6 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from fgr_jax.evaluate.measures import Calibration
-from fgr_jax.report.data_urls import data_url
 from fgr_jax.runs.logs import Curve
 
 # Of the run and of the compared one; distinguishable with any color vision, and in gray.
@@ -38,8 +38,7 @@ def draw_curves(curves: Sequence[tuple[Curve, Curve]]) -> str:
             marker = "o" if len(curve) <= 60 else None
             label = f"{name}, {what}" if len(curves) > 1 else what
             axes.plot(epochs, errors, line, color=color, marker=marker, ms=3, label=label)
-    axes.set_xlabel("epochs")
-    axes.set_ylabel("error, %")
+    axes.set(xlabel="epochs", ylabel="error, %")
     axes.set_ylim(bottom=0)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
@@ -51,20 +50,11 @@ def draw_calibration(calibrations: Sequence[Calibration]) -> str:
     figure = _figure()
     axes = figure.add_subplot()
     axes.plot([0, 100], [0, 100], color="#888888", linewidth=1)
-    for calibration, color, name in zip(calibrations, RUN_COLORS, RUN_NAMES, strict=False):
-        filled = calibration.counts > 0
-        axes.plot(
-            100 * calibration.confidences[filled],
-            100 * calibration.accuracies[filled],
-            "o-",
-            ms=4,
-            color=color,
-            label=name,
-        )
-    axes.set_xlabel("confidence, %")
-    axes.set_ylabel("accuracy, %")
-    axes.set_xlim(0, 100)
-    axes.set_ylim(0, 100)
+    for bins, color, name in zip(calibrations, RUN_COLORS, RUN_NAMES, strict=False):
+        filled = bins.counts > 0
+        x, y = 100 * bins.confidences[filled], 100 * bins.accuracies[filled]
+        axes.plot(x, y, "o-", ms=4, color=color, label=name)
+    axes.set(xlabel="confidence, %", ylabel="accuracy, %", xlim=(0, 100), ylim=(0, 100))
     axes.grid(visible=True, alpha=0.3)
     if len(calibrations) > 1:
         axes.legend(loc="upper left")
@@ -82,13 +72,11 @@ def draw_embedding(
       errors: the points that are drawn as crosses, `[n]`.
     """
     figure = _figure()
-    axes = figure.add_subplot()
+    axes = figure.add_subplot(xticks=[], yticks=[])
     colors = np.asarray(group_colors(int(groups.max()) + 1))[groups]
     for chosen, marker, size in ((~errors, "o", 14), (errors, "x", 26)):
         x, y = points[chosen].T
         axes.scatter(x, y, s=size, c=colors[chosen], marker=marker, linewidths=1)
-    axes.set_xticks([])
-    axes.set_yticks([])
     return _url(figure)
 
 
@@ -106,4 +94,4 @@ def _url(figure: Figure) -> str:
     file = io.BytesIO()
     with mpl.rc_context(_STYLE):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    return data_url(file.getvalue(), "image/svg+xml")
+    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"

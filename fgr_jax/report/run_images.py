@@ -1,9 +1,11 @@
 """Maps and features of a few images of an evaluated run; those of all images are too large to keep."""
 
+import base64
 import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import cv2
 import jax
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +18,10 @@ from fgr_jax.evaluate.evaluated_run import EvaluatedRun
 from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of, padded, stream
 from fgr_jax.inference.heatmaps import over_center_crop
 from fgr_jax.losses.objective import Outputs
-from fgr_jax.report.data_urls import jpeg_url, thumbnail
 
-# The classes at most whose maps are shown of an image.
-_MAPS = 2
+_MAPS = 2  # the classes at most whose maps are shown of an image
+_LONGER_SIDE = 240  # of a thumbnail, in pixels: the width of a card, and about 10 kB
+_JPEG_QUALITY = 82
 
 
 class RunImages:
@@ -29,13 +31,14 @@ class RunImages:
     """
 
     def __init__(self, evaluated: EvaluatedRun, mesh: Mesh):
-        self.evaluated = evaluated
         self.evaluation = evaluated.evaluation
         self.has_maps = self.evaluation.true_map is not None
         probabilities = measures.probabilities(self.evaluation.predictions.scores)
         # The true classes, and their probabilities, [N].
         self.labels = self.evaluation.predictions.per_image.label
         self.true_probabilities = np.take_along_axis(probabilities, self.labels[:, None], 1)[:, 0]
+        self._source, self._data = evaluated.source, evaluated.run.config.data
+        self._stride = evaluated.trained.network.stride
         ours = [each for each in mesh.devices.flat if each.process_index == jax.process_index()]
         self._mesh = data_mesh(ours)
         # As many per device as in the run's batches, which are spread over all devices.
@@ -60,7 +63,7 @@ class RunImages:
 
     def image_url(self, index: int) -> str:
         """Returns a thumbnail of an image."""
-        return jpeg_url(self._thumbnail(index))
+        return _jpeg_url(self._thumbnail(index))
 
     def heat_map_urls(
         self, indices: Sequence[int], classes: Sequence[Sequence[int]]
@@ -71,28 +74,26 @@ class RunImages:
         """
         if not self.has_maps or not indices:
             return [[] for _ in indices]
-        data, stride = self.evaluated.run.config.data, self.evaluated.trained.network.stride
         urls = []
         for index, maps in zip(indices, self.maps(indices, classes), strict=True):
             image, highest = self._thumbnail(index), float(np.nan_to_num(maps).max())
-            urls.append(
-                [
-                    jpeg_url(over_center_crop(image, each, data, stride, highest=highest))
-                    for each in maps
-                ]
+            overlaid = (
+                over_center_crop(image, each, self._data, self._stride, highest=highest)
+                for each in maps
             )
+            urls.append([_jpeg_url(each) for each in overlaid])
         return urls
 
     def _forward(
         self, indices: Sequence[int], classes: Sequence[Sequence[int]]
     ) -> Iterator[tuple[Any, Any]]:
         """Yields maps and features of each batch."""
-        data, size = self.evaluated.run.config.data, self._batch_size
+        size = self._batch_size
 
         def batches() -> Iterator[tuple[int, HostBatch]]:
             for first in range(0, len(indices), size):
                 chosen = indices[first : first + size]
-                crops = np.stack([test_crops(self._encoded(i), data, 1)[0] for i in chosen])
+                crops = np.stack([test_crops(self._encoded(i), self._data, 1)[0] for i in chosen])
                 wanted = np.zeros((size, _MAPS), np.int32)
                 for row, of_image in enumerate(classes[first : first + size]):
                     wanted[row, : len(of_image)] = of_image
@@ -103,16 +104,24 @@ class RunImages:
 
     def _thumbnail(self, index: int) -> Image:
         if index not in self._thumbnails:
-            cut_bottom = self.evaluated.run.config.data.cut_bottom
-            image = decode(self._encoded(index), cut_bottom=cut_bottom)
-            self._thumbnails[index] = thumbnail(image)
+            image = decode(self._encoded(index), cut_bottom=self._data.cut_bottom)
+            height, width = image.shape[:2]
+            factor = min(1.0, _LONGER_SIDE / max(height, width))
+            size = (max(1, round(width * factor)), max(1, round(height * factor)))
+            shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            self._thumbnails[index] = np.asarray(shrunk, np.uint8)
         return self._thumbnails[index]
 
     def _encoded(self, index: int) -> bytes:
-        in_split = int(self.evaluation.predictions.indices[index])
-        return self.evaluated.source[in_split].encoded_image
+        return self._source[int(self.evaluation.predictions.indices[index])].encoded_image
 
 
 def _maps_and_features(outputs: Outputs, batch: DeviceBatch) -> tuple[Any, jax.Array]:
     maps = None if outputs.maps is None else maps_of(outputs.maps, batch["classes"])
     return maps, outputs.features
+
+
+def _jpeg_url(image: Image) -> str:
+    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    encoded = cv2.imencode(".jpg", image[:, :, ::-1], options)[1]
+    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -54,11 +54,9 @@ def confusable_group(pairs: Sequence[ConfusedPair], limit: int) -> list[int]:
     Of groups of equal size the one with the most errors inside it is selected. Without errors the group
     is empty.
     """
-    group_of: dict[int, frozenset[int]] = {}
+    group_of = {each: frozenset({each}) for pair in pairs for each in (pair.first, pair.second)}
     for pair in pairs:
-        joined = group_of.get(pair.first, frozenset({pair.first})) | group_of.get(
-            pair.second, frozenset({pair.second})
-        )
+        joined = group_of[pair.first] | group_of[pair.second]
         if len(joined) > limit:
             break
         group_of.update(dict.fromkeys(joined, joined))

@@ -1,18 +1,37 @@
-"""The tables of a report: the metrics at the top, and all classes."""
+"""The tables of a report: the metrics at the top, beside the paper's, and all classes."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import numpy as np
-
+from fgr_jax.config import Data
 from fgr_jax.evaluate.diversity import MASS_SHARE
 from fgr_jax.evaluate.evaluation import Evaluation, MapSummary
-from fgr_jax.evaluate.missing import MISSING, as_text
-from fgr_jax.report.paper import PaperAccuracy
+from fgr_jax.evaluate.tables import MISSING, as_text
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Metric:
+class PaperAccuracy(NamedTuple):
+    """Top-1 accuracy of ResNet-50 with the block and GCE at 448×448 pixels (tables 2 and 3), in %."""
+
+    title: str  # of the data set
+    one_crop: float
+    five_crops: float | None
+
+
+_PAPER = {
+    "cub": PaperAccuracy("CUB-200-2011", 87.7, 88.6),
+    "aircraft": PaperAccuracy("FGVC-Aircraft", 92.1, 93.5),
+    "cars": PaperAccuracy("Stanford Cars", 94.3, 94.9),
+    "dogs": PaperAccuracy("Stanford Dogs", 87.1, 87.7),
+    "gtos_mobile": PaperAccuracy("GTOS-mobile", 85.0, None),
+}
+
+
+def paper_accuracy(data: Data) -> PaperAccuracy | None:
+    """Returns the paper's figures for a data set; None where it has none, or for another split."""
+    return _PAPER.get(data.name) if data.test_split == "test" else None
+
+
+class Metric(NamedTuple):
     """A row of the table of metrics: a value for each run, and the paper's."""
 
     name: str
@@ -20,38 +39,15 @@ class Metric:
     paper: str = ""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ClassRow:
-    """A row of the table of classes."""
-
-    name: str
-    images: int
-    # Of each run; NaN without images.
-    accuracies: list[float]
-    # The class that its images are mostly predicted as when they are not recognized; empty: none.
-    confused_with: str
-    # Such images.
-    errors: int
-
-
 def metrics(evaluations: Sequence[Evaluation], paper: PaperAccuracy | None) -> list[Metric]:
     """Returns the metrics of one run or two, by all crops where none is named."""
     main = [each.main for each in evaluations]
-    rows = [
-        Metric(
-            "accuracy, one crop (the center)",
-            [as_text(each.center_crop.top1) for each in evaluations],
-            f"{paper.one_crop:.1f}%" if paper else "",
-        )
-    ]
+    one_crop = [as_text(each.center_crop.top1) for each in evaluations]
+    of_paper = f"{paper.one_crop:.1f}%" if paper else ""
+    rows = [Metric("accuracy, one crop (the center)", one_crop, of_paper)]
     if evaluations[0].five_crops:
-        rows.append(
-            Metric(
-                "accuracy, five crops",
-                [as_text(each.top1) for each in main],
-                f"{paper.five_crops:.1f}%" if paper and paper.five_crops else "",
-            )
-        )
+        of_paper = f"{paper.five_crops:.1f}%" if paper and paper.five_crops else ""
+        rows.append(Metric("accuracy, five crops", [as_text(each.top1) for each in main], of_paper))
     if len(evaluations[0].class_names) > 5:
         rows.append(Metric("top-5 accuracy", [as_text(each.top5) for each in main]))
     rows += [
@@ -76,30 +72,32 @@ def _map_metrics(maps: Sequence[MapSummary | None]) -> list[Metric]:
             metric("entropy, of the maximum", lambda each: as_text(each.relative_entropy)),
         ]
     if any(each.without_mass for each in present):
-        rows.append(
-            metric(
-                "no positive cell, left out of these means", lambda each: f"{each.without_mass:,}"
-            )
-        )
+        name = "no positive cell, left out of these means"
+        rows.append(metric(name, lambda each: f"{each.without_mass:,}"))
     if any(each.visible_parts for each in present):
         rows.append(metric("annotated parts in that area", lambda each: as_text(each.parts_share)))
     return rows
 
 
+class ClassRow(NamedTuple):
+    """A row of the table of classes."""
+
+    name: str
+    images: int
+    accuracies: list[float]  # of each run; NaN without images
+    confused_with: str  # as of `Evaluation.mostly_confused_with`
+    errors: int
+
+
 def class_rows(evaluations: Sequence[Evaluation]) -> list[ClassRow]:
     """Returns a row for each class, in the order of the labels."""
     ours = evaluations[0]
-    errors = ours.confusion - np.diag(np.diagonal(ours.confusion))
-    rows = []
-    for index, name in enumerate(ours.class_names):
-        worst = int(errors[index].argmax())
-        rows.append(
-            ClassRow(
-                name,
-                int(ours.classes.counts[index]),
-                [float(each.classes.accuracies[index]) for each in evaluations],
-                ours.class_names[worst] if errors[index, worst] else "",
-                int(errors[index, worst]),
-            )
+    return [
+        ClassRow(
+            name,
+            int(ours.classes.counts[index]),
+            [float(each.classes.accuracies[index]) for each in evaluations],
+            *ours.mostly_confused_with(index),
         )
-    return rows
+        for index, name in enumerate(ours.class_names)
+    ]

@@ -3,9 +3,9 @@
 import contextlib
 import errno
 import logging
+import operator
 import os
 import shutil
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -31,26 +31,18 @@ class Checkpoints:
 
     def __init__(self, directory: epath.Path):
         self._directory = directory
-        logging.getLogger("absl").addFilter(_RedundantRecords())
+        logging.getLogger("absl").addFilter(_is_news)
         self._saving: int | None = None
-        self._manager = ocp.CheckpointManager(
-            directory,
-            options=ocp.CheckpointManagerOptions(
-                # `max_to_keep` with `best_fn` would delete the newest step.
-                preservation_policy=checkpoint_managers.AnyPreservationPolicy(
-                    [
-                        checkpoint_managers.LatestN(_LATEST_TO_KEEP),
-                        checkpoint_managers.BestN(
-                            get_metric_fn=lambda metrics: metrics[_METRIC],
-                            n=1,
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
-                ),
-                best_fn=lambda metrics: metrics[_METRIC],  # else a reopened folder has no metrics
-                enable_async_checkpointing=True,
-            ),
+        latest = checkpoint_managers.LatestN(_LATEST_TO_KEEP)
+        best = checkpoint_managers.BestN(
+            get_metric_fn=operator.itemgetter(_METRIC), n=1, keep_checkpoints_without_metrics=False
         )
+        options = ocp.CheckpointManagerOptions(
+            # `max_to_keep` with `best_fn` would delete the newest step.
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
+            best_fn=operator.itemgetter(_METRIC),  # else a reopened folder has no metrics
+        )
+        self._manager = ocp.CheckpointManager(directory, options=options)
         self._remove_unfinished()  # Orbax's own clean-up runs on in the background
 
     def restore(self, step: int, like: Any) -> Any:
@@ -80,7 +72,8 @@ class Checkpoints:
         self._saving = step
         # Asked beforehand, so that a disk that is too small is not filled to the brim first.
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD_BYTES
-        if not _has_room(self._directory, needed):
+        on_disk = not is_in_bucket(os.fspath(self._directory))
+        if on_disk and shutil.disk_usage(self._directory).free < needed:
             self._explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
         try:
             self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
@@ -133,11 +126,6 @@ class Checkpoints:
                     path.rmtree()
 
 
-def _has_room(directory: epath.Path, needed: int) -> bool:
-    """Returns whether `needed` bytes fit; in a bucket they always do."""
-    return is_in_bucket(os.fspath(directory)) or shutil.disk_usage(directory).free >= needed
-
-
 def saved_steps(directory: epath.Path) -> list[int]:
     """Returns the steps that were saved completely in `directory`, which need not exist."""
     return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
@@ -174,10 +162,10 @@ def read(directory: epath.Path, step: int) -> dict[str, Any]:
         primary_host=jax.process_index(), active_processes={jax.process_index()}
     )
     folder = directory / str(step)
+    logging.getLogger("absl").addFilter(_is_news)
     try:
         with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
-            with _without_warnings():  # of metadata that a checkpoint of one item does not have
-                shapes = checkpointer.metadata(folder / "default").item_metadata.tree
+            shapes = checkpointer.metadata(folder / "default").item_metadata.tree
             # As NumPy arrays: the devices that wrote them may not be here.
             like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
             return checkpointer.restore(folder / "default", like)
@@ -188,25 +176,13 @@ def read(directory: epath.Path, step: int) -> dict[str, Any]:
         ) from error
 
 
-@contextlib.contextmanager
-def _without_warnings() -> Iterator[None]:
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drops Orbax's records of what is raised, or intended, anyway.
 
-
-class _RedundantRecords(logging.Filter):
-    """Drops records of what is raised, or intended, anyway.
-
-    Orbax's threads log, with a traceback, the error that `wait` will raise; and a checkpoint between
-    two evaluations has no accuracy.
+    Its threads log, with a traceback, the error that `wait` will raise; a checkpoint between two
+    evaluations has no accuracy; and one of a single item has no metadata of its own.
     """
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if "orbax" not in record.pathname:
-            return True
-        return not record.exc_info and "tracked_metric" not in record.getMessage()
+    if "orbax" not in record.pathname:
+        return True
+    intended = ("tracked_metric", "Metadata file does not exist")
+    return not record.exc_info and not any(words in record.getMessage() for words in intended)

@@ -11,32 +11,19 @@ from fgr_jax.runs.description import Description, differing_fields
 from fgr_jax.runs.folder import FINGERPRINTS, PROVENANCE, RunFolder
 from fgr_jax.runs.logs import STREAMS, read_fingerprints, read_metrics
 
-# What a provenance record says of the machine and the code.
-_MACHINE = (
-    "python",
-    "platform",
-    "packages",
-    "git_revision",
-    "process_count",
-    "devices",
-    "xla_flags",
-)
+# What a provenance record says besides the machine and the code.
+_OF_START = ("step", "time", "command")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Comparison:
     """What two runs have in common."""
 
-    # That both have fingerprints of.
-    steps: list[int]
-    # By stream: the first of these steps at which it differs.
-    parted: dict[str, int]
-    # Steps up to the last common one that only one run has fingerprints of.
-    missing: list[int]
-    # In records of the same step and split.
-    metrics_differ: bool
-    # In config, data, versions and devices.
-    differences: list[str]
+    steps: list[int]  # that both have fingerprints of
+    parted: dict[str, int]  # by stream: the first of these steps at which it differs
+    missing: list[int]  # up to the last common step: those that only one has fingerprints of
+    metrics_differ: bool  # in records of the same step and split
+    differences: list[str]  # in config, data, versions and devices
 
     @property
     def same(self) -> bool:
@@ -107,9 +94,8 @@ def _differences(
 ) -> list[str]:
     """Returns the differences in the configs, the data and the machines."""
     one, other = descriptions
-    values = {
-        f"config.{name}": pair for name, pair in differing_fields(one.config, other.config).items()
-    }
+    fields = differing_fields(one.config, other.config)
+    values = {f"config.{name}": pair for name, pair in fields.items()}
     values["data"] = (str(one.data), str(other.data))
     values |= {name: (ours.get(name), theirs.get(name)) for name in ours.keys() | theirs.keys()}
     return [
@@ -122,6 +108,7 @@ def _differences(
 def _machine(folder: Path) -> dict[str, Any]:
     """Returns the machine and the code of a run's last start as one flat mapping."""
     starts = json_lines.read(folder / PROVENANCE)
-    facts = {name: starts[-1].get(name) for name in _MACHINE} if starts else {}
+    last = starts[-1] if starts else {}
+    facts = {name: value for name, value in last.items() if name not in _OF_START}
     versions = facts.pop("packages", None) or {}
     return facts | {f"version of {name}": version for name, version in versions.items()}

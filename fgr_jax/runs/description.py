@@ -18,8 +18,7 @@ class Description:
 
     # By command-line names, as of `config.flat`; of an older version it may lack fields.
     config: dict[str, Any]
-    # Of the training split.
-    data: DataIdentity
+    data: DataIdentity  # of the training split
     class_names: list[str]
 
     def differences(self, other: "Description") -> list[str]:

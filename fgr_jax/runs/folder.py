@@ -35,8 +35,7 @@ PROVENANCE = "provenance.jsonl"
 REPORT = "report.html"
 COMPARISON = "comparison.html"
 EVALUATION = "evaluation"
-# Held by the process that trains there.
-LOCK = "lock"
+LOCK = "lock"  # held by the process that trains there
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,14 +46,10 @@ class RunFolder:
     a temporary folder, and `publish` copies those that have changed to the bucket.
     """
 
-    # As given by the user.
-    name: str
-    # The flag that it was given with, for errors; empty for an argument without a flag.
-    flag: str
-    # The small files.
-    local: Path
-    # The large ones, where they belong.
-    checkpoints: epath.Path
+    name: str  # as given by the user
+    flag: str  # that it was given with, for errors; empty for an argument without a flag
+    local: Path  # of the small files
+    checkpoints: epath.Path  # the large ones, where they belong
     _remote: epath.Path | None = None
     _published: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
@@ -102,8 +97,7 @@ class RunFolder:
             return
         for relative, state in self._states().items():
             if self._published.get(relative) != state:
-                path = epath.Path(self.local / relative)
-                path.copy(self._remote / relative, overwrite=True)
+                epath.Path(self.local / relative).copy(self._remote / relative, overwrite=True)
                 self._published[relative] = state
 
     def _states(self) -> dict[str, tuple[int, int]]:

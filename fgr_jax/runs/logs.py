@@ -85,9 +85,8 @@ class FingerprintLog:
         step, digests = self._pending
         self._pending = None
         values: dict[str, Any] = jax.device_get(digests)
-        json_lines.append(
-            self._path, {"step": step, **{name: as_hex(values[name]) for name in STREAMS}}
-        )
+        record = {"step": step, **{name: as_hex(values[name]) for name in STREAMS}}
+        json_lines.append(self._path, record)
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

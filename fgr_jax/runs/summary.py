@@ -1,7 +1,5 @@
 """The results of a finished run, in a table and in sentences."""
 
-from typing import Any
-
 from fgr_jax.runs import folder
 from fgr_jax.runs.folder import RunFolder
 from fgr_jax.runs.logs import read_metrics
@@ -25,17 +23,26 @@ def print_summary(
     """Prints the last results of the finished run in `workdir`, and where its files are."""
     records = read_metrics(workdir.local)
     tests = [record for record in records if record["split"] == "test"]
-    trainings = [record for record in records if record["split"] == "train"]
+    training = [record for record in records if record["split"] == "train"][-1]
     last, best = tests[-1], max(tests, key=lambda record: record["top1"])
-    terminal.table(
-        "results",
-        [
-            _row("test", last),
-            _row("training, last epoch", trainings[-1]),
-            _row("best on test, not to be reported", best),
-        ],
-        header=("split", "step", "top-1", "top-5", "loss", "images"),
-    )
+    shown = {
+        "test": last,
+        "training, last epoch": training,
+        "best on test, not to be reported": best,
+    }
+    rows: list[tuple[str, ...]] = [
+        (
+            name,
+            f"{record['step']:,}",
+            f"{record['top1']:.1%}",
+            f"{record['top5']:.1%}",
+            f"{record['loss']:.3f}",
+            f"{record['examples']:,}",
+        )
+        for name, record in shown.items()
+    ]
+    header = ("split", "step", "top-1", "top-5", "loss", "images")
+    terminal.table("results", rows, header=header)
     terminal.line(
         "The test loss is cross-entropy; the training loss is the one of the config, such as GCE."
     )
@@ -49,14 +56,3 @@ def print_summary(
     terminal.line(f"Files in {workdir.name}:")
     for name, content in _CONTENTS.items():
         terminal.line(f"  {name:<18} {content.format(workdir=workdir.name)}")
-
-
-def _row(name: str, record: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        name,
-        f"{record['step']:,}",
-        f"{record['top1']:.1%}",
-        f"{record['top5']:.1%}",
-        f"{record['loss']:.3f}",
-        f"{record['examples']:,}",
-    )

@@ -31,9 +31,9 @@ from fgr_jax.inference.saved_run import open_run
 from fgr_jax.report import __main__ as report
 from fgr_jax.report.contents import contents
 from fgr_jax.report.page import as_html
-from fgr_jax.report.paper import paper_accuracy
 from fgr_jax.report.run_images import RunImages
 from fgr_jax.report.selection import confusable_group, most_confident, spread_over
+from fgr_jax.report.tables import paper_accuracy
 from fgr_jax.runs.folder import RunFolder
 from fgr_jax.train.loop import train
 
