@@ -34,21 +34,15 @@ class Calendar:
     def of(cls, config: Config, examples: int) -> "Calendar":
         """Returns the calendar of `config` for epochs of `examples` examples."""
         epoch = Fraction(examples, config.batch_size)
-        gce_start = config.loss.gce_start
+        start, every = config.loss.gce_start, config.runtime.fingerprint_every
         return cls(
             epoch=epoch,
             total_steps=durations.whole_steps(config.duration, epoch),
-            gce_start_step=(
-                None if gce_start == NEVER else durations.whole_steps(gce_start, epoch)
-            ),
+            gce_start_step=None if start == NEVER else durations.whole_steps(start, epoch),
             gce_fade_steps=durations.whole_steps(config.loss.gce_fade, epoch),
             evaluation_interval=durations.in_steps(config.evaluate_every, epoch),
             checkpoint_interval=durations.in_steps(config.checkpoint_every, epoch),
-            fingerprint_interval=(
-                None
-                if config.runtime.fingerprint_every == NEVER
-                else durations.in_steps(config.runtime.fingerprint_every, epoch)
-            ),
+            fingerprint_interval=None if every == NEVER else durations.in_steps(every, epoch),
         )
 
     def due(self, step: int) -> Due:
@@ -68,6 +62,5 @@ class Calendar:
 
     def is_all_gce(self, first_step: int) -> bool:
         """Returns whether every step after step `first_step` trains with GCE alone."""
-        if self.gce_start_step is None:
-            return False
-        return first_step >= self.gce_start_step + self.gce_fade_steps
+        start = self.gce_start_step
+        return start is not None and first_step >= start + self.gce_fade_steps

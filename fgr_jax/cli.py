@@ -30,7 +30,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.files import python_files
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
-_HELP = ("--help", "-h")
+_HELP = {"--help", "-h"}
 _HELP_WIDTH, _HELP_INDENT = 105, 43  # columns
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -85,7 +85,7 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
         does not work.
     """
     argv = define_config(argv, own_flags)
-    if _asks_for_help(argv):
+    if _HELP.intersection(argv):
         own_flags([argument for argument in argv if argument not in _HELP], known_only=True)
         print(usage.rstrip() + "\n")
         _print_fields(own_flags.config)
@@ -138,11 +138,7 @@ def overrides(own_flags: flags.FlagValues) -> list[str]:
 
 
 def parse_flags(
-    argv: Sequence[str],
-    usage: str,
-    own_flags: flags.FlagValues,
-    *,
-    positional: Sequence[str] = (),
+    argv: Sequence[str], usage: str, own_flags: flags.FlagValues, *, positional: Sequence[str] = ()
 ) -> list[str]:
     """Reads the flags of a command.
 
@@ -159,7 +155,7 @@ def parse_flags(
       UserError: an unknown flag, a missing one, a value of the wrong type, too many or too few
         arguments.
     """
-    if _asks_for_help(argv):
+    if _HELP.intersection(argv):
         print(usage.rstrip())
         sys.exit(0)
     flags.FLAGS(argv[:1])  # Grain's worker processes want absl's own flags parsed, though unused
@@ -167,7 +163,7 @@ def parse_flags(
         rest = own_flags(argv)[1:]
     except (flags.Error, ValueError) as error:
         raise UserError(" ".join(str(error).split())) from error
-    any_number = bool(positional) and positional[-1].endswith(" ...")
+    any_number = any(name.endswith(" ...") for name in positional)
     if len(rest) > len(positional) and not any_number:
         extra = rest[len(positional)]
         raise UserError(f"{extra!r} is not a flag: every argument has the form --name=value")
@@ -192,10 +188,6 @@ def join_job(own_flags: flags.FlagValues) -> None:
         distributed.join(*where, timeout_s=own_flags.join_timeout)
 
 
-def _asks_for_help(argv: Sequence[str]) -> bool:
-    return any(argument in _HELP for argument in argv)
-
-
 def _load(value: str) -> Config:
     """Returns the config that FILE or FILE:ARGUMENT defines."""
     file, colon, argument = value.partition(":")
@@ -205,13 +197,9 @@ def _load(value: str) -> Config:
 
 def _print_fields(config: Config) -> None:
     print("fields of the config, each --config.FIELD=VALUE:")
+    wrapper = textwrap.TextWrapper(
+        _HELP_WIDTH, subsequent_indent=" " * _HELP_INDENT, break_on_hyphens=False
+    )
     for name, field, value in config_lib.fields(config):
-        print(
-            textwrap.fill(
-                field.metadata["documentation"],
-                width=_HELP_WIDTH,
-                initial_indent=f"  {name} = {value!r}  ".ljust(_HELP_INDENT),
-                subsequent_indent=" " * _HELP_INDENT,
-                break_on_hyphens=False,
-            )
-        )
+        wrapper.initial_indent = f"  {name} = {value!r}  ".ljust(_HELP_INDENT)
+        print(wrapper.fill(field.metadata["documentation"]))

@@ -270,19 +270,11 @@ def validate(config: Config) -> None:
         _refuse("data.folder", data.folder, 'empty where data.name is not "folder"')
     if data.crop > data.resize:
         _refuse("data.crop", data.crop, f"at most data.resize, which is {data.resize}")
-    _check_combination(config.loss)
-
-
-def _refuse(name: str, value: Any, wanted: str) -> NoReturn:
-    raise UserError(f"--config.{name}={value!r}: must be {wanted}")
-
-
-def _check_combination(loss: Loss) -> None:
-    """Refuses losses that exclude each other: GCE and what it is compared with, L-GM and the others."""
+    # Losses that exclude each other: GCE and what it is compared with, L-GM and the others.
+    loss = config.loss
     names = ("label_smoothing", "max_entropy", "pairwise_confusion", "center", "lgm")
-    weights = [
-        f"--config.loss.{name}={getattr(loss, name)}" for name in names if getattr(loss, name)
-    ]
+    values = {name: getattr(loss, name) for name in names}
+    weights = [f"--config.loss.{name}={value}" for name, value in values.items() if value]
     if loss.objective and weights:
         raise UserError(
             f"--config.loss.objective={loss.objective}: takes the place of {weights[0]}: set that to 0"
@@ -294,3 +286,7 @@ def _check_combination(loss: Loss) -> None:
         )
     if loss.lgm and len(weights) > 1:
         raise UserError(f"{weights[0]}: does not go with {weights[-1]}: set one of them to 0")
+
+
+def _refuse(name: str, value: Any, wanted: str) -> NoReturn:
+    raise UserError(f"--config.{name}={value!r}: must be {wanted}")

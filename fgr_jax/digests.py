@@ -16,7 +16,11 @@ _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}
 
 def digest(array: jax.Array) -> jax.Array:
     """Returns the digest, uint32 `[2]`, of an array with elements of at most 32 bits."""
-    bits = _bits(array)
+    if array.dtype == jnp.bool_:
+        bits = array.astype(jnp.uint32)
+    else:
+        unsigned = _UNSIGNED[array.dtype.itemsize]
+        bits = jax.lax.bitcast_convert_type(array, unsigned).astype(jnp.uint32)
     index = _index(array.shape)
     return jnp.stack([jnp.sum(_mix(bits ^ _mix(index + jnp.uint32(salt)))) for salt in _SALTS])
 
@@ -35,13 +39,6 @@ def as_hex(value: Any) -> str:
     """Returns a digest as 16 hexadecimal digits."""
     high, low = (int(half) for half in value)
     return f"{high:08x}{low:08x}"
-
-
-def _bits(array: jax.Array) -> jax.Array:
-    if array.dtype == jnp.bool_:
-        return array.astype(jnp.uint32)
-    unsigned = _UNSIGNED[array.dtype.itemsize]
-    return jax.lax.bitcast_convert_type(array, unsigned).astype(jnp.uint32)
 
 
 def _index(shape: tuple[int, ...]) -> jax.Array:

@@ -45,9 +45,8 @@ def chosen(count: int) -> list[jax.Device]:
     """
     devices = jax.devices()
     if count and jax.process_count() > 1:
-        raise UserError(
-            f"--config.runtime.devices={count}: with several processes all devices are used"
-        )
+        message = f"--config.runtime.devices={count}: with several processes all devices are used"
+        raise UserError(message)
     if count > len(devices):
         raise UserError(f"--config.runtime.devices={count}: there are {len(devices)} here")
     return devices[: count or len(devices)]
@@ -133,15 +132,14 @@ def once_for_all(call: Callable[[], _Result]) -> _Result | None:
     """
     if jax.process_count() == 1:
         return call()
-    result, message = None, b""
-    error: UserError | None = None
+    result = error = None
     if jax.process_index() == 0:
         try:
             result = call()
         except UserError as raised:
-            error, message = raised, str(raised).encode()[:_MESSAGE_BYTES]
-    buffer = np.zeros(_MESSAGE_BYTES, np.uint8)
-    buffer[: len(message)] = np.frombuffer(message, np.uint8)
+            error = raised
+    message = str(error or "").encode()[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0")
+    buffer = np.frombuffer(message, np.uint8)
     received = bytes(multihost_utils.broadcast_one_to_all(buffer)).rstrip(b"\0")
     if error is not None:
         raise error
@@ -152,8 +150,6 @@ def once_for_all(call: Callable[[], _Result]) -> _Result | None:
 
 def agreed_integer(value: int) -> int:
     """Returns process 0's `value` on every process."""
-    if jax.process_count() == 1:
-        return value
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 

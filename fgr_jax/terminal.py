@@ -6,17 +6,20 @@ is not a terminal, and there are no colors where standard output is not a termin
 
 import contextlib
 from collections.abc import Iterator
-from typing import Protocol
 
 from rich import progress, table
 from rich.console import Console
 
 
-class Bar(Protocol):
+class Bar:
     """A progress bar."""
+
+    def __init__(self, drawn: progress.Progress, task: progress.TaskID):
+        self._drawn, self._task = drawn, task
 
     def update(self, done: int, note: str = "") -> None:
         """Sets how many steps are done, and the note behind the bar."""
+        self._drawn.update(self._task, completed=done, note=note)
 
 
 class Terminal:
@@ -72,15 +75,10 @@ class Terminal:
             disable=not self._err.is_terminal,
         )
         task = drawn.add_task(what, total=total, completed=start, note="")
-
-        class _Bar:
-            def update(self, done: int, note: str = "") -> None:
-                drawn.update(task, completed=done, note=note)
-
         self._bars += 1
         try:
             with drawn:
-                yield _Bar()
+                yield Bar(drawn, task)
         finally:
             self._bars -= 1
 

@@ -30,12 +30,11 @@ from absl import flags
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
 from fgr_jax.runs import checkpoints
-from fgr_jax.runs.comparison import Comparison, compare
+from fgr_jax.runs.comparison import compare
 from fgr_jax.runs.folder import FINGERPRINTS, RunFolder
 from fgr_jax.runs.logs import STREAMS
 from fgr_jax.terminal import Terminal
 
-_SAME, _DIFFERENT = 0, 1
 # The fingerprints that must not depend on the number of devices.
 _ON_ANY_DEVICES = ("images", "labels", "masks")
 _POLL = 0.02  # seconds
@@ -65,33 +64,30 @@ def main(argv: Sequence[str]) -> int:
 
 def _compare_two(one: RunFolder, other: RunFolder, terminal: Terminal) -> int:
     comparison = compare(one, other)
-    compared = f"{len(comparison.steps):,} fingerprints of steps {comparison.steps[0]:,} to "
-    compared += f"{comparison.steps[-1]:,}"
+    steps = comparison.steps
+    compared = f"{len(steps):,} fingerprints of steps {steps[0]:,} to {steps[-1]:,}"
     if comparison.same:
         terminal.line(f"the same run: {compared} are equal to the bit, and so are the metrics")
+    elif comparison.first_parted is None:
+        terminal.line(f"{compared} are equal to the bit, but the metrics differ")
     else:
-        _print_where_they_part(comparison, compared, terminal)
+        step, stream = comparison.first_parted
+        last = comparison.last_same_step
+        since = (
+            "from the start" if last is None else f"after step {last:,}, the last that is the same"
+        )
+        terminal.line(f"they part at step {step:,}, first in the {stream} ({since})")
+        for name in STREAMS:
+            at = comparison.parted.get(name)
+            verdict = "the same" if at is None else f"differ from step {at:,}"
+            terminal.line(f"  {name:<10} {verdict}")
     if comparison.missing:
         terminal.line(f"only one of them recorded {len(comparison.missing):,} of the steps between")
     for difference in comparison.differences:
         terminal.line(f"  different  {difference}")
     if not comparison.differences:
         terminal.line("  config, data, versions and devices are the same")
-    return _SAME if comparison.same else _DIFFERENT
-
-
-def _print_where_they_part(comparison: Comparison, compared: str, terminal: Terminal) -> None:
-    first = comparison.first_parted
-    if first is None:
-        terminal.line(f"{compared} are equal to the bit, but the metrics differ")
-        return
-    step, stream = first
-    last = comparison.last_same_step
-    since = "from the start" if last is None else f"after step {last:,}, the last that is the same"
-    terminal.line(f"they part at step {step:,}, first in the {stream} ({since})")
-    for name in STREAMS:
-        at = comparison.parted.get(name)
-        terminal.line(f"  {name:<10} " + ("the same" if at is None else f"differ from step {at:,}"))
+    return int(not comparison.same)
 
 
 def _experiment(
@@ -144,7 +140,7 @@ def _experiment(
             "On another number of devices the loss and the parameters may differ by the order of sums."
         )
     terminal.line("as promised" if all_as_promised else "NOT as promised: see the table")
-    return _SAME if all_as_promised else _DIFFERENT
+    return int(not all_as_promised)
 
 
 def _run(command: list[str], workdir: Path) -> None:
@@ -161,11 +157,9 @@ def _run(command: list[str], workdir: Path) -> None:
 
 def _kill_at(command: list[str], workdir: Path, *, step: int) -> None:
     """Starts a run and kills it with SIGKILL once it has recorded `step`."""
+    none = subprocess.DEVNULL
     process = subprocess.Popen(
-        [*command, f"--workdir={workdir}"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [*command, f"--workdir={workdir}"], stdin=none, stdout=none, stderr=none
     )
     try:
         while process.poll() is None:
@@ -180,12 +174,12 @@ def _kill_at(command: list[str], workdir: Path, *, step: int) -> None:
 
 def _relative_difference(one: Path, other: Path) -> float:
     """Returns ‖a − b‖ / ‖b‖ over all parameters of the latest checkpoints."""
-    ours, theirs = (
-        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state["params"])])
-        for state in (
-            checkpoints.read_latest(RunFolder.open(workdir).checkpoints) for workdir in (one, other)
-        )
-    )
+
+    def parameters(workdir: Path) -> np.ndarray:
+        state = checkpoints.read_latest(RunFolder.open(workdir).checkpoints)
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state["params"])])
+
+    ours, theirs = parameters(one), parameters(other)
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
 
 

@@ -30,14 +30,7 @@ def median_and_quartiles(values: list[float]) -> str:
 def print_speeds(
     times: dict[str, list[float]], ratio: str, *, pictures: int, decimals: int
 ) -> None:
-    """Prints the images per second of two variants, and their quotient.
-
-    Args:
-      times: from `interleaved`.
-      ratio: the name of the quotient.
-      pictures: number of images in a round.
-      decimals: of the speeds.
-    """
+    """Prints the speeds of two variants that take `pictures` images a round, and their `ratio`."""
     for name, seconds in times.items():
         print(f"{name:14} {pictures / statistics.median(seconds):9.{decimals}f} images/s")
     one, other = times.values()

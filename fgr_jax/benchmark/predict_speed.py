@@ -9,7 +9,7 @@ import numpy as np
 
 from fgr_jax.benchmark.interleaving import interleaved, print_speeds
 from fgr_jax.config import Config
-from fgr_jax.data.source import ExampleSource, open_splits
+from fgr_jax.data.source import open_splits
 from fgr_jax.distributed import batch_sharding, data_mesh, replicated
 from fgr_jax.inference.forward import compiled
 from fgr_jax.inference.saved_run import TrainedNetwork
@@ -22,14 +22,7 @@ _TOP = 5
 
 
 def print_predict_speed(config: Config, *, classes: int, pictures: int, rounds: int) -> None:
-    """Times both, with random weights and batches of the config's size.
-
-    Args:
-      config: the network, the crop and the batch size.
-      classes: of the network.
-      pictures: the number of generated photographs in a round.
-      rounds: timed rounds.
-    """
+    """Times both on generated photographs, `pictures` of them a round, with random weights."""
     mesh, batch_size, size = data_mesh(), config.batch_size, config.data.crop
     batches = max(1, math.ceil(pictures / batch_size))
     count = batches * batch_size
@@ -47,7 +40,10 @@ def print_predict_speed(config: Config, *, classes: int, pictures: int, rounds: 
     with tempfile.TemporaryDirectory() as folder:
         config.data.name, config.data.data_dir = "synthetic/photographs", folder
         config.data.train_split, config.data.test_split = "train", "test"
-        paths = _write(open_splits(config.data, Terminal())[0], Path(folder), count)
+        source, _ = open_splits(config.data, Terminal())
+        paths = [Path(folder, f"{index:05}.jpg") for index in range(count)]
+        for index, path in enumerate(paths):  # the same ones again where there are fewer
+            path.write_bytes(source[index % len(source)].encoded_image)
 
         def bare_network() -> None:
             jax.block_until_ready([scores(batch) for _ in range(batches)])
@@ -64,11 +60,3 @@ def print_predict_speed(config: Config, *, classes: int, pictures: int, rounds: 
         "interleaved rounds"
     )
     print_speeds(times, "predict / bare network", pictures=count, decimals=1)
-
-
-def _write(source: ExampleSource, folder: Path, count: int) -> list[Path]:
-    """Writes `count` of the source's images to files, over and over where there are fewer."""
-    paths = [folder / f"{index:05}.jpg" for index in range(count)]
-    for index, path in enumerate(paths):
-        path.write_bytes(source[index % len(source)].encoded_image)
-    return paths

@@ -1,8 +1,10 @@
 """The cost of the records of a run: fingerprints and checkpoints."""
 
+import itertools
 import math
 import statistics
 import tempfile
+from fractions import Fraction
 from pathlib import Path
 
 import jax
@@ -21,16 +23,12 @@ _SECONDS_BESIDE_A_SAVE = 2.0  # of steps, taken while it is under way
 def print_record_cost(config: Config, *, classes: int, examples: int, rounds: int) -> None:
     """Times steps with and without a fingerprint, and with and without a save under way.
 
-    Args:
-      config: the run.
-      classes: number of classes of the network.
-      examples: number of examples in an epoch, for intervals in epochs.
-      rounds: number of timed rounds.
+    `examples` is the number of examples in an epoch, for intervals in epochs.
     """
     batch = synthetic_batch(config, classes)
     steps = steps_of(config, classes)
     state, record = steps.train(steps.init(), batch)
-    saved = fingerprinted = 0
+    numbers = itertools.count(1)  # of what is recorded
 
     def take(count: int) -> None:
         nonlocal state, record
@@ -42,10 +40,8 @@ def print_record_cost(config: Config, *, classes: int, examples: int, rounds: in
         log = FingerprintLog(Path(folder), first_step=0)
 
         def with_fingerprint() -> None:
-            nonlocal fingerprinted
             take(1)
-            fingerprinted += 1
-            log.note(fingerprinted, steps.fingerprint(state, batch, record))
+            log.note(next(numbers), steps.fingerprint(state, batch, record))
             log.write_pending()
 
         times = interleaved({"plain": lambda: take(1), "fingerprint": with_fingerprint}, rounds)
@@ -56,9 +52,7 @@ def print_record_cost(config: Config, *, classes: int, examples: int, rounds: in
         with Checkpoints(epath.Path(folder) / "checkpoints") as checkpoints:
 
             def with_save() -> None:
-                nonlocal saved
-                saved += 1
-                checkpoints.save(saved, state, test_top1=None)
+                checkpoints.save(next(numbers), state, test_top1=None)
                 take(beside)
                 checkpoints.wait()
 
@@ -71,19 +65,15 @@ def print_record_cost(config: Config, *, classes: int, examples: int, rounds: in
         f"{config.data.crop}×{config.data.crop}, {examples:,} examples; "
         f"medians of {rounds} interleaved rounds"
     )
-    for name, cost, interval, every in (
-        (
-            "fingerprint",
-            fingerprint,
-            calendar.fingerprint_interval,
-            config.runtime.fingerprint_every,
-        ),
-        ("checkpoint", save, calendar.checkpoint_interval, config.checkpoint_every),
-    ):
-        if interval is None:
-            continue
-        share = cost / (float(interval) * step)
-        print(f"{name:12} {cost * 1e3:9.2f} ms, every {every}: {share:.3%} of the steps' time")
+
+    def print_share(name: str, cost: float, interval: Fraction | None, every: str) -> None:
+        if interval is not None:
+            share = cost / (float(interval) * step)
+            print(f"{name:12} {cost * 1e3:9.2f} ms, every {every}: {share:.3%} of the steps' time")
+
+    every = config.runtime.fingerprint_every
+    print_share("fingerprint", fingerprint, calendar.fingerprint_interval, every)
+    print_share("checkpoint", save, calendar.checkpoint_interval, config.checkpoint_every)
 
 
 def _median_difference(ours: list[float], theirs: list[float]) -> float:

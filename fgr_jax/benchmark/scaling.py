@@ -16,25 +16,12 @@ from fgr_jax.distributed import data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.models.network import network_name, parameter_count
 
-_BYTES = {
-    "f64": 8,
-    "f32": 4,
-    "bf16": 2,
-    "f16": 2,
-    "s64": 8,
-    "s32": 4,
-    "u64": 8,
-    "u32": 4,
-    "s8": 1,
-    "u8": 1,
-    "pred": 1,
-}
 _COLLECTIVE = re.compile(
     r"= (?P<result>\(.*?\)|\S+) "
     r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)"
     r"(?:-start)?\("
 )
-_ARRAY = re.compile(r"\b([a-z]+\d*)\[([\d,]*)\]")
+_ARRAY = re.compile(r"\b(?:pred|[a-z]+(\d+))\[([\d,]*)\]")  # bits of an element, and lengths
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -51,10 +38,10 @@ def collectives(compiled_text: str) -> list[Collective]:
     found = []
     for match in _COLLECTIVE.finditer(compiled_text):
         arrays = [
-            (dtype, tuple(int(length) for length in lengths.split(",") if length))
-            for dtype, lengths in _ARRAY.findall(match["result"])
+            (int(bits or 8) // 8, tuple(int(length) for length in lengths.split(",") if length))
+            for bits, lengths in _ARRAY.findall(match["result"])
         ]
-        size = sum(_BYTES[dtype] * math.prod(shape) for dtype, shape in arrays)
+        size = sum(each * math.prod(shape) for each, shape in arrays)
         found.append(Collective(match["kind"], tuple(shape for _, shape in arrays), size))
     return found
 
@@ -118,13 +105,11 @@ def predict(step: Step, machine: Machine, *, chips: int, batch_size: int) -> Pre
     within = chips <= machine.chips_per_host
     bandwidth = machine.host_bandwidth if within else machine.bandwidth
     latency = machine.host_latency if within else machine.latency
-    alone = chips == 1
-    images = batch_size // chips
     return Prediction(
-        compute=images * step.flops_per_image / (machine.peak * machine.utilization),
+        compute=batch_size // chips * step.flops_per_image / (machine.peak * machine.utilization),
         # A ring: each chip sends every byte twice, except for its own share.
         gradients=2 * (chips - 1) / chips * step.gradient_bytes / bandwidth,
-        small=0.0 if alone else step.small_exchanges * latency,
+        small=0.0 if chips == 1 else step.small_exchanges * latency,
     )
 
 
@@ -161,9 +146,9 @@ def print_scaling(config: Config, *, classes: int, examples: int) -> None:
     flops = (compiled.cost_analysis() or {}).get("flops", math.nan) * devices / config.batch_size
     step = Step(flops, largest.size, len(found) - 1)
     print(
-        f"{network_name(config.network)}, {classes} classes, "
-        f"{parameter_count(state.params):,} parameters, {config.data.crop}×{config.data.crop}: "
-        f"{flops / 1e9:.1f} GFLOP per image, forward and backward"
+        f"{network_name(config.network)}, {classes} classes, {parameter_count(state.params):,} "
+        f"parameters, {config.data.crop}×{config.data.crop}: {flops / 1e9:.1f} GFLOP per image, "
+        "forward and backward"
     )
     rest = sum(each.size for each in found) - largest.size
     kinds = sorted({each.kind for each in found})

@@ -22,11 +22,7 @@ from fgr_jax.train.optimizer import momentum_sgd
 from fgr_jax.train.step import DeviceBatch, Steps, build_steps
 
 # Name, whether the loss is GCE, and whether the block is on.
-VARIANTS = (
-    ("cross-entropy", False, False),
-    ("GCE", True, False),
-    ("block + GCE", True, True),
-)
+VARIANTS = (("cross-entropy", False, False), ("GCE", True, False), ("block + GCE", True, True))
 
 
 def steps_of(config: Config, classes: int, *, gce: bool = True, block: bool = True) -> Steps:
@@ -85,9 +81,8 @@ def print_step_times(config: Config, *, classes: int, rounds: int) -> None:
     base = times["cross-entropy"]
     devices = jax.devices()
     print(
-        f"training step: {network_name(config.network)}, "
-        f"{config.network.compute_dtype}, {config.data.crop}×{config.data.crop}, "
-        f"batch {config.batch_size}, {classes} classes, "
+        f"training step: {network_name(config.network)}, {config.network.compute_dtype}, "
+        f"{config.data.crop}×{config.data.crop}, batch {config.batch_size}, {classes} classes, "
         f"{steppers['GCE'].parameters:,} parameters; {len(devices)} × {devices[0].device_kind}; "
         f"median of {rounds} interleaved rounds"
     )

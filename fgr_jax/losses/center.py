@@ -30,12 +30,7 @@ def center_loss(features: jax.Array, centers: jax.Array, labels: jax.Array) -> j
 
 
 def moved_centers(
-    features: jax.Array,
-    centers: jax.Array,
-    labels: jax.Array,
-    counts: jax.Array,
-    *,
-    rate: float,
+    features: jax.Array, centers: jax.Array, labels: jax.Array, counts: jax.Array, *, rate: float
 ) -> jax.Array:
     """The centers after a step: c_j − rate · Σ_{l = j}(c_j − x) / (1 + n_j) (Wen et al., eq. 4).
 

@@ -24,8 +24,7 @@ class Outputs(NamedTuple):
 
     # Scores, `[B, C]`: the average of the maps, plus the offset, where there are maps.
     scores: jax.Array
-    # What the scores are made of, pooled over space, `[B, D]`.
-    features: jax.Array
+    features: jax.Array  # what the scores are made of, pooled over space, `[B, D]`
     # Class activation maps, `[B, h, w, C]`; None for a head without maps, for which there is no block.
     maps: jax.Array | None = None
     # What is added to the average of the maps, `[C]`, and which the block leaves alone; None: nothing.
@@ -64,8 +63,6 @@ def sum_of(objectives: list[Objective]) -> Objective:
 
     The states of the objectives share one dict and must not use the same names.
     """
-    if len(objectives) == 1:
-        return objectives[0]
 
     def losses(outputs: Outputs, targets: Targets, extra: Extra) -> jax.Array:
         total = objectives[0].losses(outputs, targets, extra)

@@ -18,9 +18,7 @@ from fgr_jax.models.heads import cam, gaussian
 
 # A backbone is a function of the config's section `network`, and a head one of that section and the
 # number of classes. Both return a Flax module. A line for each that a config can name:
-BACKBONES: Mapping[str, Callable[[config_lib.Network], nn.Module]] = {
-    "resnet": resnet.from_config,
-}
+BACKBONES: Mapping[str, Callable[[config_lib.Network], nn.Module]] = {"resnet": resnet.from_config}
 HEADS: Mapping[str, Callable[[config_lib.Network, int], nn.Module]] = {
     "cam": cam.from_config,
     "gaussian": gaussian.from_config,
@@ -45,11 +43,7 @@ class Network(nn.Module):
     classifier: nn.Module
 
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Maps normalized images `[B, H, W, 3]` to outputs.
-
-        With `train`, BatchNorm uses the batch's statistics and updates the running ones (collection
-        "batch_stats", which must be mutable then); otherwise it uses the running ones.
-        """
+        """Maps normalized images `[B, H, W, 3]` to outputs; `train` is as in `backbones.resnet`."""
         return self.classifier(self.backbone(images, train=train), train=train)
 
     @property
@@ -67,18 +61,17 @@ def build_network(config: Config, num_classes: int) -> Network:
     section = config.network
     # L-GM has a head of its own, which its weight chooses.
     head = "gaussian" if config.loss.lgm else section.head
-    return Network(
-        backbone=listed_or_own(
-            section.backbone,
-            BACKBONES,
-            nn.Module,
-            flag="--config.network.backbone",
-            arguments=[section],
-        ),
-        classifier=listed_or_own(
-            head, HEADS, nn.Module, flag="--config.network.head", arguments=[section, num_classes]
-        ),
+    backbone: nn.Module = listed_or_own(
+        section.backbone,
+        BACKBONES,
+        nn.Module,
+        flag="--config.network.backbone",
+        arguments=[section],
     )
+    classifier: nn.Module = listed_or_own(
+        head, HEADS, nn.Module, flag="--config.network.head", arguments=[section, num_classes]
+    )
+    return Network(backbone, classifier)
 
 
 def network_name(network: config_lib.Network) -> str:
@@ -86,6 +79,15 @@ def network_name(network: config_lib.Network) -> str:
     if network.backbone != "resnet":
         return network.backbone
     return f"ResNet-{network.depth}" + (f" × {network.width:g}" if network.width != 1 else "")
+
+
+def description(config: Config, network: Network, variables: Any) -> str:
+    """Describes a network, as in "ResNet-50, 23,917,832 parameters; 448×448 pixels give maps of …"."""
+    size = config.data.crop
+    maps = output_shapes(network, variables, size).maps
+    gives = "no maps" if maps is None else f"maps of {maps.shape[1]}×{maps.shape[2]} cells"
+    name, count = network_name(config.network), parameter_count(variables["params"])
+    return f"{name}, {count:,} parameters; {size}×{size} pixels give {gives}"
 
 
 def forward(network: Network, variables: Any, images: jax.Array) -> Outputs:

@@ -12,10 +12,10 @@ runs/<name of the sweep>: results.md, results.csv, figure.png, and a workdir for
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
-import os
 import shlex
 import signal
 import subprocess
+import sys
 import types
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,8 +26,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.files.whole import whole
 from fgr_jax.sweep import figures, results
 from fgr_jax.sweep.plan import Row, Sweep, load
-from fgr_jax.sweep.results import Line
-from fgr_jax.sweep.runs import Result, result, start
+from fgr_jax.sweep.results import LOG, Line, Result, result
 from fgr_jax.terminal import Terminal
 
 _FIGURE = "figure.png"
@@ -87,11 +86,8 @@ def _run_all(
             _write(sweep, lines, workdir, command, with_paper)
             outcome = each.failure or f"{each.top1:.1%}"
             terminal.line(f"{row.name}, seed {seed}: {outcome}")
-    terminal.table(
-        sweep.title,
-        [results.cells(line, with_paper) for line in lines],
-        header=results.header(with_paper),
-    )
+    rows = [results.cells(line, with_paper) for line in lines]
+    terminal.table(sweep.title, rows, header=results.header(with_paper))
     terminal.line(f"Files in {workdir}: results.md, results.csv, {_FIGURE}, and every run")
     failed = sum(bool(each.failure) for line in lines for each in line.results)
     if failed:
@@ -108,39 +104,35 @@ def _arguments(config: str, row: Row, seed: int, for_all: list[str]) -> list[str
 
 
 def _run(arguments: list[str], workdir: Path) -> tuple[int, signal.Signals | None]:
-    """Makes one run, which gets the signals that this process gets.
+    """Makes or resumes one run, which gets the signals that this process gets.
 
     Returns:
       The exit status, and the signal that stopped the run.
     """
     requested: list[signal.Signals] = []
-    process = start(arguments, workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / LOG).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fgr_jax.main", *arguments, f"--workdir={workdir}"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # Ctrl-C goes to the sweep alone, which forwards it
+        )
 
-    def forward(number: int, frame: types.FrameType | None) -> None:
-        del frame
+    def forward(number: int, _: types.FrameType | None) -> None:
         requested.append(signal.Signals(number))
-        if process.poll() is None:
-            os.kill(process.pid, number)
+        process.send_signal(number)
 
-    previous = {
-        number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    previous = {each: signal.signal(each, forward) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        status = _wait(process)
+        status = process.wait()
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
     if not requested and status in _STOPPED:  # the run alone was stopped
         requested.append(signal.Signals(status - 128))
     return status, requested[0] if requested else None
-
-
-def _wait(process: subprocess.Popen) -> int:
-    while True:
-        try:
-            return process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            continue  # signal handlers run between two waits
 
 
 def _write(

@@ -1,10 +1,10 @@
 """The figure of a sweep, as a PNG."""
 
 import io
-import statistics
 from collections.abc import Sequence
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -37,12 +37,12 @@ def draw(sweep: Sweep, lines: Sequence[Line], *, with_paper: bool) -> bytes:
 
 
 def _points(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> None:
-    places = list(range(len(lines)))
+    places = range(len(lines))
     means = [line.mean or 0.0 for line in lines]
     errors = [line.deviation or 0.0 for line in lines]
     axes.errorbar(means, places, xerr=errors, fmt="o", capsize=4, label="here")
     if with_paper:
-        known = [(line.row.paper, place) for line, place in zip(lines, places, strict=True)]
+        known = [(line.row.paper, place) for place, line in enumerate(lines)]
         points = [(paper, place) for paper, place in known if paper is not None]
         axes.plot(*zip(*points, strict=True), "kD", label="the paper's")
         axes.legend()
@@ -80,17 +80,11 @@ def _curves(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -
     for index, line in enumerate(lines):
         curves = [result.curve for result in line.results if result.curve]
         epochs = [epoch for epoch, _ in curves[0]]
-        errors = [[100 * error for _, error in curve] for curve in curves]
-        means = [statistics.mean(each) for each in zip(*errors, strict=True)]
+        # Rows are seeds, columns epochs.
+        errors = 100 * np.array([[error for _, error in curve] for curve in curves])
         color = f"C{index % _COLORS}"
-        axes.plot(epochs, means, color=color, label=line.row.name)
-        axes.fill_between(
-            epochs,
-            [min(each) for each in zip(*errors, strict=True)],
-            [max(each) for each in zip(*errors, strict=True)],
-            color=color,
-            alpha=0.15,
-        )
+        axes.plot(epochs, errors.mean(axis=0), color=color, label=line.row.name)
+        axes.fill_between(epochs, errors.min(axis=0), errors.max(axis=0), color=color, alpha=0.15)
     axes.set_xlabel(f"epoch (mean and range over {sweep.seeds} seeds)")
     axes.set_ylabel("test error, %")
     axes.legend()

@@ -1,15 +1,44 @@
-"""The table of a sweep: mean and deviation over the seeds, beside the paper's results."""
+"""The results of a sweep's runs, and their table: mean and deviation over the seeds."""
 
 import csv
 import dataclasses
 import io
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 
+from fgr_jax.inference.saved_run import open_run
+from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.logs import Curve, error_curve, read_metrics
 from fgr_jax.sweep.plan import Row, Sweep
-from fgr_jax.sweep.runs import Result
 
 MISSING = "–"
+LOG = "output.txt"  # what a run prints, in its workdir
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Result:
+    """How one run ended."""
+
+    seed: int
+    workdir: Path
+    failure: str = ""  # the last line of its output, where it failed
+    top1: float | None = None  # on the test split, after the last step; None where it failed
+    curve: Curve = ()  # of the test split
+
+
+def result(seed: int, workdir: Path, status: int) -> Result:
+    """Reads the result of a run that ended with `status`."""
+    if status != 0:
+        lines = (workdir / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
+        printed = [line for line in lines if line.strip()]
+        last = printed[-1].removeprefix("error: ") if printed else f"status {status}"
+        return Result(seed, workdir, failure=last)
+    records = read_metrics(workdir)
+    top1 = [record["top1"] for record in records if record["split"] == "test"][-1]
+    epoch = float(open_run(RunFolder.open(workdir)).calendar.epoch)
+    curve = error_curve(records, "test", epoch=epoch)
+    return Result(seed, workdir, top1=top1, curve=curve)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,12 +79,7 @@ def header(with_paper: bool) -> tuple[str, ...]:
 def cells(line: Line, with_paper: bool) -> tuple[str, ...]:
     """Returns the cells of a row as text."""
     each = ", ".join(
-        f"{100 * result.top1:.1f}"
-        if result.top1 is not None
-        else "failed"
-        if result.failure
-        else "…"
-        for result in line.results
+        "failed" if each.top1 is None else f"{100 * each.top1:.1f}" for each in line.results
     )
     paper = [MISSING if line.row.paper is None else f"{line.row.paper:.1f}"] if with_paper else []
     return (line.row.name, line.in_words, each or MISSING, *paper)
@@ -68,20 +92,19 @@ def as_markdown(
     names = header(with_paper)
     text = [f"# {sweep.title}", "", f"`{command}`", ""]
     text += [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-    text += [
-        f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells(line, with_paper))} |"
-        for line in lines
-    ]
+    for line in lines:
+        escaped = [cell.replace("|", r"\|") for cell in cells(line, with_paper)]
+        text.append(f"| {' | '.join(escaped)} |")
     text += [
         "",
         "Top-1 accuracy on the test split after the last step, mean ± sample deviation.",
         "",
     ]
     failures = [
-        f"- {line.row.name}, seed {result.seed}: {result.failure}"
+        f"- {line.row.name}, seed {each.seed}: {each.failure}"
         for line in lines
-        for result in line.results
-        if result.failure
+        for each in line.results
+        if each.failure
     ]
     if failures:
         text += ["Failed:", "", *failures, ""]
@@ -99,10 +122,9 @@ def as_csv(lines: Sequence[Line]) -> str:
         overrides = " ".join(
             f"--config.{name}={value}" for name, value in line.row.overrides.items()
         )
-        paper = "" if line.row.paper is None else line.row.paper
-        for result in line.results:
-            top1 = "" if result.top1 is None else result.top1
+        name, paper = line.row.name, line.row.paper
+        for each in line.results:  # the writer leaves the place of a None empty
             writer.writerow(
-                [line.row.name, result.seed, top1, paper, result.workdir, result.failure, overrides]
+                [name, each.seed, each.top1, paper, each.workdir, each.failure, overrides]
             )
     return file.getvalue()

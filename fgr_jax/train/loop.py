@@ -5,28 +5,15 @@ import signal
 
 import jax
 
+from fgr_jax import distributed
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config, flat
 from fgr_jax.data.batch import Batch
 from fgr_jax.data.pipeline import Share, training_batches
-from fgr_jax.data.source import ExampleSource, open_splits
-from fgr_jax.distributed import (
-    agreed_integer,
-    batch_sharding,
-    chosen,
-    data_mesh,
-    once_for_all,
-    replicated,
-)
+from fgr_jax.data.source import open_splits
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
-from fgr_jax.models.network import (
-    Network,
-    build_network,
-    network_name,
-    output_shapes,
-    parameter_count,
-)
+from fgr_jax.models.network import build_network, description
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.runs.checkpoints import Checkpoints, latest_step
 from fgr_jax.runs.description import Description
@@ -38,7 +25,7 @@ from fgr_jax.train.objective import build_objective
 from fgr_jax.train.optimizer import learning_rate_schedule, momentum_sgd
 from fgr_jax.train.recorder import Recorder
 from fgr_jax.train.signals import Interruption
-from fgr_jax.train.step import DeviceBatch, TrainState, build_steps
+from fgr_jax.train.step import DeviceBatch, build_steps
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,14 +47,14 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
       UserError: something that the user can put right.
     """
     # Devices, in a mesh of one axis.
-    mesh = data_mesh(chosen(config.runtime.devices))
+    mesh = distributed.data_mesh(distributed.chosen(config.runtime.devices))
     if config.batch_size % mesh.size:
         raise UserError(
             f"--config.batch_size={config.batch_size}: must be a multiple of the number of devices, "
             f"which is {mesh.size} here"
         )
     share = Share(config.batch_size, jax.process_index(), jax.process_count())
-    sharding = batch_sharding(mesh)
+    sharding = distributed.batch_sharding(mesh)
 
     def to_devices(batch: Batch) -> DeviceBatch:
         return {
@@ -87,16 +74,14 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
         config, epoch=calendar.epoch, total_steps=calendar.total_steps
     )
     optimizer = momentum_sgd(
-        schedule,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
+        schedule, momentum=config.optimizer.momentum, weight_decay=config.optimizer.weight_decay
     )
     steps = build_steps(config, network, objective, optimizer, mesh)
 
     # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
     run = Description(flat(config), train_source.identity, class_names)
-    once_for_all(lambda: workdir.check(run))
-    step = agreed_integer(latest_step(workdir.checkpoints) or 0)
+    distributed.once_for_all(lambda: workdir.check(run))
+    step = distributed.agreed_integer(latest_step(workdir.checkpoints) or 0)
     outcome = Outcome(step, step, calendar.total_steps, len(class_names), train_source.license)
     if step == calendar.total_steps:
         terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
@@ -106,18 +91,20 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
     if step:
         start = f"step {step:,} of this workdir"
     elif config.pretrained:
-        variables = jax.device_get({"params": state.params, "batch_stats": state.batch_stats})
-        variables, start = start_from(config.pretrained, variables)
-        state = state.replace(**jax.device_put(variables, replicated(mesh)))
+        variables, start = start_from(config.pretrained, jax.device_get(state.variables))
+        state = state.replace(**jax.device_put(variables, distributed.replicated(mesh)))
 
-    once_for_all(lambda: workdir.claim(run))
+    distributed.once_for_all(lambda: workdir.claim(run))
     checkpoints = Checkpoints(workdir.checkpoints)
     if step:
         state = state.restored(checkpoints.restore(step, state.saved()))
     if jax.process_index() == 0:
         json_lines.append(workdir.local / PROVENANCE, {"step": step, **provenance()})
-    terminal.line(_data_line(train_source, test_source))
-    terminal.line(_network_line(config, network, state))
+    terminal.line(
+        f"data      {train_source.data_set}: {len(train_source):,} training and {len(test_source):,} "
+        f"test images, {len(class_names)} classes"
+    )
+    terminal.line(f"network   {description(config, network, state.variables)}")
     terminal.line(f"start     {start}")
     terminal.line(
         f"training  {config.duration}, {calendar.total_steps:,} steps of {config.batch_size} "
@@ -125,21 +112,12 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
     )
 
     # Loop.
+    to_take = range(step, calendar.total_steps)
     batches = training_batches(
-        train_source,
-        config.data,
-        config.runtime,
-        share,
-        seed=config.seed,
-        steps=range(step, calendar.total_steps),
+        train_source, config.data, config.runtime, share, seed=config.seed, steps=to_take
     )
-    with (
-        checkpoints,
-        Recorder(
-            config, calendar, workdir, checkpoints, terminal, step, len(class_names)
-        ) as recorder,
-        Interruption(terminal.warn) as interruption,
-    ):
+    recorder = Recorder(config, calendar, workdir, checkpoints, terminal, step, len(class_names))
+    with checkpoints, recorder, Interruption(terminal.warn) as interruption:
         while step < calendar.total_steps and not interruption.is_due(step):
             batch = to_devices(next(batches))
             state, record = steps.train(state, batch)
@@ -162,21 +140,3 @@ def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
         # Interrupted, wherever that was.
         recorder.save(step, state, steps.is_finite(state))
     return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)
-
-
-def _data_line(train: ExampleSource, test: ExampleSource) -> str:
-    return (
-        f"data      {train.data_set}: {len(train):,} training and {len(test):,} test images, "
-        f"{len(train.class_names)} classes"
-    )
-
-
-def _network_line(config: Config, network: Network, state: TrainState) -> str:
-    size = config.data.crop
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    maps = output_shapes(network, variables, size).maps
-    gives = "no maps" if maps is None else f"maps of {maps.shape[1]}×{maps.shape[2]} cells"
-    return (
-        f"network   {network_name(config.network)}, {parameter_count(state.params):,} parameters; "
-        f"{size}×{size} pixels give {gives}"
-    )

@@ -11,14 +11,9 @@ from fgr_jax import config as config_lib
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.files.python_files import listed_or_own
-from fgr_jax.losses import (
-    center,
-    cross_entropy,
-    gradient_boosting_cross_entropy,
-    lgm,
-    max_entropy,
-    pairwise_confusion,
-)
+from fgr_jax.losses import center, lgm, max_entropy, pairwise_confusion
+from fgr_jax.losses.ce import cross_entropy
+from fgr_jax.losses.gce import gradient_boosting_cross_entropy
 from fgr_jax.losses.objective import Extra, Objective, Outputs, Targets, sum_of
 
 # Losses that are added to cross-entropy where their field of the config's section `loss`, a weight, is
@@ -43,27 +38,13 @@ def build_objective(config: Config, calendar: Calendar, mesh: Mesh) -> Objective
         )
     if loss.lgm:
         return lgm.objective(loss.lgm, loss.lgm_margin)
-    weights = {name: getattr(loss, name) for name in ADDED}
-    return sum_of(
-        [
-            _classification(loss, calendar.gce_start_step, calendar.gce_fade_steps, mesh),
-            *(ADDED[name](weight) for name, weight in weights.items() if weight),
-        ]
-    )
+    added = [add(weight) for name, add in ADDED.items() if (weight := getattr(loss, name))]
+    return sum_of([_classification(loss, calendar, mesh), *added])
 
 
-def _classification(
-    loss: config_lib.Loss, gce_start_step: int | None, gce_fade_steps: int, mesh: Mesh
-) -> Objective:
-    """Returns cross-entropy, GCE, or the one after the other.
-
-    Args:
-      loss: the config's section.
-      gce_start_step: the first step with GCE, cross-entropy before; None: cross-entropy throughout.
-      gce_fade_steps: an addition to the paper: the number of steps from there on in which the weight of
-        the negatives that GCE leaves out falls from 1 to 0.
-      mesh: from `distributed.data_mesh`.
-    """
+def _classification(loss: config_lib.Loss, calendar: Calendar, mesh: Mesh) -> Objective:
+    """Returns cross-entropy, GCE, or the one after the other; the fade is an addition to the paper."""
+    start, fade = calendar.gce_start_step, calendar.gce_fade_steps
 
     # Each device sorts its own rows: left to itself, XLA gathers all scores everywhere for top_k.
     @functools.partial(
@@ -73,15 +54,15 @@ def _classification(
         out_specs=PartitionSpec("batch"),
     )
     def by_row(scores: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
-        if gce_start_step is None:
+        if start is None:
             return cross_entropy(scores, labels, label_smoothing=loss.label_smoothing)
-        if gce_fade_steps:
-            weight = jnp.clip((gce_start_step + gce_fade_steps - step) / gce_fade_steps, 0, 1)
+        if fade:
+            weight = jnp.clip((start + fade - step) / fade, 0, 1)
             return gradient_boosting_cross_entropy(scores, labels, loss.k, rest_weight=weight)
         gce = gradient_boosting_cross_entropy(scores, labels, loss.k)
-        if gce_start_step == 0:
+        if start == 0:
             return gce
-        return jnp.where(step < gce_start_step, cross_entropy(scores, labels), gce)
+        return jnp.where(step < start, cross_entropy(scores, labels), gce)
 
     def losses(outputs: Outputs, targets: Targets, _: Extra) -> jax.Array:
         return by_row(outputs.scores, targets.labels, targets.step)

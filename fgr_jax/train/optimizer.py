@@ -9,12 +9,12 @@ import optax
 from fgr_jax import durations
 from fgr_jax.config import Config
 
-# The batch for which SEMANTICS states the paper's learning rate.
+# The batch size that the paper's learning rate is for.
 _REFERENCE_BATCH_SIZE = 16
 
 
 def learning_rate_schedule(config: Config, *, epoch: Fraction, total_steps: int) -> optax.Schedule:
-    """The learning rate as a function of the step, warm-up included.
+    """Returns the learning rate as a function of the step, warm-up included.
 
     "step" multiplies it by `decay_factor` every `decay_every`, as `torch.optim.StepLR` does; "cosine"
     lets it fall from its peak after the warm-up to 0 at `total_steps`. `epoch` is in steps.
@@ -48,6 +48,5 @@ def momentum_sgd(
 ) -> optax.GradientTransformation:
     """`torch.optim.SGD`: v ← momentum·v + (g + weight_decay·w), w ← w − lr·v, for all parameters."""
     return optax.chain(
-        optax.add_decayed_weights(weight_decay),
-        optax.sgd(schedule, momentum=momentum),
+        optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum)
     )

@@ -13,7 +13,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.runs.checkpoints import Checkpoints
 from fgr_jax.runs.folder import RunFolder
 from fgr_jax.runs.logs import FingerprintLog, MetricsLog
-from fgr_jax.terminal import Bar, Terminal
+from fgr_jax.terminal import Terminal
 from fgr_jax.train.evaluation import Results, averages
 from fgr_jax.train.step import Totals, TrainState
 
@@ -39,23 +39,23 @@ class Recorder:
     num_classes: int
 
     def __enter__(self) -> "Recorder":
+        folder, first_step = self.workdir.local, self.first_step
         self._writes = jax.process_index() == 0
         self._stopwatch = _Stopwatch()
+        self._pending: tuple[int, jax.Array] | None = None  # step under way, and its loss
         self._words: list[str] = []
-        self._tested: tuple[int, float] | None = None  # step and accuracy of the last evaluation
-        self._saved_step = self.first_step
+        self._tested: dict[int, float] = {}  # step and accuracy of the last evaluation
+        self._saved_step = first_step
         # The chance level of GCE's loss; None once it was warned of, and for an objective of one's own.
         negatives = min(self.config.loss.k, self.num_classes - 1)
         self._chance = None if self.config.loss.objective else math.log(negatives + 1)
-        folder, first_step = self.workdir.local, self.first_step
         self._fingerprints = FingerprintLog(folder, first_step=first_step, writes=self._writes)
         total, size = self.calendar.total_steps, self.config.batch_size
         bar = self.terminal.bar("training", total, start=first_step, unit="images", per=size)
         with contextlib.ExitStack() as stack:
             metrics = MetricsLog(folder, first_step=first_step, writes=self._writes)
             self._metrics = stack.enter_context(metrics)
-            learning_rate = self.config.optimizer.learning_rate
-            self._losses = _LossWatch(stack.enter_context(bar), learning_rate)
+            self._bar = stack.enter_context(bar)
             self._stack = stack.pop_all()
         return self
 
@@ -65,12 +65,13 @@ class Recorder:
             self._publish()
 
     def step(self, step: int, loss: jax.Array) -> None:
-        """Notes a step that was just dispatched.
+        """Notes a step that was just dispatched, and reads the loss of the one before.
 
         Raises:
-          UserError: the loss of the step before is NaN or infinite.
+          UserError: that loss is NaN or infinite.
         """
-        self._losses.dispatched(step, loss)
+        self.catch_up()
+        self._pending = step, loss
         self._stopwatch.step()
 
     def fingerprint(self, step: int, digests: dict[str, jax.Array]) -> None:
@@ -94,17 +95,23 @@ class Recorder:
             self._warn_of_chance(results["loss"])
 
     def catch_up(self) -> None:
-        """Waits for the last step.
+        """Waits for the step under way and reads its loss.
 
         Raises:
-          UserError: its loss is NaN or infinite.
+          UserError: it is NaN or infinite.
         """
-        self._losses.catch_up()
+        if self._pending is None:
+            return
+        (step, loss), self._pending = self._pending, None
+        value = float(jax.device_get(loss))
+        if not math.isfinite(value):
+            raise self._diverged(f"the loss became {value}", step)
+        self._bar.update(step, f"loss {value:.3f}")
 
     def evaluation(self, step: int, results: Results) -> None:
         """Writes the results on the test split."""
         self._metrics.metrics(step, "test", results)
-        self._tested = step, results["top1"]
+        self._tested = {step: results["top1"]}
         self._words.append(_in_words("test", results))
 
     def settle(self, step: int) -> None:
@@ -132,12 +139,19 @@ class Recorder:
         self.catch_up()
         self._fingerprints.write_pending()
         if not jax.device_get(is_finite):
-            raise self._losses.diverged("the weights became infinite or NaN", step)
+            raise self._diverged("the weights became infinite or NaN", step)
         self._publish()
-        tested_step, top1 = self._tested or (None, None)
-        self.checkpoints.save(step, state.saved(), test_top1=top1 if tested_step == step else None)
+        self.checkpoints.save(step, state.saved(), test_top1=self._tested.get(step))
         self._saved_step = step
         self._stopwatch.restart()
+
+    def _diverged(self, what: str, step: int) -> UserError:
+        """Returns the error for a step after which nothing is to be saved."""
+        return UserError(
+            f"{what} at step {step}; the checkpoints from before are kept. Lower the learning rate "
+            f"(--config.optimizer.learning_rate={self.config.optimizer.learning_rate}) or lengthen "
+            "--config.optimizer.warmup, in another --workdir"
+        )
 
     def _publish(self) -> None:
         if self._writes:
@@ -159,43 +173,6 @@ class Recorder:
 def _in_words(split: str, results: Results) -> str:
     skipped = f" ({results['skipped']} images skipped)" if results["skipped"] else ""
     return f"{split} loss {results['loss']:.3f}, top-1 {results['top1']:.1%}{skipped}"
-
-
-class _LossWatch:
-    """Reads the loss of every step one step late, so that the devices never wait."""
-
-    def __init__(self, bar: Bar, learning_rate: float):
-        self._bar = bar
-        self._learning_rate = learning_rate
-        self._pending: tuple[int, jax.Array] | None = None
-
-    def dispatched(self, step: int, loss: jax.Array) -> None:
-        """Notes the loss of the step just dispatched, and reads that of the one before."""
-        self.catch_up()
-        self._pending = (step, loss)
-
-    def catch_up(self) -> None:
-        """Waits for the step under way and reads its loss.
-
-        Raises:
-          UserError: it is NaN or infinite.
-        """
-        if self._pending is None:
-            return
-        step, loss = self._pending
-        self._pending = None
-        value = float(jax.device_get(loss))
-        if not math.isfinite(value):
-            raise self.diverged(f"the loss became {value}", step)
-        self._bar.update(step, f"loss {value:.3f}")
-
-    def diverged(self, what: str, step: int) -> UserError:
-        """Returns the error for a step after which nothing is to be saved."""
-        return UserError(
-            f"{what} at step {step}; the checkpoints from before are kept. Lower the learning rate "
-            f"(--config.optimizer.learning_rate={self._learning_rate}) or lengthen "
-            "--config.optimizer.warmup, in another --workdir"
-        )
 
 
 class _Stopwatch:

@@ -18,44 +18,35 @@ class Interruption:
     """
 
     def __init__(self, announce: Callable[[str], None]):
+        self.requested: signal.Signals | None = None  # the signal that asked for an end
         self._announce = announce
-        self._signal: signal.Signals | None = None
         self._previous: dict[signal.Signals, object] = {}
 
-    @property
-    def requested(self) -> signal.Signals | None:
-        """The signal that asked for an end, or None."""
-        return self._signal
-
     def is_due(self, step: int) -> bool:
-        """Whether to leave after `step`; to be asked after every step, by every process."""
-        if self._signal is None and distributed.preemption_is_due(step):
-            self._signal = signal.SIGTERM
+        """Returns whether to leave after `step`; to be asked after every step, by every process."""
+        if self.requested is None and distributed.preemption_is_due(step):
+            self.requested = signal.SIGTERM
             self._announce("SIGTERM: saving after this step, in all processes")
-        return self._signal is not None
+        return self.requested is not None
 
     def __enter__(self) -> "Interruption":
-        if jax.process_count() > 1:  # JAX has taken SIGTERM
-            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, _pass_on)
-            return self
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._note)
+        ours = [signal.SIGINT, signal.SIGTERM]
+        if jax.process_count() > 1:
+            ours.remove(signal.SIGTERM)  # JAX has taken it
+        self._previous = {number: signal.signal(number, self._note) for number in ours}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # as `signal.signal` gave it
 
-    def _note(self, number: int, frame: types.FrameType | None) -> None:
-        del frame
-        if self._signal is not None:
+    def _note(self, number: int, _: types.FrameType | None) -> None:
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        if self.requested is not None:
             raise KeyboardInterrupt
-        self._signal = signal.Signals(number)
+        self.requested = signal.Signals(number)
         self._announce(
-            f"{self._signal.name}: saving after this step (once more: stop at once, without saving)"
+            f"{self.requested.name}: saving after this step (once more: stop at once, without saving)"
         )
-
-
-def _pass_on(number: int, frame: types.FrameType | None) -> None:
-    del number, frame
-    os.kill(os.getpid(), signal.SIGTERM)

@@ -58,15 +58,17 @@ class Totals(flax.struct.PyTreeNode):
 class TrainState(flax.struct.PyTreeNode):
     """Everything that changes from step to step, and everything a checkpoint holds."""
 
-    # Steps taken.
-    step: jax.Array
+    step: jax.Array  # steps taken
     params: Any
     batch_stats: Any
     opt_state: Any
-    # Since the last line of metrics; a part of the state, so that a resumed epoch is whole.
-    epoch_totals: Totals
-    # The objective's own.
-    extra: Extra
+    epoch_totals: Totals  # since the last line of metrics; saved, so that a resumed epoch is whole
+    extra: Extra  # the objective's own
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """The arguments of the network."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
 
     def saved(self) -> dict[str, Any]:
         """Returns the arrays of a checkpoint, the objective's beside the others."""
@@ -75,10 +77,9 @@ class TrainState(flax.struct.PyTreeNode):
 
     def restored(self, saved: dict[str, Any]) -> "TrainState":
         """Returns the state whose `saved` is given; this one is of the same run."""
-        extra = {name: saved[name] for name in self.extra}
-        return self.replace(
-            **{name: value for name, value in saved.items() if name not in extra}, extra=extra
-        )
+        fields = dict(saved)
+        extra = {name: fields.pop(name) for name in self.extra}
+        return self.replace(**fields, extra=extra)
 
 
 class StepRecord(NamedTuple):
@@ -93,14 +94,10 @@ class Steps(NamedTuple):
 
     init: Callable[[], TrainState]
     zeros: Callable[[], Totals]
-    # Whether all weights and statistics are finite.
-    is_finite: Callable[[TrainState], jax.Array]
-    # Jitted (TrainState, DeviceBatch) -> (TrainState, StepRecord).
-    train: Any
-    # Jitted (TrainState after the step, DeviceBatch, StepRecord) -> digests.
-    fingerprint: Any
-    # Jitted (TrainState, DeviceBatch, Totals) -> Totals.
-    test: Any
+    is_finite: Callable[[TrainState], jax.Array]  # whether all weights and statistics are
+    train: Any  # jitted (TrainState, DeviceBatch) -> (TrainState, StepRecord)
+    fingerprint: Any  # jitted (TrainState after the step, DeviceBatch, StepRecord) -> digests
+    test: Any  # jitted (TrainState, DeviceBatch, Totals) -> Totals
 
 
 def build_steps(
@@ -110,18 +107,14 @@ def build_steps(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
 ) -> Steps:
-    """Compiles the functions of a run for `mesh`.
+    """Compiles the functions of a run for a mesh of one axis, "batch".
 
-    Args:
-      config: the run.
-      network: from `build_network`.
-      objective: from `build_objective`.
-      optimizer: its updates are applied to the parameters as they are.
-      mesh: from `fgr_jax.distributed.data_mesh`.
+    The updates of `optimizer` are applied to the parameters as they are.
     """
     everywhere, by_row = replicated(mesh), batch_sharding(mesh)
+    jit = functools.partial(jax.jit, out_shardings=everywhere)
 
-    @functools.partial(jax.jit, out_shardings=everywhere)
+    @jit
     def init() -> TrainState:
         size = config.data.crop
         outputs, variables = network.init_with_output(
@@ -138,15 +131,13 @@ def build_steps(
             extra=objective.init(outputs),
         )
 
-    @functools.partial(
-        jax.jit, in_shardings=(everywhere, by_row), out_shardings=everywhere, donate_argnums=0
-    )
+    @functools.partial(jit, in_shardings=(everywhere, by_row), donate_argnums=0)
     def train(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, StepRecord]:
         targets = Targets(batch["label"], batch["mask"], state.step)
 
         def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, Outputs, Totals, jax.Array]]:
             outputs, updated = network.apply(
-                {"params": params, "batch_stats": state.batch_stats},
+                state.variables | {"params": params},
                 normalize(turned(batch["image"], batch["symmetry"])),
                 train=True,
                 mutable=["batch_stats"],
@@ -172,18 +163,13 @@ def build_steps(
         )
         return new_state, StepRecord(totals.mean_loss, mask_digest)
 
-    @functools.partial(
-        jax.jit, in_shardings=(everywhere, by_row, everywhere), out_shardings=everywhere
-    )
+    @functools.partial(jit, in_shardings=(everywhere, by_row, everywhere))
     def test(state: TrainState, batch: DeviceBatch, totals: Totals) -> Totals:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        scores = forward(network, variables, batch["image"]).scores
+        scores = forward(network, state.variables, batch["image"]).scores
         losses = cross_entropy(scores, batch["label"])
         return totals + sum_over_examples(scores, losses, batch)
 
-    @functools.partial(
-        jax.jit, in_shardings=(everywhere, by_row, everywhere), out_shardings=everywhere
-    )
+    @functools.partial(jit, in_shardings=(everywhere, by_row, everywhere))
     def fingerprint(
         state: TrainState, batch: DeviceBatch, record: StepRecord
     ) -> dict[str, jax.Array]:
@@ -195,8 +181,7 @@ def build_steps(
             "parameters": digest_of_tree(_learned(state)),
         }
 
-    zeros = jax.jit(Totals.zeros, out_shardings=everywhere)
-    return Steps(init, zeros, _is_finite, train, fingerprint, test)
+    return Steps(init, jit(Totals.zeros), _is_finite, train, fingerprint, test)
 
 
 def diversified(
@@ -210,12 +195,9 @@ def diversified(
     """
     if block.alpha == 1 or outputs.maps is None:
         return outputs, jnp.zeros(2, jnp.uint32)
+    shape = outputs.maps.shape
     draws = draw(
-        key,
-        outputs.maps.shape,
-        p_peak=block.p_peak,
-        p_patch=block.p_patch,
-        patch_size=block.patch_size,
+        key, shape, p_peak=block.p_peak, p_patch=block.p_patch, patch_size=block.patch_size
     )
     scores = class_scores(suppress(outputs.maps, draws, block.alpha))
     if outputs.offset is not None:
@@ -224,7 +206,6 @@ def diversified(
 
 
 def _learned(state: TrainState) -> tuple[Any, ...]:
-    """Returns parameters, statistics, and each entry of the objective's state."""
     return state.params, state.batch_stats, *state.extra.values()
 
 

@@ -21,8 +21,7 @@ from fgr_jax import cli
 from fgr_jax.errors import UserError
 from fgr_jax.sweep import figures, results
 from fgr_jax.sweep.plan import Row, Sweep, load
-from fgr_jax.sweep.results import Line
-from fgr_jax.sweep.runs import Result
+from fgr_jax.sweep.results import Line, Result
 
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
 

@@ -1,5 +1,7 @@
 """The ResNet's max-pooling, with a gradient that every device adds up in one and the same order."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 
@@ -31,23 +33,23 @@ def _forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
 
 def _backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
     x, maxima = saved
-    _, height, width, _ = x.shape
-    rows, columns = maxima.shape[1:3]
+    batch, height, width, channels = x.shape
+    last_row, last_column = (_STRIDE * (count - 1) for count in maxima.shape[1:3])
+    none = (0, 0, 0)
     # As far as the last window reaches; a row beyond the padding may be in none.
-    padded_height = _STRIDE * (rows - 1) + _WINDOW
-    padded_width = _STRIDE * (columns - 1) + _WINDOW
-    end_padding = (padded_height - height - _PADDING, padded_width - width - _PADDING)
-    padding = ((0, 0, 0), (_PADDING, end_padding[0], 0), (_PADDING, end_padding[1], 0), (0, 0, 0))
+    below = last_row + _WINDOW - height - _PADDING
+    beside = last_column + _WINDOW - width - _PADDING
+    padding = (none, (_PADDING, below, 0), (_PADDING, beside, 0), none)
     padded = jax.lax.pad(x, jnp.asarray(-jnp.inf, x.dtype), padding)
 
-    offsets = [(i, j) for i in range(_WINDOW) for j in range(_WINDOW)]
+    offsets = list(itertools.product(range(_WINDOW), repeat=2))
     taken = jnp.zeros(maxima.shape, bool)
     shares = {}
     for i, j in offsets:
         cells = jax.lax.slice(
             padded,
             (0, i, j, 0),
-            (x.shape[0], i + _STRIDE * (rows - 1) + 1, j + _STRIDE * (columns - 1) + 1, x.shape[3]),
+            (batch, i + last_row + 1, j + last_column + 1, channels),
             (1, _STRIDE, _STRIDE, 1),
         )
         is_first = (cells == maxima) & ~taken
@@ -57,15 +59,10 @@ def _backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[
     total = jnp.zeros(padded.shape, gradient.dtype)
     # From the last offset to the first: what a cell gets, it then gets in the order of its windows.
     for i, j in reversed(offsets):
-        around = (
-            (0, 0, 0),
-            (i, _WINDOW - 1 - i, _STRIDE - 1),
-            (j, _WINDOW - 1 - j, _STRIDE - 1),
-            (0, 0, 0),
-        )
-        total = total + jax.lax.pad(shares[i, j], jnp.zeros((), gradient.dtype), around)
-    inner = total[:, _PADDING : _PADDING + height, _PADDING : _PADDING + width]
-    return (inner,)
+        rows, columns = ((at, _WINDOW - 1 - at, _STRIDE - 1) for at in (i, j))
+        around = (none, rows, columns, none)
+        total += jax.lax.pad(shares[i, j], jnp.zeros((), gradient.dtype), around)
+    return (total[:, _PADDING : _PADDING + height, _PADDING : _PADDING + width],)
 
 
 max_pool_3x3.defvjp(_forward, _backward)

@@ -25,22 +25,26 @@ DEPTHS: dict[int, tuple[tuple[int, int, int, int], bool]] = {
     152: ((3, 8, 36, 3), True),
 }
 
-BOTTLENECK_EXPANSION = 4
-
-Conv = Callable[..., Any]
-Norm = Callable[..., Any]
-
 # torchvision's: kaiming_normal_(mode="fan_out", nonlinearity="relu").
 _CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut (ResNet-18 and 34)."""
-
+class _ResidualBlock(nn.Module):
     channels: int
     stride: int
-    conv: Conv
-    norm: Norm
+    conv: Callable[..., Any]
+    norm: Callable[..., Any]
+
+    def shortcut(self, x: jax.Array, channels: int) -> jax.Array:
+        """Returns `x`, or a strided 1×1 projection where the shape changes."""
+        if self.stride == 1 and x.shape[-1] == channels:
+            return x
+        x = self.conv(channels, (1, 1), self.stride, name="downsample_conv")(x)
+        return self.norm(name="downsample_bn")(x)
+
+
+class BasicBlock(_ResidualBlock):
+    """Two 3×3 convolutions and a shortcut (ResNet-18 and 34)."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -48,35 +52,21 @@ class BasicBlock(nn.Module):
         y = nn.relu(self.norm(name="bn1")(y))
         y = self.conv(self.channels, (3, 3), padding=1, name="conv2")(y)
         y = self.norm(name="bn2")(y)
-        return nn.relu(y + _shortcut(x, self.channels, self.stride, self.conv, self.norm))
+        return nn.relu(y + self.shortcut(x, self.channels))
 
 
-class BottleneckBlock(nn.Module):
+class BottleneckBlock(_ResidualBlock):
     """1×1, 3×3 and 1×1 convolutions and a shortcut (ResNet-50, 101 and 152)."""
-
-    channels: int
-    stride: int
-    conv: Conv
-    norm: Norm
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        out_channels = BOTTLENECK_EXPANSION * self.channels
         y = self.conv(self.channels, (1, 1), name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y))
         y = self.conv(self.channels, (3, 3), self.stride, padding=1, name="conv2")(y)
         y = nn.relu(self.norm(name="bn2")(y))
-        y = self.conv(out_channels, (1, 1), name="conv3")(y)
+        y = self.conv(4 * self.channels, (1, 1), name="conv3")(y)
         y = self.norm(name="bn3")(y)
-        return nn.relu(y + _shortcut(x, out_channels, self.stride, self.conv, self.norm))
-
-
-def _shortcut(x: jax.Array, channels: int, stride: int, conv: Conv, norm: Norm) -> jax.Array:
-    """The identity, or a strided 1×1 projection where the shape changes."""
-    if stride == 1 and x.shape[-1] == channels:
-        return x
-    x = conv(channels, (1, 1), stride, name="downsample_conv")(x)
-    return norm(name="downsample_bn")(x)
+        return nn.relu(y + self.shortcut(x, 4 * self.channels))
 
 
 class ResNet(nn.Module):
@@ -109,23 +99,14 @@ class ResNet(nn.Module):
         """
         block_counts, bottleneck = DEPTHS[self.depth]
         block = BottleneckBlock if bottleneck else BasicBlock
-        conv = functools.partial(
-            nn.Conv,
-            use_bias=False,
-            padding=0,
-            kernel_init=_CONV_INIT,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv: Callable[..., Any] = functools.partial(
+            nn.Conv, use_bias=False, padding=0, kernel_init=_CONV_INIT, **dtypes
         )
         # PyTorch's eps and momentum (0.1 there). Flax keeps the biased batch variance in its
         # running average where PyTorch keeps the unbiased one, n/(n − 1) times as large.
-        norm = functools.partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
+        norm: Callable[..., Any] = functools.partial(
+            nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, **dtypes
         )
         channels = round(64 * self.width)
         x = images.astype(self.dtype)
@@ -133,16 +114,12 @@ class ResNet(nn.Module):
         x = nn.relu(norm(name="bn1")(x))
         x = max_pool_3x3(x)
         self.sow("intermediates", "stem", x)
+        first_strides = (1, 2, 2, self.last_stride)
         for stage, blocks in enumerate(block_counts):
-            first_stride = (1, 2, 2, self.last_stride)[stage]
             for index in range(blocks):
-                x = block(
-                    channels=channels * 2**stage,
-                    stride=first_stride if index == 0 else 1,
-                    conv=conv,
-                    norm=norm,
-                    name=f"layer{stage + 1}_{index}",
-                )(x)
+                stride = first_strides[stage] if index == 0 else 1
+                name = f"layer{stage + 1}_{index}"
+                x = block(channels * 2**stage, stride, conv, norm, name=name)(x)
             self.sow("intermediates", f"layer{stage + 1}", x)
         return x
 

@@ -22,7 +22,6 @@ class CamHead(nn.Module):
     Attributes:
       num_classes: C.
       dtype: of the convolution; maps and scores are of at least float32.
-      param_dtype: of the parameters.
     """
 
     num_classes: int
@@ -33,13 +32,8 @@ class CamHead(nn.Module):
     def __call__(self, features: jax.Array, *, train: bool) -> Outputs:
         """Maps features `[B, h, w, D]` to scores `[B, C]`, features `[B, D]` and maps `[B, h, w, C]`."""
         del train
-        conv = nn.Conv(
-            self.num_classes,
-            (1, 1),
-            kernel_init=KERNEL_INIT,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-        )
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv = nn.Conv(self.num_classes, (1, 1), kernel_init=KERNEL_INIT, **dtypes)
         nn.share_scope(self, conv)
         maps = conv(features)
         maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))

@@ -24,22 +24,12 @@ class GaussianHead(CamHead):
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool) -> Outputs:
         """Maps features `[B, h, w, D]` to outputs with `offset` and `class_weights` in training."""
-        kernel = self.param(
-            "kernel",
-            KERNEL_INIT,
-            (1, 1, features.shape[-1], self.num_classes),
-            self.param_dtype,
-        )
+        shape = (1, 1, features.shape[-1], self.num_classes)
+        kernel = self.param("kernel", KERNEL_INIT, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), self.param_dtype)
         params = {"kernel": kernel} if train else {"kernel": kernel, "bias": bias}
-        conv = nn.Conv(
-            self.num_classes,
-            (1, 1),
-            use_bias=not train,
-            dtype=self.dtype,
-            param_dtype=self.param_dtype,
-            parent=None,
-        )
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv = nn.Conv(self.num_classes, (1, 1), use_bias=not train, **dtypes, parent=None)
         maps: Any = conv.apply({"params": params}, features)
         maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
         scores, pooled = class_scores(maps), class_scores(features)

@@ -5,21 +5,14 @@ import re
 from pathlib import Path
 
 import huggingface_hub
-import jax
-import numpy as np
 import safetensors.numpy
 from jax.experimental import multihost_utils
 
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
 from fgr_jax.files.buckets import is_in_bucket
-from fgr_jax.models.weights.torchvision import (
-    Tensors,
-    Variables,
-    from_torchvision,
-    has_classifier,
-    to_torchvision,
-)
+from fgr_jax.models.weights import torchvision
+from fgr_jax.models.weights.torchvision import Tensors, Variables
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.folder import RunFolder
 
@@ -28,7 +21,7 @@ _HUB_FILE = "model.safetensors"
 
 
 def start_from(pretrained: str, variables: Variables) -> tuple[Variables, str]:
-    """The variables a network starts from, and a line that says what they are.
+    """Returns the variables that a network starts from, and a line that says what they are.
 
     Args:
       pretrained: a `.safetensors` or `.pth` file with torchvision's names, or a hub name such as
@@ -38,30 +31,24 @@ def start_from(pretrained: str, variables: Variables) -> tuple[Variables, str]:
     Raises:
       UserError: there is no such file, it is damaged, or it does not fit.
     """
+
+    def read() -> tuple[Variables, bool]:
+        tensors = _read(pretrained)
+        placed = torchvision.from_torchvision(tensors, variables, pretrained)
+        return placed, torchvision.has_classifier(tensors, variables)
+
     # One process reads (and fetches), all get the same: the hub is asked once.
-    started, taken = once_for_all(lambda: _read_and_place(pretrained, variables)) or (
-        variables,
-        False,
-    )
-    if jax.process_count() > 1:
-        started, taken = multihost_utils.broadcast_one_to_all((started, np.asarray(taken)))
+    started, taken = multihost_utils.broadcast_one_to_all(once_for_all(read) or (variables, False))
     classes = variables["params"]["classifier"]["bias"].shape[0]
     classifier = "taken" if taken else f"initialized, for {classes} classes"
     return started, f"backbone from {pretrained}, classifier {classifier}"
 
 
-def _read_and_place(pretrained: str, variables: Variables) -> tuple[Variables, bool]:
-    """The variables with what was read in their places, and whether that has a classifier for them."""
-    tensors = _read(pretrained)
-    return from_torchvision(tensors, variables, pretrained), has_classifier(tensors, variables)
-
-
 def _read(pretrained: str) -> Tensors:
-    """The tensors that `pretrained` names, by torchvision's names."""
     path = Path(pretrained)
     if path.is_dir() or is_in_bucket(pretrained):
         state = checkpoints.read_latest(RunFolder.open(pretrained).checkpoints)
-        return to_torchvision({name: state[name] for name in ("params", "batch_stats")})
+        return torchvision.to_torchvision({name: state[name] for name in ("params", "batch_stats")})
     if path.is_file():
         return _read_pth(path) if path.suffix == ".pth" else _read_safetensors(path)
     if path.suffix in (".pth", ".safetensors") or not _HUB_NAME.fullmatch(pretrained):
@@ -88,9 +75,8 @@ def _read_safetensors(path: Path) -> Tensors:
     try:
         return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
-        raise UserError(
-            f"{path} is damaged or cut off ({error}): delete it and bring it again"
-        ) from error
+        message = f"{path} is damaged or cut off ({error}): delete it and bring it again"
+        raise UserError(message) from error
 
 
 def _read_pth(path: Path) -> Tensors:

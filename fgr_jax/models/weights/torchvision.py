@@ -15,7 +15,7 @@ from fgr_jax.errors import UserError
 
 Array = npt.NDArray[Any]
 Tensors = dict[str, Array]  # by torchvision's names
-Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}, as `CamNetwork.init` gives them
+Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}, as `Network.init` gives them
 
 
 class Layout(NamedTuple):
@@ -29,10 +29,8 @@ AS_IT_IS = Layout(lambda tensor: tensor, lambda array: array)
 CONVOLUTION = Layout(  # OIHW and HWIO
     lambda tensor: tensor.transpose(2, 3, 1, 0), lambda array: array.transpose(3, 2, 0, 1)
 )
-FULLY_CONNECTED = (
-    Layout(  # [C, channels] and the kernel of a 1×1 convolution, which is the same map
-        lambda tensor: tensor.T[None, None], lambda array: array[0, 0].T
-    )
+FULLY_CONNECTED = Layout(  # [C, D] and the kernel of a 1×1 convolution, which is the same map
+    lambda tensor: tensor.T[None, None], lambda array: array[0, 0].T
 )
 
 # fmt: off
@@ -78,33 +76,24 @@ def from_torchvision(tensors: Mapping[str, Array], like: Variables, where: str) 
     ours = flax.traverse_util.flatten_dict(like, sep="/")
     takes_classifier = has_classifier(tensors, like)
     placed = dict(ours)
+    left_over = dict.fromkeys(name for name in tensors if not name.endswith(_COUNTER))
     missing, misshapen = [], []
-    known = set()
     for path, value in ours.items():
         name, layout = _torch_name(path)
-        known.add(name)
+        left_over.pop(name, None)
         if name in _CLASSIFIER and not takes_classifier:
             continue
+        needed = layout.to_torch(np.empty(value.shape, np.bool_)).shape
         if name not in tensors:
             missing.append(name)
-            continue
-        needed = layout.to_torch(np.empty(value.shape, np.bool_)).shape
-        if tensors[name].shape != needed:
+        elif tensors[name].shape != needed:
             misshapen.append(f"{name} {list(tensors[name].shape)}, not {list(needed)}")
-            continue
-        placed[path] = layout.to_ours(tensors[name]).astype(value.dtype)
-    left_over = [n for n in tensors if n not in known and not n.endswith(_COUNTER)]
-    problems = [
-        f"{what}: {', '.join(names)}"
-        for what, names in (
-            ("missing", missing),
-            ("left over", left_over),
-            ("of the wrong shape", misshapen),
-        )
-        if names
-    ]
-    if problems:
-        raise UserError(f"{where} does not fit the network of the config; {'; '.join(problems)}")
+        else:
+            placed[path] = layout.to_ours(tensors[name]).astype(value.dtype)
+    problems = {"missing": missing, "left over": left_over, "of the wrong shape": misshapen}
+    found = [f"{what}: {', '.join(names)}" for what, names in problems.items() if names]
+    if found:
+        raise UserError(f"{where} does not fit the network of the config; {'; '.join(found)}")
     return flax.traverse_util.unflatten_dict(placed, sep="/")
 
 
