@@ -20,7 +20,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.files.whole import whole
 from fgr_jax.models.weights.torchvision import to_torchvision
 from fgr_jax.runs import checkpoints
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 
 
 def main(argv: Sequence[str]) -> int:
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     output = Path(own.output)
     if not output.parent.is_dir():
         raise UserError(f"--output={output}: the folder {output.parent} does not exist")
-    state = checkpoints.read_latest(RunFolder.open(own.workdir).checkpoints)
+    state = checkpoints.read_latest(Workdir.open(own.workdir).checkpoints)
     tensors = to_torchvision({name: state[name] for name in ("params", "batch_stats")})
     with whole(output) as unfinished:
         safetensors.numpy.save_file(tensors, unfinished)

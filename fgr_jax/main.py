@@ -27,8 +27,8 @@ from fgr_jax.data.source import NotPreparedError
 from fgr_jax.distributed import chosen, compute_deterministically, data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run
-from fgr_jax.runs.folder import REPORT, RunFolder
 from fgr_jax.runs.summary import print_summary
+from fgr_jax.runs.workdir import REPORT, Workdir
 from fgr_jax.terminal import Terminal
 from fgr_jax.train.loop import Outcome, train
 
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     config = invocation.config
     compute_deterministically(config.deterministic)
     cli.join_job(own_flags)
-    workdir = RunFolder.open(own_flags.workdir or Path("runs") / invocation.config_path.stem)
+    workdir = Workdir.open(own_flags.workdir or Path("runs") / invocation.config_path.stem)
     terminal = Terminal(quiet=jax.process_index() > 0)
     try:
         outcome = train(config, workdir, terminal)
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _report(config: Config, workdir: RunFolder, outcome: Outcome, terminal: Terminal) -> None:
+def _report(config: Config, workdir: Workdir, outcome: Outcome, terminal: Terminal) -> None:
     """Writes the report of a finished run, unless an earlier start has written it."""
     from fgr_jax.report.page import write_report  # half a second, and only here
 
@@ -81,7 +81,7 @@ def _report(config: Config, workdir: RunFolder, outcome: Outcome, terminal: Term
     if distributed.agreed_integer(is_there):
         return
     # Opened anew: of a folder in a bucket, the other processes have no copy yet.
-    run = open_run(RunFolder.open(workdir.name), data_dir=config.data.data_dir)
+    run = open_run(Workdir.open(workdir.name), data_dir=config.data.data_dir)
     try:
         page = write_report(run, None, data_mesh(chosen(config.runtime.devices)), terminal)
     except UserError as error:

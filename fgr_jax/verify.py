@@ -31,8 +31,8 @@ from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.comparison import compare
-from fgr_jax.runs.folder import FINGERPRINTS, RunFolder
 from fgr_jax.runs.logs import STREAMS
+from fgr_jax.runs.workdir import FINGERPRINTS, Workdir
 from fgr_jax.terminal import Terminal
 
 # The fingerprints that must not depend on the number of devices.
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     own = flags.FlagValues()
     if not any(argument.lstrip("-").startswith("config") for argument in argv[1:]):
         runs = cli.parse_flags(argv, __doc__ or "", own, positional=("RUN_A", "RUN_B"))
-        one, other = (RunFolder.open(run, flag="") for run in runs)
+        one, other = (Workdir.open(run, flag="") for run in runs)
         return _compare_two(one, other, terminal)
     flags.DEFINE_integer("steps", 20, "steps of each run", lower_bound=2, flag_values=own)
     flags.DEFINE_bool("synthetic", False, "generated images, random weights", flag_values=own)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
         return _experiment(config_arguments, own.steps, batch_size, Path(folder), terminal)
 
 
-def _compare_two(one: RunFolder, other: RunFolder, terminal: Terminal) -> int:
+def _compare_two(one: Workdir, other: Workdir, terminal: Terminal) -> int:
     comparison = compare(one, other)
     steps = comparison.steps
     compared = f"{len(steps):,} fingerprints of steps {steps[0]:,} to {steps[-1]:,}"
@@ -120,7 +120,7 @@ def _experiment(
             if name == "killed and resumed":
                 _kill_at([*base, *options], workdir, step=max(1, steps // 2))
             _run([*base, *options], workdir)
-            comparison = compare(RunFolder.open(first), RunFolder.open(workdir))
+            comparison = compare(Workdir.open(first), Workdir.open(workdir))
             promised = _ON_ANY_DEVICES if name == "on one device" else STREAMS
             complete = len(comparison.steps) == steps
             as_promised = complete and not set(promised) & comparison.parted.keys()
@@ -176,7 +176,7 @@ def _relative_difference(one: Path, other: Path) -> float:
     """Returns ‖a − b‖ / ‖b‖ over all parameters of the latest checkpoints."""
 
     def parameters(workdir: Path) -> np.ndarray:
-        state = checkpoints.read_latest(RunFolder.open(workdir).checkpoints)
+        state = checkpoints.read_latest(Workdir.open(workdir).checkpoints)
         return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state["params"])])
 
     ours, theirs = parameters(one), parameters(other)

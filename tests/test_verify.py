@@ -21,7 +21,7 @@ from fgr_jax.data.augmentation import MIRROR
 from fgr_jax.data.batch import TrainingBatch
 from fgr_jax.errors import UserError
 from fgr_jax.runs.comparison import compare
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train import loop as run_lib
 from fgr_jax.train import step as step_lib
 
@@ -45,7 +45,7 @@ def config(data_dir: Path) -> Config:
 def sound(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a run without a fault."""
     workdir = tmp_path_factory.mktemp("sound") / "run"
-    run_lib.train(short_config(data_dir), RunFolder.open(workdir), QUIET)
+    run_lib.train(short_config(data_dir), Workdir.open(workdir), QUIET)
     return workdir
 
 
@@ -140,8 +140,8 @@ def test_a_planted_fault_is_named(
 ) -> None:
     plant, stream = FAULTS[fault]
     plant(monkeypatch)
-    run_lib.train(config, RunFolder.open(tmp_path / "faulty"), QUIET)
-    comparison = compare(RunFolder.open(sound), RunFolder.open(tmp_path / "faulty"))
+    run_lib.train(config, Workdir.open(tmp_path / "faulty"), QUIET)
+    comparison = compare(Workdir.open(sound), Workdir.open(tmp_path / "faulty"))
     assert comparison.first_parted == (FAULTY_STEP, stream)
     assert comparison.last_same_step == FAULTY_STEP - 1
     assert not comparison.differences
@@ -162,16 +162,16 @@ def test_another_config_is_named(
 ) -> None:
     section, _, name = field.rpartition(".")
     setattr(getattr(config, section) if section else config, name, value)
-    run_lib.train(config, RunFolder.open(tmp_path / "other"), QUIET)
-    comparison = compare(RunFolder.open(sound), RunFolder.open(tmp_path / "other"))
+    run_lib.train(config, Workdir.open(tmp_path / "other"), QUIET)
+    comparison = compare(Workdir.open(sound), Workdir.open(tmp_path / "other"))
     assert comparison.first_parted == (1, stream)
     assert any(line.startswith(f"config.{field}: ") for line in comparison.differences)
 
 
 def test_the_same_run_is_the_same(config: Config, sound: Path, tmp_path: Path) -> None:
     config.runtime = dataclasses.replace(config.runtime, decode_threads=5)
-    run_lib.train(config, RunFolder.open(tmp_path / "again"), QUIET)
-    comparison = compare(RunFolder.open(sound), RunFolder.open(tmp_path / "again"))
+    run_lib.train(config, Workdir.open(tmp_path / "again"), QUIET)
+    comparison = compare(Workdir.open(sound), Workdir.open(tmp_path / "again"))
     assert comparison.same
     assert comparison.steps == list(range(1, 10))
     assert comparison.differences == ["config.runtime.decode_threads: 2 and 5"]
@@ -191,7 +191,7 @@ def test_the_command_compares_two_runs(config: Config, sound: Path, tmp_path: Pa
     assert done.returncode == 0, done.stderr
     assert "the same run: 9 fingerprints of steps 1 to 9 are equal to the bit" in done.stdout
     config.optimizer.learning_rate = 0.06
-    run_lib.train(config, RunFolder.open(tmp_path / "other"), QUIET)
+    run_lib.train(config, Workdir.open(tmp_path / "other"), QUIET)
     done = verify(sound, tmp_path / "other")
     assert done.returncode == 1
     assert "they part at step 1, first in the parameters (from the start)" in done.stdout
@@ -205,17 +205,17 @@ def test_the_command_compares_two_runs(config: Config, sound: Path, tmp_path: Pa
 
 def test_what_cannot_be_compared(sound: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no workdir of a run"):
-        compare(RunFolder.open(sound), RunFolder.open(tmp_path))
+        compare(Workdir.open(sound), Workdir.open(tmp_path))
     other = tmp_path / "other"
     other.mkdir()
     for name in ("config.json", "data.json", "classes.json"):
         (other / name).write_text((sound / name).read_text())
     with pytest.raises(UserError, match=r"has no fingerprints.jsonl: run it with"):
-        compare(RunFolder.open(sound), RunFolder.open(other))
+        compare(Workdir.open(sound), Workdir.open(other))
     record = json.loads((sound / "fingerprints.jsonl").read_text().splitlines()[0])
     (other / "fingerprints.jsonl").write_text(json.dumps({**record, "step": 77}) + "\n")
     with pytest.raises(UserError, match="no fingerprints of the same step"):
-        compare(RunFolder.open(sound), RunFolder.open(other))
+        compare(Workdir.open(sound), Workdir.open(other))
 
 
 @pytest.mark.long

@@ -29,7 +29,7 @@ from fgr_jax.evaluate.files import FILES, write_files
 from fgr_jax.evaluate.predictions import CROPS
 from fgr_jax.evaluate.tables import print_tables
 from fgr_jax.inference.saved_run import open_run
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
 
 
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_string("data_dir", None, "where data sets are", flag_values=own)
     cli.define_job_flags(own)
     cli.parse_flags(argv, __doc__ or "", own)
-    run = open_run(RunFolder.open(own.workdir), data_dir=own.data_dir)
+    run = open_run(Workdir.open(own.workdir), data_dir=own.data_dir)
     compute_deterministically(run.config.deterministic)
     cli.join_job(own)
     terminal = Terminal(quiet=jax.process_index() > 0)

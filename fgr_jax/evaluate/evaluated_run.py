@@ -10,7 +10,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.evaluate.evaluation import Evaluation, evaluate
 from fgr_jax.evaluate.predictions import CROPS, Predictions, predict_split
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun, restore
-from fgr_jax.runs.folder import CLASSES, CONFIG
+from fgr_jax.runs.workdir import CLASSES, CONFIG
 from fgr_jax.terminal import Terminal
 
 _LISTED = 20  # corrupt images

@@ -18,7 +18,7 @@ from fgr_jax.evaluate import diversity
 from fgr_jax.evaluate.diversity import MapMeasures
 from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of, stream
 from fgr_jax.inference.saved_run import TrainedNetwork
-from fgr_jax.losses.objective import Outputs
+from fgr_jax.losses.interface import Outputs
 from fgr_jax.terminal import Terminal
 
 CROPS = {"one": 1, "five": 5}

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.inference.saved_run import TrainedNetwork
-from fgr_jax.losses.objective import Outputs
+from fgr_jax.losses.interface import Outputs
 from fgr_jax.models.network import forward
 
 # Arrays with a row for each image. "image" is uint8 `[B, H, W, 3]`, or `[B, V, H, W, 3]` for V crops of

@@ -17,7 +17,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.models.network import Network, build_network
 from fgr_jax.runs.checkpoints import read, saved_steps
 from fgr_jax.runs.description import missing_fields
-from fgr_jax.runs.folder import CLASSES, CONFIG, PROVENANCE, RunFolder
+from fgr_jax.runs.workdir import CLASSES, CONFIG, PROVENANCE, Workdir
 
 _DIFFERENCES_SHOWN = 3
 
@@ -26,7 +26,7 @@ _DIFFERENCES_SHOWN = 3
 class TrainedRun:
     """A run as its files describe it."""
 
-    workdir: RunFolder
+    workdir: Workdir
     config: Config
     recorded: dict[str, Any]  # the config as the run wrote it, by command-line names
     # Fields that the run's version did not have, of those that can change a result; in `config` they
@@ -47,7 +47,7 @@ class TrainedNetwork:
     variables: Any  # {"params", "batch_stats"}, replicated over the devices
 
 
-def open_run(workdir: RunFolder, *, data_dir: str | None = None) -> TrainedRun:
+def open_run(workdir: Workdir, *, data_dir: str | None = None) -> TrainedRun:
     """Reads what describes the run in `workdir`; no device is used.
 
     `data_dir` is where data sets are prepared, if that is another folder now.
@@ -94,7 +94,7 @@ def restore(run: TrainedRun, step: int | None, mesh: Mesh) -> TrainedNetwork:
     return TrainedNetwork(step, network, jax.device_put(variables, replicated(mesh)))
 
 
-def _chosen_step(workdir: RunFolder, step: int | None) -> int:
+def _chosen_step(workdir: Workdir, step: int | None) -> int:
     saved = saved_steps(workdir.checkpoints)
     if not saved:
         raise UserError(
@@ -110,7 +110,7 @@ def _chosen_step(workdir: RunFolder, step: int | None) -> int:
     return step
 
 
-def _read_variables(workdir: RunFolder, step: int, expected: Any) -> Any:
+def _read_variables(workdir: Workdir, step: int, expected: Any) -> Any:
     """Reads the variables saved at `step` as NumPy arrays, with the tree and shapes of `expected`."""
     state = read(workdir.checkpoints, step)
     variables = {name: state.get(name) for name in expected}
@@ -147,7 +147,7 @@ def _differences(found: Any, expected: Any) -> list[str]:
     return lines
 
 
-def _config_of(fields: dict[str, Any], workdir: RunFolder) -> Config:
+def _config_of(fields: dict[str, Any], workdir: Workdir) -> Config:
     """Builds the config that a run wrote as `fields`."""
     config = Config()
     unknown = sorted(fields.keys() - config_lib.flat(config).keys())

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fgr_jax.losses.ce import at_least_float32, is_true_class
-from fgr_jax.losses.objective import Extra, Objective, Outputs, Targets
+from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
 
 # How far the centers move in a step, as the authors have it.
 _RATE = 0.5

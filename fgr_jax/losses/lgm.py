@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fgr_jax.losses.ce import at_least_float32, cross_entropy, is_true_class
 from fgr_jax.losses.center import center_loss
-from fgr_jax.losses.objective import Extra, Objective, Outputs, Targets
+from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
 
 
 def gaussian_bias(means: jax.Array) -> jax.Array:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from fgr_jax.losses.ce import at_least_float32
-from fgr_jax.losses.objective import Objective
+from fgr_jax.losses.interface import Objective
 
 
 def pairwise_confusion(logits: jax.Array, labels: jax.Array, counts: jax.Array) -> jax.Array:

@@ -1,7 +1,6 @@
 """A network: a backbone and a head (figure 2 of the paper), as a config describes them."""
 
 import functools
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -12,17 +11,9 @@ import numpy as np
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
 from fgr_jax.files.python_files import listed_or_own
-from fgr_jax.losses.objective import Outputs
-from fgr_jax.models.backbones import resnet
-from fgr_jax.models.heads import cam, gaussian
-
-# A backbone is a function of the config's section `network`, and a head one of that section and the
-# number of classes. Both return a Flax module. A line for each that a config can name:
-BACKBONES: Mapping[str, Callable[[config_lib.Network], nn.Module]] = {"resnet": resnet.from_config}
-HEADS: Mapping[str, Callable[[config_lib.Network, int], nn.Module]] = {
-    "cam": cam.from_config,
-    "gaussian": gaussian.from_config,
-}
+from fgr_jax.losses.interface import Outputs
+from fgr_jax.models.backbones import BACKBONES
+from fgr_jax.models.heads import HEADS
 
 # ImageNet's channel means and deviations, for pixels in [0, 1], RGB.
 _IMAGE_MEAN = (0.485, 0.456, 0.406)

@@ -31,7 +31,7 @@ from fgr_jax.models.network import output_shapes
 from fgr_jax.predict import output
 from fgr_jax.predict.images import BATCHES_AHEAD, find, stream
 from fgr_jax.predict.predictions import Prediction, Predictor
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
 
 # Characters that file names do not have everywhere.
@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("batch_size", 32, "images at once", lower_bound=1, flag_values=own)
     flags.DEFINE_integer("step", None, "which checkpoint", lower_bound=1, flag_values=own)
     paths = find(cli.parse_flags(argv, __doc__ or "", own, positional=("PATH ...",)))
-    run = open_run(RunFolder.open(own.workdir))
+    run = open_run(Workdir.open(own.workdir))
     data, class_names = run.config.data, run.class_names
     compute_deterministically(run.config.deterministic)
     mesh = data_mesh()

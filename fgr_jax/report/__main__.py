@@ -27,7 +27,7 @@ from fgr_jax.distributed import compute_deterministically, data_mesh
 from fgr_jax.evaluate.predictions import CROPS
 from fgr_jax.inference.saved_run import open_run
 from fgr_jax.report.page import write_report
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
 
 
@@ -41,10 +41,10 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_string("data_dir", None, "where data sets are", flag_values=own)
     cli.define_job_flags(own)
     cli.parse_flags(argv, __doc__ or "", own)
-    run = open_run(RunFolder.open(own.workdir), data_dir=own.data_dir)
+    run = open_run(Workdir.open(own.workdir), data_dir=own.data_dir)
     compared = None
     if own.compare is not None:
-        compared = open_run(RunFolder.open(own.compare, flag="--compare"), data_dir=own.data_dir)
+        compared = open_run(Workdir.open(own.compare, flag="--compare"), data_dir=own.data_dir)
     compute_deterministically(run.config.deterministic)
     cli.join_job(own)
     terminal = Terminal(quiet=jax.process_index() > 0)

@@ -12,8 +12,8 @@ from fgr_jax.config import Config
 from fgr_jax.files import json_lines
 from fgr_jax.inference.saved_run import TrainedRun
 from fgr_jax.runs.description import differing_fields
-from fgr_jax.runs.folder import PROVENANCE, TIMINGS
 from fgr_jax.runs.logs import read_fingerprints
+from fgr_jax.runs.workdir import PROVENANCE, TIMINGS
 
 
 class Field(NamedTuple):

@@ -14,7 +14,7 @@ from fgr_jax.files.whole import whole
 from fgr_jax.inference.saved_run import TrainedRun
 from fgr_jax.report.contents import contents, require_same_test
 from fgr_jax.report.tables import paper_accuracy
-from fgr_jax.runs.folder import COMPARISON, REPORT, RunFolder
+from fgr_jax.runs.workdir import COMPARISON, REPORT, Workdir
 from fgr_jax.terminal import Terminal
 
 
@@ -71,7 +71,7 @@ def as_html(contents: SimpleNamespace) -> str:
 
 
 def _write(
-    evaluated: Sequence[EvaluatedRun | None], mesh: Mesh, workdir: RunFolder, name: str
+    evaluated: Sequence[EvaluatedRun | None], mesh: Mesh, workdir: Workdir, name: str
 ) -> None:
     page = as_html(contents([each for each in evaluated if each is not None], mesh))
     try:

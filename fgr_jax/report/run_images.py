@@ -17,7 +17,7 @@ from fgr_jax.evaluate import measures
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun
 from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of, padded, stream
 from fgr_jax.inference.heatmaps import over_center_crop
-from fgr_jax.losses.objective import Outputs
+from fgr_jax.losses.interface import Outputs
 
 _MAPS = 2  # the classes at most whose maps are shown of an image
 _LONGER_SIDE = 240  # of a thumbnail, in pixels: the width of a card, and about 10 kB

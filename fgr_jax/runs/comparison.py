@@ -8,8 +8,8 @@ from typing import Any
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
 from fgr_jax.runs.description import Description, differing_fields
-from fgr_jax.runs.folder import FINGERPRINTS, PROVENANCE, RunFolder
 from fgr_jax.runs.logs import STREAMS, read_fingerprints, read_metrics
+from fgr_jax.runs.workdir import FINGERPRINTS, PROVENANCE, Workdir
 
 # What a provenance record says besides the machine and the code.
 _OF_START = ("step", "time", "command")
@@ -46,7 +46,7 @@ class Comparison:
         return max(before, default=None)
 
 
-def compare(one: RunFolder, other: RunFolder) -> Comparison:
+def compare(one: Workdir, other: Workdir) -> Comparison:
     """Compares the runs in two workdirs.
 
     Raises:

@@ -13,7 +13,7 @@ from tensorboardX import SummaryWriter
 
 from fgr_jax.digests import as_hex
 from fgr_jax.files import json_lines
-from fgr_jax.runs.folder import FINGERPRINTS, METRICS, TENSORBOARD, TIMINGS
+from fgr_jax.runs.workdir import FINGERPRINTS, METRICS, TENSORBOARD, TIMINGS
 
 # In the order in which they arise in a step: the first that differs is the cause.
 STREAMS = ("images", "labels", "masks", "loss", "parameters")

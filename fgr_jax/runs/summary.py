@@ -1,24 +1,24 @@
 """The results of a finished run, in a table and in sentences."""
 
-from fgr_jax.runs import folder
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs import workdir as files
 from fgr_jax.runs.logs import read_metrics
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
 
 _CONTENTS = {
-    f"{folder.CHECKPOINTS}/": "the trained network",
-    folder.METRICS: "every result, one per line",
-    folder.TIMINGS: "images per second",
-    f"{folder.TENSORBOARD}/": "curves: tensorboard --logdir={workdir}",
-    folder.FINGERPRINTS: "digests, to compare runs with: python -m fgr_jax.verify",
-    folder.CONFIG: "every field of the config",
-    folder.CLASSES: "the names of the classes",
-    folder.PROVENANCE: "versions, devices and code, a line for each start",
+    f"{files.CHECKPOINTS}/": "the trained network",
+    files.METRICS: "every result, one per line",
+    files.TIMINGS: "images per second",
+    f"{files.TENSORBOARD}/": "curves: tensorboard --logdir={workdir}",
+    files.FINGERPRINTS: "digests, to compare runs with: python -m fgr_jax.verify",
+    files.CONFIG: "every field of the config",
+    files.CLASSES: "the names of the classes",
+    files.PROVENANCE: "versions, devices and code, a line for each start",
 }
 
 
 def print_summary(
-    workdir: RunFolder, class_count: int, image_license: str, terminal: Terminal
+    workdir: Workdir, class_count: int, image_license: str, terminal: Terminal
 ) -> None:
     """Prints the last results of the finished run in `workdir`, and where its files are."""
     records = read_metrics(workdir.local)

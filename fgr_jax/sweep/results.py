@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fgr_jax.inference.saved_run import open_run
-from fgr_jax.runs.folder import RunFolder
 from fgr_jax.runs.logs import Curve, error_curve, read_metrics
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.sweep.plan import Row, Sweep
 
 MISSING = "–"
@@ -36,7 +36,7 @@ def result(seed: int, workdir: Path, status: int) -> Result:
         return Result(seed, workdir, failure=last)
     records = read_metrics(workdir)
     top1 = [record["top1"] for record in records if record["split"] == "test"][-1]
-    epoch = float(open_run(RunFolder.open(workdir)).calendar.epoch)
+    epoch = float(open_run(Workdir.open(workdir)).calendar.epoch)
     curve = error_curve(records, "test", epoch=epoch)
     return Result(seed, workdir, top1=top1, curve=curve)
 

@@ -17,8 +17,8 @@ from fgr_jax.models.network import build_network, description
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.runs.checkpoints import Checkpoints, latest_step
 from fgr_jax.runs.description import Description
-from fgr_jax.runs.folder import PROVENANCE, RunFolder
 from fgr_jax.runs.provenance import provenance
+from fgr_jax.runs.workdir import PROVENANCE, Workdir
 from fgr_jax.terminal import Terminal
 from fgr_jax.train.evaluation import evaluate
 from fgr_jax.train.objective import build_objective
@@ -40,7 +40,7 @@ class Outcome:
     interrupted_by: signal.Signals | None = None
 
 
-def train(config: Config, workdir: RunFolder, terminal: Terminal) -> Outcome:
+def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     """Trains and evaluates the run `config` in `workdir`, from wherever it stopped.
 
     Raises:

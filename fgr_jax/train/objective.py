@@ -1,7 +1,6 @@
 """What a run minimizes: cross-entropy, GCE, or one of the losses that GCE is compared with."""
 
 import functools
-from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +10,8 @@ from fgr_jax import config as config_lib
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.files.python_files import listed_or_own
-from fgr_jax.losses import center, lgm, max_entropy, pairwise_confusion
-from fgr_jax.losses.ce import cross_entropy
-from fgr_jax.losses.gce import gradient_boosting_cross_entropy
-from fgr_jax.losses.objective import Extra, Objective, Outputs, Targets, sum_of
-
-# Losses that are added to cross-entropy where their field of the config's section `loss`, a weight, is
-# not 0. They are added in this order.
-ADDED: Mapping[str, Callable[[float], Objective]] = {
-    "max_entropy": max_entropy.objective,
-    "pairwise_confusion": pairwise_confusion.objective,
-    "center": center.objective,
-}
+from fgr_jax.losses import ADDED, cross_entropy, gradient_boosting_cross_entropy, lgm
+from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets, sum_of
 
 
 def build_objective(config: Config, calendar: Calendar, mesh: Mesh) -> Objective:

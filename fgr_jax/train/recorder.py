@@ -11,8 +11,8 @@ from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.runs.checkpoints import Checkpoints
-from fgr_jax.runs.folder import RunFolder
 from fgr_jax.runs.logs import FingerprintLog, MetricsLog
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
 from fgr_jax.train.evaluation import Results, averages
 from fgr_jax.train.step import Totals, TrainState
@@ -32,7 +32,7 @@ class Recorder:
 
     config: Config
     calendar: Calendar
-    workdir: RunFolder
+    workdir: Workdir
     checkpoints: Checkpoints
     terminal: Terminal
     first_step: int

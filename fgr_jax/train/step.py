@@ -15,15 +15,15 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from fgr_jax import random_streams
 from fgr_jax.config import Config, Diversification
 from fgr_jax.data.augmentation import turned
 from fgr_jax.digests import digest, digest_of_tree
 from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy
-from fgr_jax.losses.objective import Extra, Objective, Outputs, Targets
+from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
 from fgr_jax.models.network import Network, forward, normalize
+from fgr_jax.random_streams import Stream, stream_key
 
 # `fgr_jax.data.batch.Batch`, or its `TrainingBatch` to train on, on the devices.
 DeviceBatch = Mapping[str, jax.Array]
@@ -113,75 +113,99 @@ def build_steps(
     """
     everywhere, by_row = replicated(mesh), batch_sharding(mesh)
     jit = functools.partial(jax.jit, out_shardings=everywhere)
+    parts = (config, network, objective, optimizer)
+    return Steps(
+        init=jit(functools.partial(init_state, *parts)),
+        zeros=jit(Totals.zeros),
+        is_finite=_is_finite,
+        train=jit(
+            functools.partial(train_step, *parts),
+            in_shardings=(everywhere, by_row),
+            donate_argnums=0,
+        ),
+        fingerprint=jit(_fingerprint, in_shardings=(everywhere, by_row, everywhere)),
+        test=jit(
+            functools.partial(evaluation_step, network),
+            in_shardings=(everywhere, by_row, everywhere),
+        ),
+    )
 
-    @jit
-    def init() -> TrainState:
-        size = config.data.crop
-        outputs, variables = network.init_with_output(
-            random_streams.stream_key(config.seed, random_streams.Stream.PARAMETERS),
-            jnp.zeros((1, size, size, 3)),
-            train=False,
+
+def init_state(
+    config: Config,
+    network: Network,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+) -> TrainState:
+    """Returns the state before the first step, with random weights."""
+    size = config.data.crop
+    key = stream_key(config.seed, Stream.PARAMETERS)
+    outputs, variables = network.init_with_output(key, jnp.zeros((1, size, size, 3)), train=False)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables.get("batch_stats", {}),
+        opt_state=optimizer.init(variables["params"]),
+        epoch_totals=Totals.zeros(),
+        extra=objective.init(outputs),
+    )
+
+
+def train_step(
+    config: Config,
+    network: Network,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    state: TrainState,
+    batch: DeviceBatch,
+) -> tuple[TrainState, StepRecord]:
+    """Takes a step: the network, the block, the objective, and the update of the parameters."""
+    targets = Targets(batch["label"], batch["mask"], state.step)
+    key = stream_key(config.seed, Stream.DIVERSIFICATION, state.step)
+
+    def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, Outputs, Totals, jax.Array]]:
+        outputs, updated = network.apply(
+            state.variables | {"params": params},
+            normalize(turned(batch["image"], batch["symmetry"])),
+            train=True,
+            mutable=["batch_stats"],
         )
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            params=variables["params"],
-            batch_stats=variables.get("batch_stats", {}),
-            opt_state=optimizer.init(variables["params"]),
-            epoch_totals=Totals.zeros(),
-            extra=objective.init(outputs),
-        )
+        outputs, mask_digest = diversified(outputs, config.diversification, key)
+        losses = objective.losses(outputs, targets, state.extra)
+        totals = sum_over_examples(outputs.scores, losses, batch)
+        return totals.mean_loss, (updated, outputs, totals, mask_digest)
 
-    @functools.partial(jit, in_shardings=(everywhere, by_row), donate_argnums=0)
-    def train(state: TrainState, batch: DeviceBatch) -> tuple[TrainState, StepRecord]:
-        targets = Targets(batch["label"], batch["mask"], state.step)
+    gradients, (updated, outputs, totals, mask_digest) = jax.grad(mean_loss, has_aux=True)(
+        state.params
+    )
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    new_state = state.replace(
+        step=state.step + 1,
+        params=objective.constrain(optax.apply_updates(state.params, updates)),
+        batch_stats=updated.get("batch_stats", {}),
+        opt_state=opt_state,
+        epoch_totals=state.epoch_totals + totals,
+        extra=objective.update(state.extra, outputs, targets),
+    )
+    return new_state, StepRecord(totals.mean_loss, mask_digest)
 
-        def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, Outputs, Totals, jax.Array]]:
-            outputs, updated = network.apply(
-                state.variables | {"params": params},
-                normalize(turned(batch["image"], batch["symmetry"])),
-                train=True,
-                mutable=["batch_stats"],
-            )
-            stream = random_streams.Stream.DIVERSIFICATION
-            key = random_streams.stream_key(config.seed, stream, state.step)
-            outputs, mask_digest = diversified(outputs, config.diversification, key)
-            losses = objective.losses(outputs, targets, state.extra)
-            totals = sum_over_examples(outputs.scores, losses, batch)
-            return totals.mean_loss, (updated, outputs, totals, mask_digest)
 
-        gradients, (updated, outputs, totals, mask_digest) = jax.grad(mean_loss, has_aux=True)(
-            state.params
-        )
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        new_state = state.replace(
-            step=state.step + 1,
-            params=objective.constrain(optax.apply_updates(state.params, updates)),
-            batch_stats=updated.get("batch_stats", {}),
-            opt_state=opt_state,
-            epoch_totals=state.epoch_totals + totals,
-            extra=objective.update(state.extra, outputs, targets),
-        )
-        return new_state, StepRecord(totals.mean_loss, mask_digest)
+def evaluation_step(
+    network: Network, state: TrainState, batch: DeviceBatch, totals: Totals
+) -> Totals:
+    """Adds a batch of the test split to `totals`; the loss is cross-entropy."""
+    scores = forward(network, state.variables, batch["image"]).scores
+    return totals + sum_over_examples(scores, cross_entropy(scores, batch["label"]), batch)
 
-    @functools.partial(jit, in_shardings=(everywhere, by_row, everywhere))
-    def test(state: TrainState, batch: DeviceBatch, totals: Totals) -> Totals:
-        scores = forward(network, state.variables, batch["image"]).scores
-        losses = cross_entropy(scores, batch["label"])
-        return totals + sum_over_examples(scores, losses, batch)
 
-    @functools.partial(jit, in_shardings=(everywhere, by_row, everywhere))
-    def fingerprint(
-        state: TrainState, batch: DeviceBatch, record: StepRecord
-    ) -> dict[str, jax.Array]:
-        return {
-            "images": digest(turned(batch["image"], batch["symmetry"])),
-            "labels": digest(batch["label"]) + digest(batch["mask"]),
-            "masks": record.mask_digest,
-            "loss": digest(record.loss),
-            "parameters": digest_of_tree(_learned(state)),
-        }
-
-    return Steps(init, jit(Totals.zeros), _is_finite, train, fingerprint, test)
+def _fingerprint(state: TrainState, batch: DeviceBatch, record: StepRecord) -> dict[str, jax.Array]:
+    return {
+        "images": digest(turned(batch["image"], batch["symmetry"])),
+        "labels": digest(batch["label"]) + digest(batch["mask"]),
+        "masks": record.mask_digest,
+        "loss": digest(record.loss),
+        "parameters": digest_of_tree(_learned(state)),
+    }
 
 
 def diversified(

@@ -34,7 +34,7 @@ from fgr_jax.data.sets.gtos_mobile import GtosMobile
 from fgr_jax.data.sets.imagenet import Imagenet
 from fgr_jax.data.source import open_splits
 from fgr_jax.errors import UserError
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 
 ROOT = Path(__file__).parent.parent.parent
@@ -90,7 +90,7 @@ def test_archive_to_training_and_evaluation(
         contents = {record.name: record.encoded for record in expected}
         assert all(contents[example.name] == example.encoded_image for example in found)
         assert all(written.class_names[record.label] == record.class_name for record in expected)
-    outcome = train(tiny, RunFolder.open(tmp_path / "run"), QUIET)
+    outcome = train(tiny, Workdir.open(tmp_path / "run"), QUIET)
     assert outcome.step == 2
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert (last["split"], last["examples"]) == ("test", len(sources[1]))

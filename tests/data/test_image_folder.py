@@ -22,7 +22,7 @@ from fgr_jax.data.sets import catalog, elpv
 from fgr_jax.data.sets.folder import is_test
 from fgr_jax.data.source import ExampleSource, open_splits
 from fgr_jax.errors import UserError
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 
 ROOT = Path(__file__).parent.parent.parent
@@ -130,7 +130,7 @@ def test_a_folder_that_is_prepared_already_is_found_again(
 def test_it_trains_evaluates_and_names_its_classes(tiny: Config, tmp_path: Path) -> None:
     folder = write(tmp_path / "trees", dict.fromkeys(CLASSES, 14))
     tiny.data.name, tiny.data.folder = "folder", str(folder)
-    outcome = train(tiny, RunFolder.open(tmp_path / "run"), QUIET)
+    outcome = train(tiny, Workdir.open(tmp_path / "run"), QUIET)
     assert outcome.step == outcome.total_steps
     assert json.loads((tmp_path / "run" / "classes.json").read_text()) == sorted(CLASSES)
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])

@@ -27,7 +27,7 @@ from fgr_jax import config as config_lib
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.distributed import data_mesh
-from fgr_jax.losses.objective import Targets
+from fgr_jax.losses.interface import Targets
 from fgr_jax.models.network import build_network
 from fgr_jax.train.objective import build_objective
 

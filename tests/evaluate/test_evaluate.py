@@ -37,7 +37,7 @@ from fgr_jax.inference.saved_run import open_run, restore
 from fgr_jax.models.network import forward
 from fgr_jax.predict import __main__ as predict
 from fgr_jax.report import __main__ as report
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 
 STEPS = 20
@@ -47,7 +47,7 @@ STEPS = 20
 def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a run; it is not to be changed."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
-    train(tiny_config(data_dir), RunFolder.open(workdir), QUIET)
+    train(tiny_config(data_dir), Workdir.open(workdir), QUIET)
     return workdir
 
 
@@ -187,7 +187,7 @@ def test_cub_counts_parts(
 
 def parts_by_hand(workdir: Path) -> dict[str, int]:
     """By file name: how many parts of the image lie in the predicted class's high region."""
-    opened = open_run(RunFolder.open(workdir))
+    opened = open_run(Workdir.open(workdir))
     data = opened.config.data
     trained = restore(opened, None, data_mesh(jax.devices()[:1]))
     found = {}
@@ -454,7 +454,7 @@ def test_a_network_without_maps(
     """Evaluated and reported without measures of maps; heat maps of it are refused."""
     config = tiny_config(data_dir)
     config.duration, config.network.head = "1 epoch", POOLED_HEAD
-    train(config, RunFolder.open(tmp_path / "run"), QUIET)
+    train(config, Workdir.open(tmp_path / "run"), QUIET)
     assert run(tmp_path / "run", "--crops=five") == 0
     assert "The network has no class activation maps" in capsys.readouterr().out
     folder = tmp_path / "run" / "evaluation" / "step-7-five"

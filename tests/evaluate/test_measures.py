@@ -27,7 +27,7 @@ from fgr_jax.evaluate.files import FILES, write_files
 from fgr_jax.evaluate.predictions import Predictions, averaged_over_crops, predict_split
 from fgr_jax.inference.saved_run import TrainedRun, open_run, restore
 from fgr_jax.models.network import forward
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 from fgr_jax.train.step import sum_over_examples
 
@@ -257,7 +257,7 @@ def test_softmax_outputs_are_averaged_not_scores() -> None:
 @pytest.fixture(scope="module")
 def run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """A finished run of three epochs, on eight devices."""
-    workdir = RunFolder.open(tmp_path_factory.mktemp("evaluated") / "run")
+    workdir = Workdir.open(tmp_path_factory.mktemp("evaluated") / "run")
     train(tiny_config(data_dir), workdir, QUIET)
     return open_run(workdir)
 
@@ -485,7 +485,7 @@ def test_a_file_is_written_whole_or_not_at_all(
 
 def predict_here(workdir: str, batch_size: int, output: str) -> None:
     """Run by every process of a job."""
-    run = open_run(RunFolder.open(workdir))
+    run = open_run(Workdir.open(workdir))
     mesh = data_mesh()
     source = open_splits(run.config.data, QUIET)[1]
     read: list[int] = []

@@ -14,7 +14,7 @@ from tiny_run import QUIET, ROOT, command, config_flags, tiny_config
 from fgr_jax.data.prepare.bucket_copy import copy_from_bucket
 from fgr_jax.errors import UserError
 from fgr_jax.runs import checkpoints
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 
 
@@ -51,7 +51,7 @@ def test_a_run_in_a_bucket(data_dir: Path, bucket: str, tmp_path: Path) -> None:
     for name in ("metrics.jsonl", "fingerprints.jsonl"):
         assert (remote / name).read_bytes() == (here / name).read_bytes(), name
     ours, theirs = (
-        checkpoints.read_latest(RunFolder.open(path).checkpoints) for path in (there, here)
+        checkpoints.read_latest(Workdir.open(path).checkpoints) for path in (there, here)
     )
     assert int(ours["step"]) == int(theirs["step"]) == 13
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
@@ -97,7 +97,7 @@ def test_the_results_are_in_the_bucket_before_the_checkpoint(
 
     monkeypatch.setattr(checkpoints.Checkpoints, "save", taken_away)
     with pytest.raises(RuntimeError, match="gone"):
-        train(tiny_config(data_dir), RunFolder.open(f"{bucket}/runs/two"), QUIET)
+        train(tiny_config(data_dir), Workdir.open(f"{bucket}/runs/two"), QUIET)
     lines = (epath.Path(bucket) / "runs/two/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [7, 7]
 
@@ -126,7 +126,7 @@ def test_only_what_has_changed_is_written_back(bucket: str) -> None:
     """Somebody who reads a run must not put its job's newer files back to what they were."""
     remote = epath.Path(f"{bucket}/runs/read")
     (remote / "metrics.jsonl").write_text("one")
-    reader = RunFolder.open(str(remote))
+    reader = Workdir.open(str(remote))
     (remote / "metrics.jsonl").write_text("one and two")
     (reader.local / "report.html").write_text("a report")
     reader.publish()
@@ -191,10 +191,10 @@ def test_half_a_copy_is_made_anew(
 )
 def test_a_bucket_that_is_not_there(path: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        RunFolder.open(path)
+        Workdir.open(path)
 
 
 def test_without_gcsfs_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(UserError, match=r"gs://bucket/run: needs gcsfs: pip install gcsfs"):
-        RunFolder.open("gs://bucket/run")
+        Workdir.open("gs://bucket/run")

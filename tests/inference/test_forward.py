@@ -12,7 +12,7 @@ from fgr_jax.config import Config, Network
 from fgr_jax.distributed import batch_sharding, data_mesh, replicated
 from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of, padded, stream
 from fgr_jax.inference.saved_run import TrainedNetwork
-from fgr_jax.losses.objective import Outputs
+from fgr_jax.losses.interface import Outputs
 from fgr_jax.models.network import build_network, forward
 
 

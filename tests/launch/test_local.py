@@ -14,7 +14,7 @@ import pytest
 from tiny_run import ROOT, command, tiny_config
 
 from fgr_jax.runs.comparison import compare
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 
 # Arguments with characters that are special in a shell.
 ODD = [
@@ -220,6 +220,6 @@ def test_two_processes_train_like_one(data_dir: Path, tmp_path: Path) -> None:
     environment |= {"JAX_NUM_CPU_DEVICES": "1"}
     done = subprocess.run(command(config, alone), cwd=ROOT, env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr
-    comparison = compare(RunFolder.open(alone), RunFolder.open(together))
+    comparison = compare(Workdir.open(alone), Workdir.open(together))
     assert comparison.steps
     assert not {"images", "labels", "masks"} & comparison.parted.keys()

@@ -26,7 +26,7 @@ from fgr_jax.inference.saved_run import TrainedNetwork, open_run, restore
 from fgr_jax.models.network import build_network, forward
 from fgr_jax.predict.images import ImageFile, find, read, stream
 from fgr_jax.predict.predictions import Prediction, Predictor
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 
 
@@ -36,13 +36,13 @@ def workdir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = tiny_config(data_dir)
     config.duration = "1 epoch"
     folder = tmp_path_factory.mktemp("predict") / "run"
-    train(config, RunFolder.open(folder), QUIET)
+    train(config, Workdir.open(folder), QUIET)
     return folder
 
 
 @pytest.fixture(scope="module")
 def trained(workdir: Path) -> TrainedNetwork:
-    return restore(open_run(RunFolder.open(workdir)), None, data_mesh(jax.devices()[:1]))
+    return restore(open_run(Workdir.open(workdir)), None, data_mesh(jax.devices()[:1]))
 
 
 @pytest.fixture(scope="module")

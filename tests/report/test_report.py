@@ -34,7 +34,7 @@ from fgr_jax.report.page import as_html
 from fgr_jax.report.run_images import RunImages
 from fgr_jax.report.selection import confusable_group, most_confident, spread_over
 from fgr_jax.report.tables import paper_accuracy
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 
 # What a browser would run, a formula, a leading underscore, a script without Latin letters.
@@ -64,7 +64,7 @@ def folder_config(folder: Path, data_dir: Path) -> Config:
 def train_two(root: Path, config: Config) -> None:
     """The run root/one, and root/other, which is what it was after step 8."""
     config.duration, config.checkpoint_every = "3 epochs", "1 epoch"
-    train(config, RunFolder.open(root / "one"), QUIET)
+    train(config, Workdir.open(root / "one"), QUIET)
     shutil.copytree(root / "one", root / "other")
     shutil.rmtree(root / "other" / "checkpoints" / str(STEPS))
 
@@ -81,7 +81,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def evaluated_run(workdir: Path) -> EvaluatedRun:
     mesh = data_mesh()
     made = evaluate_run(
-        open_for_test(open_run(RunFolder.open(workdir)), mesh, QUIET), mesh, QUIET, crops="one"
+        open_for_test(open_run(Workdir.open(workdir)), mesh, QUIET), mesh, QUIET, crops="one"
     )
     assert made is not None
     return made
@@ -238,7 +238,7 @@ def test_bad_input(runs: Path, options: list[str], message: str) -> None:
 def test_runs_on_other_images_are_not_compared(runs: Path, tmp_path: Path, data_dir: Path) -> None:
     config = tiny_config(data_dir)
     config.duration = "1 epoch"
-    train(config, RunFolder.open(tmp_path / "tiny"), QUIET)
+    train(config, Workdir.open(tmp_path / "tiny"), QUIET)
     with pytest.raises(UserError, match=r"--compare=\S+tiny is tested on synthetic/tiny"):
         report.main(["report", f"--workdir={runs}/one", f"--compare={tmp_path}/tiny"])
     assert not list((runs / "one").glob("*.unfinished*"))
@@ -462,6 +462,6 @@ def test_two_hundred_classes_fit_into_eight_megabytes(tmp_path: Path) -> None:
     config = folder_config(folder, tmp_path / "tfds")
     config.duration = "1 epoch"
     config.loss.gce_start = "never"
-    train(config, RunFolder.open(tmp_path / "run"), QUIET)
+    train(config, Workdir.open(tmp_path / "run"), QUIET)
     assert report.main(["report", f"--workdir={tmp_path}/run"]) == 0
     assert 1e6 < (tmp_path / "run" / "report.html").stat().st_size < 8e6

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 
 from fgr_jax.config import Network
-from fgr_jax.losses.objective import Outputs
+from fgr_jax.losses.interface import Outputs
 
 # For `network.head`.
 POOLED_HEAD = f"{__file__}:pooled_head"

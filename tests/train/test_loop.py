@@ -23,7 +23,7 @@ from fgr_jax import config as config_lib
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.data.sets.synthetic import Synthetic, SyntheticConfig
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
 from fgr_jax.train import evaluation
 from fgr_jax.train import loop as run_lib
@@ -410,7 +410,7 @@ def test_a_signal_during_evaluation_saves_too(
         return evaluation.evaluate(*arguments)
 
     monkeypatch.setattr(run_lib, "evaluate", interrupted)
-    outcome = run_lib.train(config, RunFolder.open(tmp_path / "run"), Terminal(quiet=True))
+    outcome = run_lib.train(config, Workdir.open(tmp_path / "run"), Terminal(quiet=True))
     assert outcome.interrupted_by == signal.SIGINT
     assert outcome.step == 7
     assert saved_steps(tmp_path / "run") == [7]
@@ -431,7 +431,7 @@ def test_the_fade_of_the_config_reaches_the_step(
 
     monkeypatch.setattr(run_lib, "build_objective", build_objective)
     with pytest.raises(Enough):
-        run_lib.train(config, RunFolder.open(tmp_path / "run"), Terminal(quiet=True))
+        run_lib.train(config, Workdir.open(tmp_path / "run"), Terminal(quiet=True))
     calendar = given["calendar"]
     assert (calendar.gce_start_step, calendar.gce_fade_steps) == (2, 7)
 

@@ -10,9 +10,9 @@ from tiny_run import QUIET, ROOT, command, tiny_config
 from fgr_jax.distributed import data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run, restore
-from fgr_jax.losses.objective import Outputs, Targets
+from fgr_jax.losses.interface import Outputs, Targets
 from fgr_jax.models.network import build_network
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 
 BACKBONE = '''
@@ -39,7 +39,7 @@ HEAD = '''
 import flax.linen as nn
 import jax.numpy as jnp
 
-from fgr_jax.losses.objective import Outputs
+from fgr_jax.losses.interface import Outputs
 
 
 class MaxPooled(nn.Module):
@@ -61,7 +61,7 @@ OBJECTIVE = """
 import jax.numpy as jnp
 
 from fgr_jax.losses import cross_entropy
-from fgr_jax.losses.objective import Objective
+from fgr_jax.losses.interface import Objective
 
 
 def focal(loss):
@@ -101,7 +101,7 @@ def test_a_run_with_a_backbone_and_an_objective_of_ones_own(
     assert losses[-1] < losses[0]
     # Where nothing is told apart, the focal loss is (3/4)² ln 4 = 0.78, and cross-entropy ln 4 = 1.39.
     assert losses[0] < 1
-    trained = restore(open_run(RunFolder.open(workdir)), None, data_mesh())
+    trained = restore(open_run(Workdir.open(workdir)), None, data_mesh())
     assert trained.network.stride == 8
     assert set(trained.variables["params"]["backbone"]) == {"Conv_0", "Conv_1"}
 
@@ -112,7 +112,7 @@ def test_a_head_without_maps_has_no_block(
     config = tiny_config(data_dir)
     config.duration = "8 steps"
     config.network.backbone, config.network.head = parts["backbone"], parts["head"]
-    workdir = RunFolder.open(tmp_path / "run")
+    workdir = Workdir.open(tmp_path / "run")
     assert train(config, workdir, QUIET).step == 8
     lines = (tmp_path / "run" / "fingerprints.jsonl").read_text().splitlines()
     assert {json.loads(line)["masks"] for line in lines} == {"0" * 16}

@@ -16,7 +16,7 @@ from tiny_run import ROOT, command, tiny_config
 
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.comparison import compare
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 
 STEPS = 20
 
@@ -89,7 +89,7 @@ def test_the_same_batches_and_masks_on_any_processes(
 ) -> None:
     workdir = tmp_path / "run"
     printed = finish(start(data_dir, workdir, processes, devices))
-    comparison = compare(RunFolder.open(alone), RunFolder.open(workdir))
+    comparison = compare(Workdir.open(alone), Workdir.open(workdir))
     assert comparison.steps == list(range(1, STEPS + 1))
     assert not {"images", "labels", "masks"} & comparison.parted.keys()
     ours, theirs = parameters(workdir), parameters(alone)
@@ -117,7 +117,7 @@ def test_a_sigterm_to_one_saves_all_and_another_number_goes_on(
     assert stopped_at is not None
     assert 3 <= stopped_at < STEPS
     finish(start(data_dir, workdir, 1, 1))  # the other way round is below
-    comparison = compare(RunFolder.open(alone), RunFolder.open(workdir))
+    comparison = compare(Workdir.open(alone), Workdir.open(workdir))
     assert comparison.steps == list(range(1, STEPS + 1))
     assert not {"images", "labels", "masks"} & comparison.parted.keys()
 
@@ -130,7 +130,7 @@ def test_one_process_stops_and_two_go_on(data_dir: Path, alone: Path, tmp_path: 
     started[0].send_signal(signal.SIGTERM)
     finish(started, status=128 + signal.SIGTERM)
     finish(start(data_dir, workdir, 2, 1))
-    comparison = compare(RunFolder.open(alone), RunFolder.open(workdir))
+    comparison = compare(Workdir.open(alone), Workdir.open(workdir))
     assert comparison.steps == list(range(1, STEPS + 1))
     assert not {"images", "labels", "masks"} & comparison.parted.keys()
 

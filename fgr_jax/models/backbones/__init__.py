@@ -1,1 +1,11 @@
-"""Backbones: images `[B, H, W, 3]` to features `[B, h, w, D]`."""
+"""Backbones: images `[B, H, W, 3]` to features `[B, h, w, D]`, listed here by name."""
+
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+
+from fgr_jax.config import Network
+from fgr_jax.models.backbones import resnet
+
+# Each is a function of the config's section `network` that returns a Flax module.
+BACKBONES: Mapping[str, Callable[[Network], nn.Module]] = {"resnet": resnet.from_config}

@@ -1,1 +1,14 @@
-"""Heads: features `[B, h, w, D]` to `Outputs`."""
+"""Heads: features `[B, h, w, D]` to `Outputs`, listed here by name."""
+
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+
+from fgr_jax.config import Network
+from fgr_jax.models.heads import cam, gaussian
+
+# Each is a function of the config's section `network` and the number of classes that returns a module.
+HEADS: Mapping[str, Callable[[Network, int], nn.Module]] = {
+    "cam": cam.from_config,
+    "gaussian": gaussian.from_config,
+}

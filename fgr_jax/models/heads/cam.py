@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from fgr_jax.config import Network
 from fgr_jax.diversification import class_scores
-from fgr_jax.losses.objective import Outputs
+from fgr_jax.losses.interface import Outputs
 
 # torch.nn.Linear's default, U(−1/√fan_in, 1/√fan_in).
 KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from fgr_jax.config import Network
 from fgr_jax.diversification import class_scores
+from fgr_jax.losses.interface import Outputs
 from fgr_jax.losses.lgm import gaussian_bias
-from fgr_jax.losses.objective import Outputs
 from fgr_jax.models.heads.cam import KERNEL_INIT, CamHead
 
 

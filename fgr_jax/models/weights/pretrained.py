@@ -14,7 +14,7 @@ from fgr_jax.files.buckets import is_in_bucket
 from fgr_jax.models.weights import torchvision
 from fgr_jax.models.weights.torchvision import Tensors, Variables
 from fgr_jax.runs import checkpoints
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILE = "model.safetensors"
@@ -47,7 +47,7 @@ def start_from(pretrained: str, variables: Variables) -> tuple[Variables, str]:
 def _read(pretrained: str) -> Tensors:
     path = Path(pretrained)
     if path.is_dir() or is_in_bucket(pretrained):
-        state = checkpoints.read_latest(RunFolder.open(pretrained).checkpoints)
+        state = checkpoints.read_latest(Workdir.open(pretrained).checkpoints)
         return torchvision.to_torchvision({name: state[name] for name in ("params", "batch_stats")})
     if path.is_file():
         return _read_pth(path) if path.suffix == ".pth" else _read_safetensors(path)

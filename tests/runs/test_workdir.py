@@ -15,23 +15,23 @@ from fgr_jax.data.identity import DataIdentity
 from fgr_jax.errors import UserError
 from fgr_jax.runs.checkpoints import Checkpoints
 from fgr_jax.runs.description import Description, differing_fields, missing_fields
-from fgr_jax.runs.folder import RunFolder
+from fgr_jax.runs.workdir import Workdir
 
 CUB = DataIdentity("cub/1.0.0", "train[:80%] + test[: 3]", 5994)
 RUN = Description(flat(Config()), CUB, ["a", "b"])
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> RunFolder:
+def folder(tmp_path: Path) -> Workdir:
     """The folder of RUN, with a checkpoint."""
-    folder = RunFolder.open(tmp_path / "run")
+    folder = Workdir.open(tmp_path / "run")
     folder.claim(RUN)
     with Checkpoints(folder.checkpoints) as checkpoints:
         checkpoints.save(1, {"w": np.ones(3)}, test_top1=None)
     return folder
 
 
-def rewrite(folder: RunFolder, name: str, value: Any) -> None:
+def rewrite(folder: Workdir, name: str, value: Any) -> None:
     (folder.local / name).write_text(json.dumps(value))
 
 
@@ -41,7 +41,7 @@ def with_fields(**fields: Any) -> Description:
     return dataclasses.replace(RUN, config={**RUN.config, **named})
 
 
-def test_the_folder_describes_the_run_that_claimed_it(folder: RunFolder) -> None:
+def test_the_folder_describes_the_run_that_claimed_it(folder: Workdir) -> None:
     assert folder.read() == RUN
     assert json.loads((folder.local / "data.json").read_text()) == {
         "data_set": "cub/1.0.0",
@@ -51,7 +51,7 @@ def test_the_folder_describes_the_run_that_claimed_it(folder: RunFolder) -> None
     folder.check(RUN)
 
 
-def test_a_run_of_an_older_version_is_resumed(folder: RunFolder) -> None:
+def test_a_run_of_an_older_version_is_resumed(folder: Workdir) -> None:
     """Its data set is in `data.json` as a text, and its config lacks a field."""
     older = {name: value for name, value in RUN.config.items() if name != "loss.gce_fade"}
     rewrite(folder, "config.json", older)
@@ -62,7 +62,7 @@ def test_a_run_of_an_older_version_is_resumed(folder: RunFolder) -> None:
         folder.check(with_fields(loss__gce_fade="2 steps"))
 
 
-def test_what_changes_no_result_may_change(folder: RunFolder) -> None:
+def test_what_changes_no_result_may_change(folder: Workdir) -> None:
     folder.check(with_fields(runtime__decode_threads=77, data__data_dir="/elsewhere"))
 
 
@@ -77,20 +77,20 @@ def test_what_changes_no_result_may_change(folder: RunFolder) -> None:
         (dataclasses.replace(RUN, class_names=["b", "a"]), "the class names"),
     ],
 )
-def test_another_run_is_refused(folder: RunFolder, run: Description, difference: str) -> None:
+def test_another_run_is_refused(folder: Workdir, run: Description, difference: str) -> None:
     message = rf"--workdir=\S+ belongs to a run with another config.*Differing: {difference}\. Use"
     with pytest.raises(UserError, match=message):
         folder.check(run)
 
 
-def test_a_field_of_a_later_version_is_a_difference(folder: RunFolder) -> None:
+def test_a_field_of_a_later_version_is_a_difference(folder: Workdir) -> None:
     rewrite(folder, "config.json", {**RUN.config, "shoes": "red"})
     with pytest.raises(UserError, match=r"shoes \(there 'red', now None\)"):
         folder.check(RUN)
 
 
 def test_without_a_checkpoint_it_is_free(tmp_path: Path) -> None:
-    folder = RunFolder.open(tmp_path / "run")
+    folder = Workdir.open(tmp_path / "run")
     folder.check(RUN)
     folder.claim(RUN)
     folder.check(with_fields(seed=3))
@@ -99,13 +99,13 @@ def test_without_a_checkpoint_it_is_free(tmp_path: Path) -> None:
 def test_a_file_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(UserError, match=r"--workdir=\S+run: is a file; name a folder"):
-        RunFolder.open(tmp_path / "run").check(RUN)
+        Workdir.open(tmp_path / "run").check(RUN)
 
 
 @pytest.mark.parametrize(
     "value", ["images", "", 3, None, {}, {"data_set": "cub"}, "cub: 3 examples"]
 )
-def test_data_that_cannot_be_read_is_named(folder: RunFolder, value: Any) -> None:
+def test_data_that_cannot_be_read_is_named(folder: Workdir, value: Any) -> None:
     rewrite(folder, "data.json", value)
     with pytest.raises(
         UserError, match=r"data.json cannot be read \(.* names no data set"

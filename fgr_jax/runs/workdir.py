@@ -39,7 +39,7 @@ LOCK = "lock"  # held by the process that trains there
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class RunFolder:
+class Workdir:
     """Where the files of a run are.
 
     Files are appended to, and a bucket cannot append. So a run in a bucket writes its small files into
@@ -54,7 +54,7 @@ class RunFolder:
     _published: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
     @classmethod
-    def open(cls, name: str | Path, *, flag: str = "--workdir") -> "RunFolder":
+    def open(cls, name: str | Path, *, flag: str = "--workdir") -> "Workdir":
         """Opens the folder `name`, which need not exist.
 
         Args:
@@ -83,13 +83,13 @@ class RunFolder:
         """Names the folder in errors: "--workdir=runs/cub"."""
         return f"{self.flag}={self.name}" if self.flag else self.name
 
-    def evaluation(self, step: int, crops: str) -> "RunFolder":
+    def evaluation(self, step: int, crops: str) -> "Workdir":
         """Opens the folder for an evaluation of the checkpoint of `step`.
 
         It is a folder of its own, so that publishing it leaves the run's other files alone, of which a
         bucket may have newer versions by now.
         """
-        return RunFolder.open(f"{self.name}/{EVALUATION}/step-{step}-{crops}")
+        return Workdir.open(f"{self.name}/{EVALUATION}/step-{step}-{crops}")
 
     def publish(self) -> None:
         """Copies what has changed since the last time to the bucket; for a local folder, nothing."""
