@@ -121,5 +121,5 @@ def _torch_name(path: str) -> tuple[str, Layout]:
             return match.expand(name), layout
     raise UserError(
         f"the parameter {path} has no counterpart in torchvision's ResNets: only their weights can be "
-        "read from files and exported"
+        "exported or started from; --config.pretrained= starts from random weights"
     )
