@@ -24,6 +24,7 @@ from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy
 from fgr_jax.losses.objective import Extra, Objective, Outputs, Targets
 from fgr_jax.models.network import Network, forward, normalize
+from fgr_jax.random_streams import Stream
 
 # `fgr_jax.data.batch.Batch`, or its `TrainingBatch` to train on, on the devices.
 DeviceBatch = Mapping[str, jax.Array]
@@ -118,7 +119,7 @@ def build_steps(
     def init() -> TrainState:
         size = config.data.crop
         outputs, variables = network.init_with_output(
-            random_streams.stream_key(config.seed, random_streams.Stream.PARAMETERS),
+            random_streams.stream_key(config.seed, Stream.PARAMETERS),
             jnp.zeros((1, size, size, 3)),
             train=False,
         )
@@ -142,16 +143,14 @@ def build_steps(
                 train=True,
                 mutable=["batch_stats"],
             )
-            stream = random_streams.Stream.DIVERSIFICATION
-            key = random_streams.stream_key(config.seed, stream, state.step)
+            key = random_streams.stream_key(config.seed, Stream.DIVERSIFICATION, state.step)
             outputs, mask_digest = diversified(outputs, config.diversification, key)
             losses = objective.losses(outputs, targets, state.extra)
             totals = sum_over_examples(outputs.scores, losses, batch)
             return totals.mean_loss, (updated, outputs, totals, mask_digest)
 
-        gradients, (updated, outputs, totals, mask_digest) = jax.grad(mean_loss, has_aux=True)(
-            state.params
-        )
+        gradient = jax.grad(mean_loss, has_aux=True)
+        gradients, (updated, outputs, totals, mask_digest) = gradient(state.params)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         new_state = state.replace(
             step=state.step + 1,
