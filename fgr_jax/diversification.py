@@ -5,6 +5,7 @@ patches of every map are scaled by α, so that the network has to find other evi
 At test time the maps are used as they are: do not call this module then.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,12 +35,17 @@ def suppression_mask(
       ValueError: maps are not 4-dimensional, a probability is outside [0, 1], or patch_size < 1.
     """
     _check(maps, p_peak, p_patch, patch_size)
-    draws = _draw(key, maps.shape, p_peak=p_peak, p_patch=p_patch, patch_size=patch_size)
-    return _mask(maps, draws)
+    return _suppression_mask(key, maps, p_peak, p_patch, patch_size)
 
 
 def diversify(
-    key: jax.Array, maps: jax.Array, *, p_peak: float, p_patch: float, patch_size: int, alpha: float
+    key: jax.Array,
+    maps: jax.Array,
+    *,
+    p_peak: float,
+    p_patch: float,
+    patch_size: int,
+    alpha: float,
 ) -> jax.Array:
     """Scales the suppressed cells by α, M' of equation 7.
 
@@ -56,8 +62,7 @@ def diversify(
     _check(maps, p_peak, p_patch, patch_size)
     if isinstance(alpha, (int, float)) and alpha == 1:
         return maps
-    draws = _draw(key, maps.shape, p_peak=p_peak, p_patch=p_patch, patch_size=patch_size)
-    return _suppress(maps, draws, alpha)
+    return _diversify(key, maps, p_peak, p_patch, patch_size, alpha)
 
 
 def class_scores(maps: jax.Array) -> jax.Array:
@@ -111,5 +116,22 @@ def _mask(maps: jax.Array, draws: Draws) -> jax.Array:
     return jnp.where(peaks, draws.peaks, draws.cells)  # eqs. 5, 6
 
 
-_draw = jax.jit(draw, static_argnames=("shape", "patch_size"))
-_suppress = jax.jit(suppress)
+@functools.partial(jax.jit, static_argnames="patch_size")
+def _suppression_mask(
+    key: jax.Array, maps: jax.Array, p_peak: float, p_patch: float, patch_size: int
+) -> jax.Array:
+    draws = draw(key, maps.shape, p_peak=p_peak, p_patch=p_patch, patch_size=patch_size)
+    return _mask(maps, draws)
+
+
+@functools.partial(jax.jit, static_argnames="patch_size")
+def _diversify(
+    key: jax.Array,
+    maps: jax.Array,
+    p_peak: float,
+    p_patch: float,
+    patch_size: int,
+    alpha: float,
+) -> jax.Array:
+    draws = draw(key, maps.shape, p_peak=p_peak, p_patch=p_patch, patch_size=patch_size)
+    return suppress(maps, draws, alpha)
