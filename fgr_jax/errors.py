@@ -1,4 +1,4 @@
-"""The one exception whose message is meant for the person at the terminal."""
+"""The one exception whose message is meant for the user at the terminal."""
 
 
 class UserError(Exception):

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
         from fgr_jax.benchmark.predict_speed import print_predict_speed
 
         print_predict_speed(
-            config, classes=own.classes, pictures=own.pictures or 64, rounds=own.rounds
+            config, classes=own.classes, count=own.pictures or 64, rounds=own.rounds
         )
     if own.part == "scaling":
         from fgr_jax.benchmark.scaling import print_scaling

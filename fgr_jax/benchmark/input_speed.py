@@ -47,4 +47,4 @@ def print_input_speed(config: Config, *, count: int, rounds: int) -> None:
         f"{config.data.crop}; {config.runtime.decode_threads} threads, "
         f"{config.runtime.decode_workers} worker processes; median of {rounds} interleaved rounds"
     )
-    print_speeds(times, "pipeline / bare loop on one core", pictures=count, decimals=0)
+    print_speeds(times, "pipeline / bare loop on one core", count=count, decimals=0)

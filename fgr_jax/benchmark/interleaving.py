@@ -27,12 +27,10 @@ def median_and_quartiles(values: list[float]) -> str:
     return f"{middle:.3f} (quartiles {low:.3f} to {high:.3f})"
 
 
-def print_speeds(
-    times: dict[str, list[float]], ratio: str, *, pictures: int, decimals: int
-) -> None:
-    """Prints the speeds of two variants that take `pictures` images a round, and their `ratio`."""
+def print_speeds(times: dict[str, list[float]], ratio: str, *, count: int, decimals: int) -> None:
+    """Prints the speeds of two variants that take `count` images a round, and their `ratio`."""
     for name, seconds in times.items():
-        print(f"{name:14} {pictures / statistics.median(seconds):9.{decimals}f} images/s")
+        print(f"{name:14} {count / statistics.median(seconds):9.{decimals}f} images/s")
     one, other = times.values()
     ratios = [a / b for a, b in zip(one, other, strict=True)]
     print(f"{ratio:34} {median_and_quartiles(ratios)}")

@@ -21,10 +21,10 @@ from fgr_jax.terminal import Terminal
 _TOP = 5
 
 
-def print_predict_speed(config: Config, *, classes: int, pictures: int, rounds: int) -> None:
-    """Times both on generated photographs, `pictures` of them a round, with random weights."""
+def print_predict_speed(config: Config, *, classes: int, count: int, rounds: int) -> None:
+    """Times both on generated photographs, `count` of them a round, with random weights."""
     mesh, batch_size, size = data_mesh(), config.batch_size, config.data.crop
-    batches = max(1, math.ceil(pictures / batch_size))
+    batches = max(1, math.ceil(count / batch_size))
     count = batches * batch_size
     network = build_network(config, classes)
     init = jax.jit(
@@ -59,4 +59,4 @@ def print_predict_speed(config: Config, *, classes: int, pictures: int, rounds: 
         f"{size}×{size}; {config.runtime.decode_threads} threads decode; median of {rounds} "
         "interleaved rounds"
     )
-    print_speeds(times, "predict / bare network", pictures=count, decimals=1)
+    print_speeds(times, "predict / bare network", count=count, decimals=1)

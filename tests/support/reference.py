@@ -1,6 +1,6 @@
 """A slow float64 reference of the paper's sections 3.1 and 3.2 (equations 1 to 14).
 
-Written from the paper and SEMANTICS.md only, to test an implementation against. It wants plain
+Written from the paper and the decisions in docs/paper.md only, to test an implementation against. It wants plain
 loops that can be read beside the equations; nothing here is fast. Only NumPy and the standard
 library are used.
 
@@ -148,7 +148,7 @@ def hardest_negatives(scores: Floats, labels: Labels, k: int) -> Bools:
     is taken first (jax.lax.top_k's order); 0.0 and -0.0 are equal; a NaN ranks above any number.
 
     Equation 10 as printed keeps every i in J with s_i >= t_k, so it would let in the ground truth
-    and more than k tied negatives; SEMANTICS.md decides against it.
+    and more than k tied negatives; docs/paper.md decides against it.
     """
     scores, labels = _as_scores_and_labels(scores, labels)
     if k < 1:
