@@ -1,6 +1,7 @@
 """A slow float64 reference of the paper's sections 3.1 and 3.2 (equations 1 to 14).
 
-Written from the paper and the decisions in docs/paper.md only, to test an implementation against. It wants plain
+Written from the paper and the decisions in docs/paper.md only, to test an implementation against.
+It wants plain
 loops that can be read beside the equations; nothing here is fast. Only NumPy and the standard
 library are used.
 

@@ -1,6 +1,7 @@
 """A slow float64 reference of the losses that GCE is compared with, and of smooth GCE.
 
-Written from the papers and the decisions in docs/paper.md only, to test an implementation against. It wants plain
+Written from the papers and the decisions in docs/paper.md only, to test an implementation against.
+It wants plain
 loops that can be read beside the formulas; nothing here is fast. Only NumPy, the standard library
 and reference.py are used.
 
@@ -93,7 +94,8 @@ def pairwise_confusion(logits: Floats, labels: Labels, weight: float) -> float:
     j = i + B // 2, and a pair is kept only if y_i != y_j. With no pair kept the second term is 0.
     With B odd the last row has no partner, and counts in the cross-entropy alone.
 
-    Two things here are decisions of this project and not the authors'. The mean is over the pairs that are
+    Two things here are decisions of this project and not the authors'. The mean is over the pairs
+    that are
     kept, so that the weight means the same whatever share of the pairs is left out; the authors'
     public code divides by B, which is half the mean over all B // 2 pairs, a left-out pair
     counting as 0. And the norm is not squared, as in their PyTorch code; their Caffe code squares
