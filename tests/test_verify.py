@@ -96,7 +96,7 @@ def flip_a_mask_bit(monkeypatch: pytest.MonkeyPatch) -> None:
         flip = steps[-1] == FAULTY_STEP - 1
         return draws._replace(cells=draws.cells.at[1, 0, 1, 2].set(draws.cells[1, 0, 1, 2] ^ flip))
 
-    monkeypatch.setattr(random_streams, "stream_key", remember)
+    monkeypatch.setattr(step_lib, "stream_key", remember)
     monkeypatch.setattr(step_lib, "draw", faulty)
 
 
