@@ -1,7 +1,7 @@
-"""ImageNet by §4.6 of the paper: the recipe of He et al. (2016) from random weights, GCE from half way.
+"""ImageNet by §4.6 of the paper: the recipe of He et al. (2016) from random weights, GCE from halfway.
 
 The paper compares the loss alone, so the block is off here. He et al. cropped from images of random
-sizes; here the whole image is resized to 256×256.
+sizes; here every image is resized to 256×256.
 
 python -m fgr_jax.prepare --config=configs/imagenet.py --source=ILSVRC2012_img_train.tar \
     --source=ILSVRC2012_img_val.tar --source=ILSVRC2012_devkit_t12.tar.gz

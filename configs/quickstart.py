@@ -16,7 +16,7 @@ def get_config() -> Config:
     config.data.name = "elpv/eight"
     config.data.resize = 128
     config.data.crop = 128
-    config.data.augmentation = "dihedral"  # a cell has no upside and no left side
+    config.data.augmentation = "dihedral"  # cells have no natural orientation
 
     # A quarter of the width, and no stride in the last stage: maps of 8×8 cells from 128 pixels.
     config.network.depth = 18

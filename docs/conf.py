@@ -39,7 +39,7 @@ html_copy_source = False
 def _mark_code(
     app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
 ) -> None:
-    """Ends the paragraph before an indented block with "::", which makes the block code."""
+    """Ends the paragraph before an indented block with "::", so that it is set as code."""
     del app, what, name, obj, options
     for index in range(len(lines) - 2):
         paragraph, gap, block = lines[index : index + 3]

@@ -2,7 +2,7 @@
 
 python docs/make_report_image.py FOLDER
 
-FOLDER keeps images and run: called again, the script only renews the report and the screenshot.
+FOLDER keeps the images and the run: a second call only renews the report and the screenshot.
 """
 
 import itertools

@@ -1,6 +1,6 @@
 """Fine-grained recognition in JAX: the diversification block and gradient-boosting cross-entropy.
 
-The two are pure functions and need nothing but jax:
+Both are pure functions and depend on nothing but jax:
 
     scores = class_scores(diversify(key, maps, p_peak=0.5, p_patch=0.5, patch_size=3, alpha=0.1))
     loss = gradient_boosting_cross_entropy(scores, labels, k=15).mean()
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports jax at the first use, so that `python -m fgr_jax --help` answers at once."""
+    """Imports jax on first use, so that `python -m fgr_jax --help` is fast."""
     if name in __all__:
         from fgr_jax import diversification, losses
 

@@ -6,7 +6,7 @@ import runpy
 import sys
 from pathlib import Path
 
-# The modules of the commands, by their names.
+# The module of each command.
 COMMANDS = {
     "prepare": "prepare",
     "train": "main",
@@ -21,10 +21,10 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs the command that `sys.argv` names; without a name, or with --help, lists them."""
+    """Runs the command that `sys.argv` names; without a name, or with --help, lists all commands."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h"):
-        print("fgr COMMAND --FLAG=VALUE ...    (fgr COMMAND --help says which flags there are)\n")
+        print("fgr COMMAND --FLAG=VALUE ...    (fgr COMMAND --help describes its flags)\n")
         for command, module in COMMANDS.items():
             print(f"  {command:16}{summary(module)}")
         print(
@@ -32,7 +32,7 @@ def main() -> None:
         )
     elif name in COMMANDS:
         sys.argv = [sys.argv[0], *arguments]
-        # As `python -m` does, so that worker processes find their way back.
+        # As with `python -m`, so that worker processes can import the main module again.
         runpy.run_module(f"fgr_jax.{COMMANDS[name]}", run_name="__main__", alter_sys=True)
     else:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def summary(module: str) -> str:
-    """Returns the first line of a command's docstring, read and not imported."""
+    """Returns the first line of a command's docstring, without importing the module."""
     path = Path(__file__).parent / module
     source = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
     text = ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or ""

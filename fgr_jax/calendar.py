@@ -25,7 +25,7 @@ class Calendar:
     epoch: Fraction  # steps in an epoch, n/b
     total_steps: int
     gce_start_step: int | None  # steps with cross-entropy before GCE; None: never GCE
-    gce_fade_steps: int  # from there on: how long cross-entropy takes to become GCE
+    gce_fade_steps: int  # steps over which cross-entropy then turns into GCE
     evaluation_interval: Fraction
     checkpoint_interval: Fraction
     fingerprint_interval: Fraction | None  # None: never
@@ -46,7 +46,7 @@ class Calendar:
         )
 
     def due(self, step: int) -> Due:
-        """Returns what is due after step `step`: after the last one, everything."""
+        """Returns what is due after step `step`. After the last step, everything is due."""
         last = step == self.total_steps
         return Due(
             epoch_line=last or durations.is_due(step, self.epoch),

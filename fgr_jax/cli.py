@@ -1,6 +1,6 @@
-"""The command line: `--config=FILE --config.FIELD=VALUE`, flags, and errors in one line.
+"""The command line: `--config=FILE --config.FIELD=VALUE`, flags, and one-line errors.
 
-Every command imports this module first: it says what to install where a package is missing.
+Every command imports this module first: it reports what to install if a package is missing.
 """
 
 import dataclasses
@@ -37,27 +37,27 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Invocation:
-    """A command line that was understood."""
+    """A parsed command line."""
 
     config: Config
     config_path: Path
-    config_arguments: list[str]  # that make the same config on another command line
+    config_arguments: list[str]  # that reproduce the config on another command line
 
 
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Runs a command and exits with its status; a UserError becomes one line and status 1."""
+    """Runs a command and exits with its status; user and disk errors become one line and status 1."""
     try:
         status = main(sys.argv)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         status = 1
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed the pipe
         os._exit(128 + signal.SIGPIPE)
     except OSError as error:
         if error.errno is None or not (error.errno in _DISK_FULL or error.filename):
             raise
         where = f": {error.filename}" if error.filename else ""
-        way_out = "make room" if error.errno in _DISK_FULL else "put that right"
+        way_out = "make room" if error.errno in _DISK_FULL else "correct this"
         print(
             f"error: {os.strerror(error.errno)}{where}; {way_out} and run the same command again",
             file=sys.stderr,
@@ -68,7 +68,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         status = 130
     sys.stdout.flush()
     sys.stderr.flush()
-    # Not sys.exit: after an error, threads that decode or save must not hold the process up.
+    # Not sys.exit: after an error, threads that decode or save must not delay the exit.
     os._exit(status)
 
 
@@ -81,8 +81,7 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
       own_flags: the command's flags; `config` is defined here.
 
     Raises:
-      UserError: an unknown flag or field, a value of the wrong type, a config file that is missing or
-        does not work.
+      UserError: a flag or field is unknown, a value is invalid, or the config file is missing or fails.
     """
     argv = define_config(argv, own_flags)
     if _HELP.intersection(argv):
@@ -108,7 +107,7 @@ def define_config(argv: Sequence[str], own_flags: flags.FlagValues) -> list[str]
       `argv`, with --config=FILE before its overrides.
 
     Raises:
-      UserError: an override of a field that does not exist.
+      UserError: an override names a field that does not exist.
     """
     known = list(config_lib.flat(Config()))
     for argument in argv:
@@ -152,8 +151,7 @@ def parse_flags(
       The arguments that are not flags.
 
     Raises:
-      UserError: an unknown flag, a missing one, a value of the wrong type, too many or too few
-        arguments.
+      UserError: a flag is unknown, missing or of the wrong type, or the number of arguments is wrong.
     """
     if _HELP.intersection(argv):
         print(usage.rstrip())
@@ -174,15 +172,15 @@ def parse_flags(
 
 def define_job_flags(own_flags: flags.FlagValues) -> None:
     """Defines the flags of a command that several processes run together; see `join_job`."""
-    flags.DEFINE_bool("distributed", False, "be one of several processes", flag_values=own_flags)
+    flags.DEFINE_bool("distributed", False, "join the processes of a job", flag_values=own_flags)
     flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0", flag_values=own_flags)
-    flags.DEFINE_integer("process_count", None, "how many processes", flag_values=own_flags)
-    flags.DEFINE_integer("process_id", None, "which of them this is, from 0", flag_values=own_flags)
+    flags.DEFINE_integer("process_count", None, "number of processes", flag_values=own_flags)
+    flags.DEFINE_integer("process_id", None, "index of this process, from 0", flag_values=own_flags)
     flags.DEFINE_integer("join_timeout", 300, "in seconds", lower_bound=1, flag_values=own_flags)
 
 
 def join_job(own_flags: flags.FlagValues) -> None:
-    """Joins the other processes where the flags ask for it; to be called before JAX has a device."""
+    """Joins the other processes if the flags say so. Must be called before JAX has a device."""
     where = (own_flags.coordinator, own_flags.process_count, own_flags.process_id)
     if own_flags.distributed or any(value is not None for value in where):
         distributed.join(*where, timeout_s=own_flags.join_timeout)

@@ -1,9 +1,9 @@
-"""What a run is: every field with its default (the paper's recipe), its documentation and its check.
+"""The config of a run: every field with its default (the paper's recipe), documentation and check.
 
 A config file in `configs/` defines `get_config() -> Config`. Any field can be overridden on the command
 line, `--config.optimizer.learning_rate=0.01`; `--help` lists them all.
 
-Two runs with equal configs, but for the section `runtime`, are the same run.
+Two runs whose configs differ only in the section `runtime` or in `data.data_dir` are the same run.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ class Check:
 
 
 def at_least(least: float, *, below: float | None = None) -> Check:
-    """Checks that a number is at least `least` and, where that is given, less than `below`."""
+    """Checks that a number is at least `least` and, if `below` is given, less than that."""
     if below is None:
         return Check(lambda value: value >= least, f"at least {least}")
     upper = "and finite" if below == math.inf else f"less than {below}"
@@ -46,7 +46,7 @@ def one_of(*values: Any) -> Check:
 
 
 def valid_duration(*, allow_zero: bool = False, allow_never: bool = False) -> Check:
-    """Checks that a text is a duration such as "3 epochs", or, where that is allowed, "never"."""
+    """Checks that a string is a duration such as "3 epochs" or, if allowed, "never"."""
 
     def holds(value: str) -> bool:
         if allow_never and value == NEVER:
@@ -63,7 +63,7 @@ def valid_duration(*, allow_zero: bool = False, allow_never: bool = False) -> Ch
 
 
 def field(default: Any, documentation: str, check: Check | None = None) -> Any:
-    """Defines a dataclass field, documented and checked where it is defined."""
+    """Defines a dataclass field with its documentation and its check."""
     metadata = {"documentation": documentation, "check": check}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -74,7 +74,7 @@ _FINITE = at_least(0, below=math.inf)
 
 @dataclasses.dataclass(slots=True)
 class Data:
-    """Which images, and what is done to them before the network."""
+    """The data set, and how its images are prepared for the network."""
 
     name: str = field(
         "",
@@ -86,13 +86,13 @@ class Data:
     train_split: str = field("train", 'In tfds notation; "train[:80%]" leaves out a fifth.')
     test_split: str = field("test", "In tfds notation.")
     cut_bottom: int = field(
-        0, "Rows of pixels cut off first: 20 for FGVC-Aircraft's banner.", at_least(0)
+        0, "Rows of pixels to cut off at the bottom: 20 for FGVC-Aircraft.", at_least(0)
     )
     resize: int = field(512, "Side of the square that images are resized to.", at_least(1))
     crop: int = field(448, "Side of the crop: random in training, central in tests.", at_least(1))
     augmentation: str = field(
         "flip",
-        'Left and right; "dihedral": all eight symmetries of a square.',
+        '"flip": left and right; "dihedral": all 8 symmetries of a square.',
         one_of("flip", "dihedral"),
     )
     corrupt_images: str = field(
@@ -111,10 +111,10 @@ class Network:
     head: str = field("cam", "A listed head, or FILE.py:FUNCTION of your own.")
     depth: int = field(50, "ResNet-18, 34, 50, 101 or 152.", one_of(18, 34, 50, 101, 152))
     width: float = field(1.0, "Factor on all numbers of channels.", between(1 / 64, 16))
-    last_stride: int = field(2, "1: twice as many rows and columns of map cells.", one_of(1, 2))
+    last_stride: int = field(2, "1: maps with twice as many rows and columns.", one_of(1, 2))
     compute_dtype: str = field(
         "float32",
-        "The loss, statistics and parameters stay float32.",
+        "Loss, statistics and parameters are float32 in any case.",
         one_of("float32", "bfloat16"),
     )
 
@@ -124,32 +124,28 @@ class Diversification:
     """The diversification block (paper §3.1)."""
 
     p_peak: float = field(0.5, "Probability that the peaks of a map are suppressed.", _PROBABILITY)
-    p_patch: float = field(0.5, "Probability that a patch of it is suppressed.", _PROBABILITY)
+    p_patch: float = field(0.5, "Probability that a patch of a map is suppressed.", _PROBABILITY)
     patch_size: int = field(3, "G, the side of a patch in map cells.", at_least(1))
-    alpha: float = field(
-        0.1, "Factor on suppressed cells; 1 is the network without the block.", between(0, 1)
-    )
+    alpha: float = field(0.1, "Factor on suppressed cells; 1 turns the block off.", between(0, 1))
 
 
 @dataclasses.dataclass(slots=True)
 class Loss:
     """Gradient-boosting cross-entropy (paper §3.2), and the losses that it is compared with.
 
-    The fields from `label_smoothing` on are weights, and 0 switches each off. They change
-    cross-entropy, and so they require gce_start="never"; they go with the block and without it.
+    The fields from `label_smoothing` to `lgm` are weights, and 0 turns a loss off. They modify
+    cross-entropy and therefore require gce_start="never"; they work with and without the block.
     """
 
-    objective: str = field(
-        "", "FILE.py:FUNCTION of your own; empty: the loss that the fields below describe."
-    )
+    objective: str = field("", "FILE.py:FUNCTION of your own; empty: the loss of the fields below.")
     k: int = field(
         15,
-        "Number of hardest negatives in GCE; with all, classes − 1, it is cross-entropy.",
+        "Number of hardest negatives in GCE; with all (classes − 1) it is cross-entropy.",
         at_least(1),
     )
     gce_start: str = field(
         "0 steps",
-        'Cross-entropy until then, GCE after; "never": cross-entropy throughout.',
+        'When GCE replaces cross-entropy; "never": cross-entropy throughout.',
         valid_duration(allow_zero=True, allow_never=True),
     )
     gce_fade: str = field(
@@ -164,7 +160,7 @@ class Loss:
     center: float = field(0.0, "λ of center loss; 0.003 is usual.", _FINITE)
     lgm: float = field(
         0.0,
-        "λ of L-GM, without the four above; 0.1 is usual. The weights of the classifier become the "
+        "λ of L-GM, which excludes the four above; 0.1 is usual. The classifier's weights become the "
         "means of the classes, and its bias follows from them.",
         _FINITE,
     )
@@ -175,31 +171,29 @@ class Loss:
 class Optimizer:
     """Momentum SGD in PyTorch's form: weight decay is added to the gradient, on all parameters."""
 
-    learning_rate: float = field(0.001, "Once warmed up, and before it decays.", _FINITE)
-    scale_with_batch: bool = field(False, "Whether it is multiplied by batch_size / 16.")
-    momentum: float = field(0.9, "Not Nesterov's.", at_least(0, below=1))
-    weight_decay: float = field(1e-4, "Of all parameters, biases and BatchNorm's too.", _FINITE)
+    learning_rate: float = field(0.001, "After the warm-up and before any decay.", _FINITE)
+    scale_with_batch: bool = field(False, "Whether to multiply it by batch_size / 16.")
+    momentum: float = field(0.9, "Without Nesterov.", at_least(0, below=1))
+    weight_decay: float = field(1e-4, "On all parameters, with biases and BatchNorm.", _FINITE)
     warmup: str = field(
-        "0 steps", "The learning rate rises linearly from 0.", valid_duration(allow_zero=True)
+        "0 steps", "Time in which the learning rate rises from 0.", valid_duration(allow_zero=True)
     )
     schedule: str = field(
-        "step", 'Or "cosine", which falls to 0 at the end.', one_of("step", "cosine")
+        "step", '"step", or "cosine", which falls to 0 at the end.', one_of("step", "cosine")
     )
-    decay_every: str = field("50 epochs", "In the schedule step.", valid_duration())
-    decay_factor: float = field(
-        0.1, "In the schedule step: the factor on the learning rate.", _FINITE
-    )
+    decay_every: str = field("50 epochs", "For the step schedule.", valid_duration())
+    decay_factor: float = field(0.1, "For the step schedule: factor on the learning rate.", _FINITE)
 
 
 @dataclasses.dataclass(slots=True)
 class Runtime:
-    """How the machine does the run. Nothing here changes a result; it may differ on every restart."""
+    """How the machine is used; can change on restart. Only `devices` affects results, by rounding."""
 
     decode_threads: int = field(
-        4, "In each process that decodes; about one for each core.", at_least(1)
+        4, "Threads in each decoding process; about one per core.", at_least(1)
     )
     decode_workers: int = field(
-        0, "Number of processes that decode; 0: the training process.", at_least(0)
+        0, "Number of decoding processes; 0: the training process.", at_least(0)
     )
     devices: int = field(0, "Number of devices to use; 0: all.", at_least(0))
     fingerprint_every: str = field(
@@ -214,7 +208,7 @@ class Runtime:
 class Config:
     """A run."""
 
-    seed: int = field(0, "Of all random numbers.", between(0, 2**32 - 1))
+    seed: int = field(0, "Seed of all random numbers.", between(0, 2**32 - 1))
     batch_size: int = field(16, "Number of images in a step, over all devices.", at_least(1))
     duration: str = field("100 epochs", "Length of the training.", valid_duration())
     evaluate_every: str = field("1 epoch", "And after the last step.", valid_duration())
@@ -226,7 +220,7 @@ class Config:
     )
     deterministic: bool = field(
         True,
-        "On GPUs: kernels that repeat to the bit, some of them slower; the benchmark says by how much.",
+        "On GPUs: bitwise reproducible kernels, some of them slower; the benchmark shows by how much.",
     )
     data: Data = dataclasses.field(default_factory=Data)
     network: Network = dataclasses.field(default_factory=Network)
@@ -237,7 +231,7 @@ class Config:
 
 
 def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields name ("data.crop"), `dataclasses.Field` and value of every field, those of sections too."""
+    """Yields name ("data.crop"), `dataclasses.Field` and value of every field, including sections."""
     for each in dataclasses.fields(config):
         value = getattr(config, each.name)
         if dataclasses.is_dataclass(each.type):
@@ -247,7 +241,7 @@ def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Returns the values by their names on the command line: `{"data.crop": 448, ...}`."""
+    """Returns the values of all fields by command-line name: `{"data.crop": 448, ...}`."""
     return {name: value for name, _, value in fields(config)}
 
 
@@ -255,7 +249,7 @@ def validate(config: Config) -> None:
     """Checks everything that can be checked without data or devices.
 
     Raises:
-      UserError: naming the first field that is off, its value and what it must be.
+      UserError: a field is invalid; the message gives the first one, its value and what it must be.
     """
     for name, each, value in fields(config):
         kind, check = each.type, each.metadata["check"]
@@ -270,7 +264,7 @@ def validate(config: Config) -> None:
         _refuse("data.folder", data.folder, 'empty where data.name is not "folder"')
     if data.crop > data.resize:
         _refuse("data.crop", data.crop, f"at most data.resize, which is {data.resize}")
-    # Losses that exclude each other: GCE and what it is compared with, L-GM and the others.
+    # Losses that exclude each other: GCE and all others, L-GM and all others.
     loss = config.loss
     names = ("label_smoothing", "max_entropy", "pairwise_confusion", "center", "lgm")
     values = {name: getattr(loss, name) for name in names}

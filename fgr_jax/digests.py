@@ -1,7 +1,7 @@
-"""Digests of arrays: 64 bits, computed on the devices, that tell whether arrays are equal to the bit.
+"""64-bit digests of arrays, computed on the devices, that show whether arrays are bitwise equal.
 
 Each element's bits are mixed with its index, and the results are added as integers modulo 2³². The sum
-does not depend on its order, so the digest of an array is the same on one device and spread over many.
+does not depend on the order, so an array has the same digest on one device or sharded over many.
 """
 
 import zlib
@@ -42,7 +42,7 @@ def as_hex(value: Any) -> str:
 
 
 def _index(shape: tuple[int, ...]) -> jax.Array:
-    """Returns every element's row-major index modulo 2³², in the array's shape: nothing is gathered."""
+    """Returns each element's row-major index modulo 2³², in the array's shape, without a gather."""
     index = jnp.zeros(shape, jnp.uint32)
     stride = 1
     for axis in reversed(range(len(shape))):

@@ -1,6 +1,6 @@
-"""Devices and processes: determinism, the mesh a run is spread over, and the processes of a job.
+"""Devices and processes: determinism, the mesh of a run, and the processes of a job.
 
-A job is one process or several that train one network, each with devices of its own.
+A job is one or several processes that train one network, each with its own devices.
 """
 
 import os
@@ -18,19 +18,19 @@ from fgr_jax.errors import UserError
 
 _Result = TypeVar("_Result")
 
-# Kernels that add up in a fixed order, and none chosen by a race between candidates. It has no effect on
-# CPUs and TPUs.
+# Kernels sum in a fixed order and are not selected by timing candidates. The flag has no effect on CPUs
+# and TPUs.
 DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops="
 
-_JAX_GRACE_S = 60  # JAX waits that much longer than we do, and so ours is the error that is seen
+_JAX_GRACE_S = 60  # JAX waits this much longer than we do, so that our error is the one shown
 _MESSAGE_BYTES = 2048  # of an error that process 0 sends to the others
 
 
 def compute_deterministically(wanted: bool) -> None:
     """Makes XLA use deterministic kernels on GPUs, or lets it choose.
 
-    To be called before JAX has a device: XLA reads its flags once, with the first one. A flag that the
-    user has set in XLA_FLAGS stays as it is.
+    Must be called before JAX initializes a device, which is when XLA reads its flags. A flag that the
+    user has set in XLA_FLAGS is left unchanged.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if DETERMINISTIC_FLAG not in flags:
@@ -41,7 +41,7 @@ def chosen(count: int) -> list[jax.Device]:
     """Returns the first `count` devices, or all of them where `count` is 0.
 
     Raises:
-      UserError: there are fewer, or several processes share them.
+      UserError: there are fewer devices, or `count` is set with several processes.
     """
     devices = jax.devices()
     if count and jax.process_count() > 1:
@@ -53,10 +53,10 @@ def chosen(count: int) -> list[jax.Device]:
 
 
 def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """Returns a mesh of one axis, "batch", over `devices`, by default those of all processes.
+    """Returns a mesh with one axis, "batch", over `devices`, by default those of all processes.
 
-    The devices of a process are neighbors: only in this order are process p's rows the p-th share of the
-    global batch.
+    The devices of a process are adjacent: only in this order are the rows of process p the p-th share of
+    the global batch.
     """
     devices = jax.devices() if devices is None else devices
     in_order = sorted(devices, key=lambda device: (device.process_index, device.id))
@@ -69,12 +69,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of an array of which every device has a copy."""
+    """Returns the sharding of an array that is replicated on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def join(coordinator: str | None, count: int | None, index: int | None, *, timeout_s: int) -> None:
-    """Makes this process one of a job; to be called before JAX has a device.
+    """Joins the processes of a job. Must be called before JAX initializes a device.
 
     If the others do not join in time, the process ends with an error line and status 1.
 
@@ -86,7 +86,7 @@ def join(coordinator: str | None, count: int | None, index: int | None, *, timeo
       timeout_s: how long to wait for the others, in seconds.
 
     Raises:
-      UserError: the arguments contradict each other, or the cluster gives no address.
+      UserError: the arguments are inconsistent, or the cluster gives no address.
     """
     given = [value is not None for value in (coordinator, count, index)]
     if any(given) and not all(given):
@@ -101,7 +101,7 @@ def join(coordinator: str | None, count: int | None, index: int | None, *, timeo
         f"the {count or ''} processes of the job did not come together at {address} within "
         f"{timeout_s} s: start all of them, with the same --coordinator and --process_count"
     )
-    # JAX aborts the process with a stack trace where its own time is up.
+    # When its own timeout expires, JAX aborts the process with a stack trace.
     watchdog = threading.Timer(timeout_s, _give_up, [explanation])
     watchdog.daemon = True
     watchdog.start()
@@ -128,7 +128,7 @@ def once_for_all(call: Callable[[], _Result]) -> _Result | None:
       On process 0 the result of `call`, on the others None.
 
     Raises:
-      UserError: on every process, where `call` raised it on process 0.
+      UserError: on every process, if `call` raised it on process 0.
     """
     if jax.process_count() == 1:
         return call()
@@ -154,14 +154,14 @@ def agreed_integer(value: int) -> int:
 
 
 def preemption_is_due(step: int) -> bool:
-    """Returns whether all processes are to save and leave after `step`: one of them had a SIGTERM.
+    """Returns whether all processes must save and exit after `step`, since one received SIGTERM.
 
-    Every process must ask after every step; all get the same answer.
+    Every process must call this after every step; all get the same result.
     """
     return bool(jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step))
 
 
 def leave() -> None:
-    """Waits for the other processes of the job and ends it; does nothing without a job."""
+    """Waits for the other processes of the job and leaves it; a no-op for a single process."""
     if jax.process_count() > 1:
         jax.distributed.shutdown()

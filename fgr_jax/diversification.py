@@ -2,7 +2,7 @@
 
 Class activation maps are `[B, H, W, C]`: B images, H×W cells, C classes. In training, peaks and
 patches of every map are scaled by α, so that the network has to find other evidence for the class.
-At test time the maps are used as they are: do not call this module then.
+At test time the maps are used unchanged: do not apply the block then.
 """
 
 import functools
@@ -18,7 +18,7 @@ def suppression_mask(
 ) -> jax.Array:
     """Draws the cells to suppress, B of equations 1–6.
 
-    Every image and every class has its own draws: one for its peaks, one for each patch.
+    Every image and class has its own draws: one for the peaks of its map, and one for each patch.
 
     Args:
       key: a `jax.random` key; the same key, shape and probabilities give the same draws.
@@ -49,8 +49,8 @@ def diversify(
 ) -> jax.Array:
     """Scales the suppressed cells by α, M' of equation 7.
 
-    The mask is a constant to the gradient: a suppressed cell passes α times the gradient, every
-    other cell all of it. With α = 1 the maps come back untouched and nothing is drawn.
+    The mask is a constant under differentiation: a suppressed cell passes α times its gradient, and
+    every other cell all of it. With α = 1 the maps are returned unchanged and nothing is drawn.
 
     Args:
       key, maps, p_peak, p_patch, patch_size: see `suppression_mask`.
@@ -58,6 +58,9 @@ def diversify(
 
     Returns:
       The maps in their own shape `[B, H, W, C]` and dtype.
+
+    Raises:
+      ValueError: as for `suppression_mask`.
     """
     _check(maps, p_peak, p_patch, patch_size)
     if isinstance(alpha, (int, float)) and alpha == 1:
@@ -66,7 +69,7 @@ def diversify(
 
 
 def class_scores(maps: jax.Array) -> jax.Array:
-    """Global average pooling (eq. 8): `[B, H, W, C]` to scores `[B, C]`, in at least float32."""
+    """Averages maps `[B, H, W, C]` over space to scores `[B, C]` (eq. 8), in at least float32."""
     dtype = jnp.promote_types(maps.dtype, jnp.float32)
     return jnp.mean(maps, axis=(1, 2), dtype=dtype)
 
@@ -83,10 +86,10 @@ def _check(maps: jax.Array, p_peak: float, p_patch: float, patch_size: int) -> N
 
 
 class Draws(NamedTuple):
-    """The random part of a suppression mask. Which cells are peaks is not in it: the maps say that."""
+    """The random part of a suppression mask. Which cells are peaks follows from the maps."""
 
     peaks: jax.Array  # bool `[B, 1, 1, C]`: whether a map's peaks are suppressed, eq. 2
-    cells: jax.Array  # bool `[B, H, W, C]`: whether a cell is, unless it is a peak, eqs. 3, 4
+    cells: jax.Array  # bool `[B, H, W, C]`: whether a cell that is not a peak is, eqs. 3, 4
 
 
 def draw(

@@ -1,7 +1,7 @@
-"""Durations such as "3 epochs" or "500 steps", the form of every duration in a config.
+"""Durations in configs, such as "3 epochs" or "500 steps".
 
-Batches cross the ends of epochs, so that no example is dropped or repeated: an epoch of n examples in
-batches of b is n/b steps, a fraction. What is due "after e epochs" is due at the first step that covers
+Batches cross epoch boundaries, so that no example is dropped or repeated: an epoch of n examples in
+batches of b is n/b steps, a fraction. An event "after e epochs" is due at the first step that covers
 them, ⌈e·n/b⌉.
 """
 

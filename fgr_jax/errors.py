@@ -2,8 +2,8 @@
 
 
 class UserError(Exception):
-    """Something the user can put right: a config field, a path, a file, a full disk.
+    """An error that the user can fix: in a config field, a path, a file, or a full disk.
 
-    The message is one line that names the thing, its value and the way out. The entry points print
+    The message is one line that names the cause, its value and the remedy. The entry points print
     it without a traceback and exit with a non-zero status; a traceback is for our own bugs only.
     """

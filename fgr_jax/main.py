@@ -8,7 +8,7 @@ runs/<name of the config>.
 Several processes train one network, each with its own devices, when all are started with
 --distributed (on Cloud TPU VMs and under Slurm), or with --coordinator=HOST:PORT --process_count=N
 --process_id=I. They wait --join_timeout seconds for each other. DIR must be a folder that all of them
-see, or gs://BUCKET/FOLDER.
+share, or gs://BUCKET/FOLDER.
 """
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     """Trains, prints the summary and writes the report.
 
     Returns:
-      The exit status: 0 where the run is finished, 128 + n where signal n stopped it.
+      The exit status: 0 if the run is finished, 128 + n if signal n stopped it.
     """
     own_flags = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "where the results go", flag_values=own_flags)
@@ -74,13 +74,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _report(config: Config, workdir: Workdir, outcome: Outcome, terminal: Terminal) -> None:
-    """Writes the report of a finished run, unless an earlier start has written it."""
-    from fgr_jax.report.page import write_report  # half a second, and only here
+    """Writes the report of a finished run, unless it has been written before."""
+    from fgr_jax.report.page import write_report  # takes half a second to import
 
     is_there = outcome.first_step == outcome.step and (workdir.local / REPORT).exists()
     if distributed.agreed_integer(is_there):
         return
-    # Opened anew: of a folder in a bucket, the other processes have no copy yet.
+    # Opened again: the other processes have no copy yet of a folder in a bucket.
     run = open_run(Workdir.open(workdir.name), data_dir=config.data.data_dir)
     try:
         page = write_report(run, None, data_mesh(chosen(config.runtime.devices)), terminal)

@@ -1,10 +1,10 @@
-"""Prepares the data set of a config, once.
+"""Prepares the data set of a config; needed only once.
 
     python -m fgr_jax.prepare --config=configs/cub.py [--source=PATH ...] [--verify]
 
 --source is an archive, several of them (--source=A --source=B), or an extracted folder. Without it, the
-archives are taken from the folder `downloads` beside the prepared data sets, or downloaded where they
-are open to everybody. --verify decodes every image.
+archives are taken from the folder `downloads` beside the prepared data sets, or downloaded if they are
+publicly available. --verify decodes every image.
 """
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing

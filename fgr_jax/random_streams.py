@@ -1,7 +1,7 @@
-"""Random numbers: all that a run draws, each from the seed, the name of a stream and the step.
+"""The random numbers of a run, derived from the seed, the name of a stream and the step.
 
-No key is stored in a checkpoint and none is handed from step to step, so a resumed run draws what
-the uninterrupted run would have drawn, and a new stream never shifts the numbers of another.
+No key is stored in a checkpoint or passed from step to step, so a resumed run draws what the
+uninterrupted run would have drawn, and a new stream never shifts the numbers of another.
 """
 
 import enum
@@ -9,19 +9,19 @@ import zlib
 
 import jax
 
-# Named, so that a change of jax's default cannot change a run.
+# Set explicitly, so that a change of jax's default cannot change a run.
 _GENERATOR = "threefry2x32"
 
 
 class Stream(enum.StrEnum):
-    """All streams of a run. A stream's numbers follow from its name: a renamed one draws others."""
+    """All streams of a run. A stream's numbers depend on its name, so renaming changes them."""
 
     PARAMETERS = "parameters"
     """Initial parameters, drawn once."""
     DIVERSIFICATION = "diversification"
     """Suppressed peaks and patches (paper, equations 2 and 4), drawn at every step."""
     ORDER = "order"
-    """Order of the training examples, another one in each epoch; drawn on the host."""
+    """Order of the training examples, different in each epoch; drawn on the host."""
     AUGMENTATION = "augmentation"
     """Crops and symmetries of the training images; drawn on the host."""
 
@@ -31,7 +31,7 @@ def stream_key(seed: int, stream: Stream, step: int | jax.Array = 0) -> jax.Arra
 
     Args:
       seed: the run's seed, in [0, 2³²).
-      stream: what the numbers are for.
+      stream: the purpose of the numbers.
       step: the training step; may be traced.
     """
     root = jax.random.key(seed, impl=_GENERATOR)

@@ -1,4 +1,4 @@
-"""What the user sees at the terminal: a progress bar, lines and tables.
+"""Terminal output: a progress bar, lines and tables.
 
 Lines and tables go to standard output, the bar to standard error. There is no bar where standard error
 is not a terminal, and there are no colors where standard output is not a terminal.
@@ -18,12 +18,12 @@ class Bar:
         self._drawn, self._task = drawn, task
 
     def update(self, done: int, note: str = "") -> None:
-        """Sets how many steps are done, and the note behind the bar."""
+        """Sets the number of finished steps, and the note after the bar."""
         self._drawn.update(self._task, completed=done, note=note)
 
 
 class Terminal:
-    """Writes lines, bars and tables, or with `quiet=True` nothing."""
+    """Writes lines, bars and tables, or nothing with `quiet=True`."""
 
     def __init__(self, *, quiet: bool = False):
         self._out = Console(quiet=quiet, highlight=False, soft_wrap=True)
@@ -61,7 +61,7 @@ class Terminal:
           total: number of steps.
           start: number of steps that are done already.
           unit: what the rate counts, such as "images".
-          per: how many of them are in a step.
+          per: the number of units in a step.
         """
         drawn = progress.Progress(
             progress.TextColumn("{task.description}"),

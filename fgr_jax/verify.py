@@ -1,15 +1,15 @@
-"""Compares two runs to the bit, or tests whether a run repeats on this machine.
+"""Compares two runs bit by bit, or tests whether a run repeats on this machine.
 
     python -m fgr_jax.verify RUN_A RUN_B
     python -m fgr_jax.verify --config=configs/cub.py --steps=20 [--synthetic]
 
-The first form reads the fingerprints of two workdirs, and says whether they are the same run, or at
-which step they part and in what, and lists the differences of their configs, versions and devices. The
-second repeats the first steps of a config: as they are, with other numbers of threads and worker
-processes, killed and resumed, and on one device where there are several. --synthetic takes generated
+The first form reads the fingerprints of two workdirs and reports whether they are the same run, or else
+at which step and in what they diverge, and lists the differences of their configs, versions and devices.
+The second form repeats the first steps of a config: unchanged, with other numbers of threads and worker
+processes, killed and resumed, and, where there are several devices, on one. --synthetic uses generated
 images and random weights.
 
-The exit status is 0 where the runs are the same, and 1 where they are not or could not be compared.
+The exit status is 0 if the runs are the same, and 1 if they are not or could not be compared.
 """
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
@@ -67,16 +67,16 @@ def _compare_two(one: Workdir, other: Workdir, terminal: Terminal) -> int:
     steps = comparison.steps
     compared = f"{len(steps):,} fingerprints of steps {steps[0]:,} to {steps[-1]:,}"
     if comparison.same:
-        terminal.line(f"the same run: {compared} are equal to the bit, and so are the metrics")
+        terminal.line(f"the same run: {compared} are bitwise equal, and so are the metrics")
     elif comparison.first_parted is None:
-        terminal.line(f"{compared} are equal to the bit, but the metrics differ")
+        terminal.line(f"{compared} are bitwise equal, but the metrics differ")
     else:
         step, stream = comparison.first_parted
         last = comparison.last_same_step
         since = (
             "from the start" if last is None else f"after step {last:,}, the last that is the same"
         )
-        terminal.line(f"they part at step {step:,}, first in the {stream} ({since})")
+        terminal.line(f"they diverge at step {step:,}, first in the {stream} ({since})")
         for name in STREAMS:
             at = comparison.parted.get(name)
             verdict = "the same" if at is None else f"differ from step {at:,}"

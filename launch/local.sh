@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains one network in several processes on this machine's CPUs, to try out what several processes do.
+# Trains one network in several processes on this machine's CPUs, to try out multi-process runs.
 #
 #   launch/local.sh --processes=2 --devices=4 --config=configs/cub.py --workdir=runs/cub
 #
@@ -7,7 +7,7 @@
 #   --devices=M     number of virtual CPU devices of each process (default: 1)
 #
 # All other arguments go to python -m fgr_jax.main. Ctrl-C and SIGTERM are passed on to every process.
-# Exit status: 0 finished, 143 saved, else the status of the process that failed first.
+# Exit status: 0 if finished, 143 if saved, otherwise that of the first process that failed.
 # PYTHON names another interpreter than .venv/bin/python or python3.
 set -euo pipefail
 
@@ -26,7 +26,7 @@ port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(
 
 pids=()
 signal_all() { kill "-$1" -- ${pids[@]+"${pids[@]}"} 2>/dev/null || true; }
-trap 'pids=(${pids[@]+"${pids[@]/#/-}"}); signal_all KILL' EXIT # their groups: also what they started
+trap 'pids=(${pids[@]+"${pids[@]/#/-}"}); signal_all KILL' EXIT # whole groups, including child processes
 
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="$devices" PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 set -m # every process leads a group of its own, so that Ctrl-C reaches it once, through this script
@@ -52,7 +52,7 @@ while [ ${#pids[@]} -gt 0 ]; do
     esac
     echo "error: process $index ended with status $status" >&2
     [ -z "$failed" ] || continue
-    failed=$status deadline=$((SECONDS + 10)) # the time that the others have to end
+    failed=$status deadline=$((SECONDS + 10)) # seconds that the others have to end
     signal_all TERM
   done
   if [ -n "$failed" ] && [ "$SECONDS" -ge "$deadline" ]; then break; fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains a network on photographs of solar cells and reports its accuracy.
 #
-# Makes a virtual environment in .venv, installs the requirements, and trains. With two CPU cores it
-# takes at most ten minutes after the installation. Run again, it resumes where it was stopped.
+# Creates a virtual environment in .venv, installs the requirements, and trains. On two CPU cores it
+# takes at most ten minutes after the installation. When run again, it resumes where it was stopped.
 # Arguments are passed on: ./launch/quickstart.sh --config.duration="2 epochs" --workdir=runs/short
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Installs what the tests need into .venv and .venv-skypilot, and runs linter, formatter, type checker and
-# tests. Arguments go to pytest: ./launch/test.sh tests/test_losses.py
+# Installs what the tests need into .venv and .venv-skypilot, and runs the linter, formatter, type checker
+# and tests. Arguments go to pytest: ./launch/test.sh tests/losses
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 source launch/virtual_environment.sh
 install -r requirements.txt --editable '.[test]'
-# The tests let SkyPilot read launch/sky_*.yaml. It needs an older click than requirements.txt has.
+# The tests load launch/sky_*.yaml with SkyPilot, which needs an older click than requirements.txt has.
 [ -x .venv-skypilot/bin/python ] || "$python" -m venv .venv-skypilot
 .venv-skypilot/bin/python -m pip install --quiet --disable-pip-version-check skypilot==0.14.1
 # The tests open the report in a browser.
 if ! command -v "${CHROMIUM:-chromium}" chromium-browser google-chrome >/dev/null; then
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "error: no Chromium, in which the tests open the report: install it" \
+    echo "error: the tests open the report in Chromium, which is missing: install it" \
       "(sudo apt-get install chromium), or name the program in CHROMIUM" >&2
     exit 1
   fi
@@ -24,5 +24,5 @@ fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# One process per core. The tests of a file stay together, since they share fixtures that take long.
+# One process per core. The tests of a file stay together, since they share slow fixtures.
 exec .venv/bin/python -m pytest --numprocesses=logical --dist=loadfile "$@"

@@ -1,4 +1,4 @@
-# Sourced in the root of the project, makes .venv and defines `install`.
+# To be sourced in the root of the project: creates .venv and defines `install`.
 # PYTHON names another interpreter than python3.
 
 python=${PYTHON:-python3}

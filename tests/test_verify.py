@@ -189,12 +189,12 @@ def verify(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_the_command_compares_two_runs(config: Config, sound: Path, tmp_path: Path) -> None:
     done = verify(sound, sound)
     assert done.returncode == 0, done.stderr
-    assert "the same run: 9 fingerprints of steps 1 to 9 are equal to the bit" in done.stdout
+    assert "the same run: 9 fingerprints of steps 1 to 9 are bitwise equal" in done.stdout
     config.optimizer.learning_rate = 0.06
     run_lib.train(config, Workdir.open(tmp_path / "other"), QUIET)
     done = verify(sound, tmp_path / "other")
     assert done.returncode == 1
-    assert "they part at step 1, first in the parameters (from the start)" in done.stdout
+    assert "they diverge at step 1, first in the parameters (from the start)" in done.stdout
     assert "different  config.optimizer.learning_rate: 0.05 and 0.06" in done.stdout
     done = verify(sound)
     assert (done.returncode, done.stderr) == (

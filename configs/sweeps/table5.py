@@ -10,7 +10,7 @@ _PAPER = {0.0: 86.2, 0.1: 86.3, 0.2: 85.8, 1.0: 85.5}
 
 def get_sweep() -> Sweep:
     return Sweep(
-        title="Table 5: the suppressing factor α",
+        title="Table 5: the suppression factor α",
         config="configs/cub.py",
         rows=[
             Row(

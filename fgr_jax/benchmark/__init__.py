@@ -1,1 +1,1 @@
-"""What things cost: measured, or predicted where there is no machine to measure on."""
+"""Measures speed and cost, or predicts them for machines that are not at hand."""

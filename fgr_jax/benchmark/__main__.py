@@ -6,7 +6,7 @@
 PART is
   step         the training step with cross-entropy, with GCE, and with block and GCE
   input        decoded images per second, compared with a bare OpenCV loop
-  predict      predicted images per second, compared with the bare network
+  predict      images per second of `predict`, compared with the bare network
   records      the cost of fingerprints and checkpoints
   determinism  the cost of deterministic kernels, on a GPU
   scaling      the bytes that a step exchanges between devices, and a prediction for TPU v4 and H100;
@@ -14,8 +14,8 @@ PART is
   all          all of them except scaling
 
 The step is timed on synthetic images with the config's batch size and resolution, on all devices; this
-part needs jax, flax, optax, ml_collections and numpy alone. Variants take turns, and ratios are medians
-over the rounds, so they hold on a machine with other work.
+part only needs jax, flax, optax, ml_collections and numpy. Variants take turns, and ratios are medians
+over the rounds, so that they hold on a busy machine.
 """
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
@@ -32,7 +32,7 @@ _PARTS = ["step", "input", "predict", "records", "determinism", "scaling", "all"
 def main(argv: Sequence[str]) -> int:
     """Runs the parts and returns the exit status."""
     own = flags.FlagValues()
-    flags.DEFINE_enum("part", "all", _PARTS, "what to time", flag_values=own)
+    flags.DEFINE_enum("part", "all", _PARTS, "what to measure", flag_values=own)
     flags.DEFINE_integer("rounds", 20, "timed rounds", lower_bound=1, flag_values=own)
     flags.DEFINE_integer("classes", 200, "number of classes", lower_bound=2, flag_values=own)
     flags.DEFINE_integer(
@@ -40,11 +40,11 @@ def main(argv: Sequence[str]) -> int:
     )
     flags.DEFINE_integer("examples", 5994, "examples in an epoch", lower_bound=1, flag_values=own)
     config = cli.parse(argv, __doc__ or "", own).config
-    # Each part's imports are its own: a GPU machine without tfds and Grain can time the step.
+    # Each part imports what it needs: a GPU machine without tfds and Grain can time the step.
     if own.part in ("determinism", "all"):
         from fgr_jax.benchmark.determinism_cost import has_gpu, print_determinism_cost
 
-        # First: it must have the GPU to itself, and its processes must not inherit our flags.
+        # This part comes first: it needs the GPU to itself, and processes without our flags.
         if own.part == "determinism" or has_gpu():
             print_determinism_cost(config, classes=own.classes, rounds=own.rounds)
     compute_deterministically(config.deterministic)

@@ -1,6 +1,6 @@
 """The cost of deterministic kernels on a GPU.
 
-XLA reads its flags once in a process, so both ways are timed in processes of their own, in turns.
+XLA reads its flags once per process, so each variant is timed in its own processes, in turns.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ _TURNS = 2
 
 
 def print_determinism_cost(config: Config, *, classes: int, rounds: int) -> None:
-    """Times the step with block and GCE both ways; to be called before JAX has a device.
+    """Times the step with block and GCE both ways. Must be called before JAX initializes a device.
 
     Raises:
-      UserError: XLA_FLAGS sets the flag already, and both ways would be the same.
+      UserError: XLA_FLAGS already sets the flag, so both variants would be the same.
     """
     if DETERMINISTIC_FLAG in os.environ.get("XLA_FLAGS", ""):
         raise UserError(
@@ -46,7 +46,7 @@ def print_determinism_cost(config: Config, *, classes: int, rounds: int) -> None
 
 
 def has_gpu() -> bool:
-    """Returns whether there is a GPU, without a JAX device in this process."""
+    """Returns whether there is a GPU, without initializing JAX in this process."""
     return _in_a_process_of_its_own(jax.default_backend) == "gpu"
 
 
@@ -56,7 +56,7 @@ def _in_a_process_of_its_own(call: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _time(config: Config, classes: int, rounds: int, wanted: bool) -> tuple[str, float]:
-    """Returns the kind of device and the median time of a step in seconds; for a new process."""
+    """Returns the device kind and the median step time in seconds. Runs in a new process."""
     compute_deterministically(wanted)
     config = dataclasses.replace(config, deterministic=wanted)
     steps = steps_of(config, classes)

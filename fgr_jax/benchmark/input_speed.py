@@ -1,4 +1,4 @@
-"""The speed of the input pipeline, beside that of a bare OpenCV loop."""
+"""The speed of the input pipeline, compared with a bare OpenCV loop."""
 
 import tempfile
 from itertools import cycle, islice
@@ -35,7 +35,7 @@ def print_input_speed(config: Config, *, count: int, rounds: int) -> None:
                 images.crop(image, margin, margin, config.data.crop)
 
         def pipeline() -> None:
-            # From its start to its end, so that nothing is decoded ahead in the other variant's time.
+            # Runs to its end, so that nothing is decoded ahead during the other variant's time.
             for _ in training_batches(
                 source, config.data, config.runtime, share, seed=config.seed, steps=steps
             ):

@@ -1,4 +1,4 @@
-"""Timing of variants in turns, so that their ratios hold on a machine with other work."""
+"""Timing of variants in turns, so that their ratios hold on a busy machine."""
 
 import statistics
 import time
@@ -10,7 +10,7 @@ _WARM_UP_ROUNDS = 2
 
 
 def interleaved(variants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds of every variant in every round; the variants take turns in a round."""
+    """Returns the seconds that each variant takes in each round; in a round, variants take turns."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for round_index in range(-_WARM_UP_ROUNDS, rounds):
         for name, call in variants.items():

@@ -1,4 +1,4 @@
-"""Images per second of `predict`, from files to predictions, against the network alone."""
+"""Images per second of `predict`, from files to predictions, compared with the network alone."""
 
 import math
 import tempfile
@@ -42,7 +42,7 @@ def print_predict_speed(config: Config, *, classes: int, count: int, rounds: int
         config.data.train_split, config.data.test_split = "train", "test"
         source, _ = open_splits(config.data, Terminal())
         paths = [Path(folder, f"{index:05}.jpg") for index in range(count)]
-        for index, path in enumerate(paths):  # the same ones again where there are fewer
+        for index, path in enumerate(paths):  # repeated if there are fewer
             path.write_bytes(source[index % len(source)].encoded_image)
 
         def bare_network() -> None:

@@ -17,11 +17,11 @@ from fgr_jax.config import Config
 from fgr_jax.runs.checkpoints import Checkpoints
 from fgr_jax.runs.logs import FingerprintLog
 
-_SECONDS_BESIDE_A_SAVE = 2.0  # of steps, taken while it is under way
+_SECONDS_BESIDE_A_SAVE = 2.0  # of steps, taken during the save
 
 
 def print_record_cost(config: Config, *, classes: int, examples: int, rounds: int) -> None:
-    """Times steps with and without a fingerprint, and with and without a save under way.
+    """Times steps with and without a fingerprint, and with and without a save in progress.
 
     `examples` is the number of examples in an epoch, for intervals in epochs.
     """

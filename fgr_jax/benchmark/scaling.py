@@ -1,7 +1,7 @@
 """The exchanges of a compiled training step between devices, and a prediction of how it scales.
 
-The prediction is arithmetic on the operations and bytes of a step and on the published figures of a
-machine; its assumptions are fields. It helps to choose a machine and does not replace a measurement.
+The prediction is computed from the operations and bytes of a step and the published specifications of a
+machine; its assumptions are fields. It helps to choose a machine but does not replace a measurement.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ def collectives(compiled_text: str) -> list[Collective]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Machine:
-    """A kind of accelerator and the links of its chips: published figures, and two assumptions."""
+    """An accelerator and the links of its chips: published specifications, and assumptions."""
 
     name: str
     peak: float  # FLOP/s of a chip, bfloat16
@@ -60,8 +60,8 @@ class Machine:
     latency: float  # the same among several hosts: an assumption
 
 
-# v4: 275 TFLOP/s, six links of 50 GB/s, of which a ring on two is assumed. H100 SXM: 989 TFLOP/s;
-# NVLink 450 GB/s each way; 400 Gb/s of network for each GPU, its eight used together.
+# v4: 275 TFLOP/s, six links of 50 GB/s; a ring over two of them is assumed. H100 SXM: 989 TFLOP/s;
+# NVLink 450 GB/s each way; 400 Gb/s of network for each GPU, all eight used together.
 TPU_V4 = Machine("TPU v4", 275e12, 0.35, 4, 100e9, 100e9, 10e-6, 20e-6)
 H100 = Machine("H100", 989e12, 0.30, 8, 300e9, 150e9, 20e-6, 40e-6)
 
@@ -77,7 +77,7 @@ class Step:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Prediction:
-    """The seconds of the parts of a step. They are added: nothing is assumed to overlap."""
+    """The parts of a step, in seconds, assuming that none of them overlap."""
 
     compute: float
     gradients: float
@@ -98,7 +98,7 @@ def predict(step: Step, machine: Machine, *, chips: int, batch_size: int) -> Pre
     """Predicts the time of a step of `batch_size` images, spread over `chips`.
 
     Raises:
-      ValueError: the batch is not divisible by the chips.
+      ValueError: the batch size is not divisible by the number of chips.
     """
     if batch_size % chips:
         raise ValueError(f"a batch of {batch_size} cannot be spread over {chips} chips")
@@ -122,7 +122,7 @@ def smallest_batch(step: Step, machine: Machine, *, chips: int, efficiency: floa
 
 
 def print_scaling(config: Config, *, classes: int, examples: int) -> None:
-    """Prints the exchanges of a step on the devices here, and predictions for TPU v4 and H100.
+    """Prints the exchanges of a step on the present devices, and predictions for TPU v4 and H100.
 
     Raises:
       UserError: there is only one device, or the batch cannot be spread over the devices.
@@ -130,8 +130,8 @@ def print_scaling(config: Config, *, classes: int, examples: int) -> None:
     devices = data_mesh().size
     if devices == 1:
         raise UserError(
-            "--part=scaling: reads what several devices exchange, and there is one here: "
-            "JAX_NUM_CPU_DEVICES=8 makes eight of a CPU"
+            "--part=scaling: needs several devices, and there is only one here; "
+            "JAX_NUM_CPU_DEVICES=8 makes a CPU act as eight"
         )
     if config.batch_size % devices:
         raise UserError(

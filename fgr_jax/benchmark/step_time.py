@@ -1,6 +1,6 @@
 """The time of a training step, with and without the block and GCE, on synthetic images.
 
-Needs jax, flax, optax, ml_collections and numpy alone.
+Only needs jax, flax, optax, ml_collections and numpy.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ VARIANTS = (("cross-entropy", False, False), ("GCE", True, False), ("block + GCE
 
 
 def steps_of(config: Config, classes: int, *, gce: bool = True, block: bool = True) -> Steps:
-    """Compiles the functions of `config` on all devices, with or without GCE and the block."""
+    """Builds the compiled functions of `config` on all devices, with or without GCE and the block."""
     loss = Loss(k=config.loss.k, gce_start="0 steps" if gce else NEVER)
     alpha = config.diversification.alpha if block else 1.0
     diversification = dataclasses.replace(config.diversification, alpha=alpha)
@@ -42,15 +42,15 @@ def steps_of(config: Config, classes: int, *, gce: bool = True, block: bool = Tr
 
 
 def synthetic_batch(config: Config, classes: int) -> DeviceBatch:
-    """Noise in the config's batch size and resolution, on the devices."""
+    """Returns noise of the config's batch size and resolution, on the devices."""
     batch = noise_batch(config.data, config.batch_size, classes)
     return jax.device_put(batch, batch_sharding(data_mesh()))
 
 
 class Stepper(NamedTuple):
-    """A training step to be taken again and again."""
+    """A training step that can be taken repeatedly."""
 
-    step: Callable[[], None]  # one, from the state in which the one before left off; waits for it
+    step: Callable[[], None]  # takes one step from the last state, and waits for it
     flops: float  # of the compiled program, on all devices together
     parameters: int
 

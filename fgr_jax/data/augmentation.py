@@ -1,7 +1,7 @@
-"""Random views of training images: crops, which the host cuts, and symmetries, which the devices apply.
+"""Random views of training images: crops, cut on the host, and symmetries, applied on the devices.
 
-Turning an image on the host costs about 2% of reading and decoding it; on a device the cost cannot be
-measured beside a training step.
+Turning an image on the host adds about 2% to reading and decoding it; on a device the cost is too small
+to measure in a training step.
 """
 
 from typing import NamedTuple
@@ -12,12 +12,12 @@ import numpy as np
 
 from fgr_jax.config import Data
 
-MIRROR = 4  # the element of `turned` that exchanges left and right
+MIRROR = 4  # the element of `turned` that flips left and right
 COUNT = 8
 
 
 class View(NamedTuple):
-    """Which example is read and what is cut out of it, decided before anything is read."""
+    """An example and the crops to take from it, chosen before anything is read."""
 
     example: int | None  # an index into the data set; None: padding
     offsets: tuple[tuple[int, int], ...]  # (top, left) of each crop of the resized image, in pixels
@@ -25,7 +25,7 @@ class View(NamedTuple):
 
 
 def random_view(data: Data, example: int, rng: np.random.Generator) -> View:
-    """Draws a crop and a flip, or one of the eight symmetries if `data.augmentation` is "dihedral"."""
+    """Draws a crop, and a flip or (if `data.augmentation` is "dihedral") one of eight symmetries."""
     margin = data.resize - data.crop
     top = int(rng.integers(margin, endpoint=True))
     left = int(rng.integers(margin, endpoint=True))
@@ -35,12 +35,12 @@ def random_view(data: Data, example: int, rng: np.random.Generator) -> View:
 
 
 def turned(images: jax.Array, elements: jax.Array) -> jax.Array:
-    """Turns and mirrors square images, each by its own symmetry of the square.
+    """Rotates and flips square images, each by its own symmetry of the square.
 
     Args:
       images: `[B, N, N, C]`, of any type.
       elements: int32 `[B]`, in 0..7: modulo `MIRROR` the number of quarter turns, counter-clockwise as
-        in `np.rot90`; from `MIRROR` on, left and right are exchanged afterwards. 0 is the identity.
+        in `np.rot90`; from `MIRROR` on, left and right are flipped afterwards. 0 is the identity.
 
     Returns:
       `[B, N, N, C]`, of the type of `images`.

@@ -1,6 +1,6 @@
-"""What a batch consists of.
+"""The contents of a batch.
 
-Needs only NumPy and jax, so that a step can be timed where no data set can be read.
+Needs only NumPy and jax, so that a step can be timed without the packages that read data sets.
 """
 
 from typing import TypedDict
@@ -27,7 +27,7 @@ class TrainingBatch(Batch):
 
 
 class AnnotatedBatch(TypedDict):
-    """A process's share of a global batch of a test split, with what is known of its images."""
+    """A process's share of a global batch of a test split, with annotations and file names."""
 
     image: npt.NDArray[np.uint8]  # [B, V, crop, crop, 3], RGB: V crops, the center last
     label: npt.NDArray[np.int32]  # [B]
@@ -40,7 +40,7 @@ class AnnotatedBatch(TypedDict):
 
 
 def noise_batch(data: Data, size: int, classes: int) -> TrainingBatch:
-    """Returns a batch of noise: `size` images of `data.crop` pixels square, always the same."""
+    """Returns a fixed batch of noise: images uint8 `[size, crop, crop, 3]` with random labels."""
     rng = np.random.default_rng(0)
     return TrainingBatch(
         image=rng.integers(0, 256, (size, data.crop, data.crop, 3), np.uint8),

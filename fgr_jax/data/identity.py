@@ -6,10 +6,10 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DataIdentity:
-    """A split of a data set and its size; in text, "cub/1.0.0 train: 5994 examples"."""
+    """A split of a data set and its size; as a string, "cub/1.0.0 train: 5994 examples"."""
 
     data_set: str  # with its variant and version, as in "elpv/eight/1.0.0"
-    split: str  # in tfds's notation, as in "train[:80%]"
+    split: str  # in tfds notation, as in "train[:80%]"
     examples: int
 
     def __str__(self) -> str:
@@ -21,7 +21,7 @@ class DataIdentity:
 
     @classmethod
     def from_json(cls, value: Any) -> "DataIdentity":
-        """Reads what `to_json` returned, or the text, which older versions stored.
+        """Reads what `to_json` returned, or the string that older versions stored.
 
         Raises:
           ValueError: `value` is neither.

@@ -24,11 +24,11 @@ _STARTS = (_JPEG_START, _PNG_START, *_GIF_STARTS, _BMP_START, *_TIFF_STARTS)
 
 
 class ImageError(Exception):
-    """The bytes are not a complete image; the message says why, in a few words."""
+    """The bytes are not a complete image; the message briefly says why."""
 
 
 def check(data: bytes) -> None:
-    """Checks both ends of an encoded image without decoding it.
+    """Checks the beginning and the end of an encoded image without decoding it.
 
     Raises:
       ImageError: the bytes do not begin like a JPEG, PNG, WebP, BMP, GIF or TIFF, or are truncated.
@@ -42,18 +42,18 @@ def check(data: bytes) -> None:
 
 
 def decode(data: bytes, *, cut_bottom: int = 0) -> Image:
-    """Decodes an image to uint8 RGB `[H, W, 3]`, upright by its EXIF orientation.
+    """Decodes an image to uint8 RGB `[H, W, 3]`, rotated according to its EXIF orientation.
 
     Grayscale becomes RGB, 16 bits become 8, transparency is dropped, and only the first frame of a GIF
     is decoded.
 
     Args:
       data: the encoded image.
-      cut_bottom: how many rows at the bottom are left out.
+      cut_bottom: number of rows to cut off at the bottom.
 
     Raises:
-      ImageError: the bytes are not an image, or are truncated (OpenCV itself fills the rest with gray
-        and reports nothing), or no row is left.
+      ImageError: the bytes are not an image, or are truncated (OpenCV itself silently fills the rest
+        with gray), or no row is left.
     """
     check(data)
     try:
@@ -72,7 +72,7 @@ def _is_webp(data: bytes) -> bool:
 
 
 def _is_truncated(data: bytes) -> bool:
-    """Whether an image ends before its format's end marker, or before the length it states."""
+    """Returns whether an image ends before its end marker, or before the length in its header."""
     if data.startswith(_JPEG_START):
         return not data.endswith(_JPEG_END) and _is_truncated_jpeg(data)
     if data.startswith(_PNG_START):
@@ -87,7 +87,7 @@ def _is_truncated(data: bytes) -> bool:
 
 
 def _is_truncated_jpeg(data: bytes) -> bool:
-    """Whether no end marker follows the header of a JPEG."""
+    """Returns whether no end marker follows the header of a JPEG."""
     # The header's segments are skipped: a thumbnail among them has an end marker of its own.
     position = 2
     while position + 4 <= len(data) and data[position] == 0xFF:
@@ -104,9 +104,9 @@ def _is_truncated_jpeg(data: bytes) -> bool:
 def resize(image: Image, size: int) -> Image:
     """Resizes the whole image to `[size, size, 3]`, whatever its aspect ratio.
 
-    A side that shrinks is averaged over the area of each new pixel, so it does not alias; a side that
-    grows is interpolated linearly. Of OpenCV's choices this is the closest to torchvision's
-    antialiased bilinear one.
+    A side that shrinks is averaged over the area of each new pixel, which avoids aliasing; a side that
+    grows is interpolated linearly. Of OpenCV's modes, these are the closest to torchvision's
+    antialiased bilinear interpolation.
     """
     height, width = image.shape[:2]
     smaller = (min(width, size), min(height, size))
@@ -123,9 +123,9 @@ def crop(image: Image, top: int, left: int, size: int) -> Image:
 
 
 def resize_and_crop(image: Image, size: int, top: int, left: int, crop_size: int) -> Image:
-    """Returns `crop(resize(image, size), top, left, crop_size)`, to the bit, in less time.
+    """Returns `crop(resize(image, size), top, left, crop_size)` bit for bit, but faster.
 
-    Where both sides grow, what lies below the crop and to its right is not computed.
+    Where both sides grow, the area below and to the right of the crop is not computed.
     """
     height, width = image.shape[:2]
     if height > size or width > size or height == width == size:
@@ -134,7 +134,7 @@ def resize_and_crop(image: Image, size: int, top: int, left: int, crop_size: int
     rows = min(height, math.ceil((top + crop_size) * height / size) + 1)
     columns = min(width, math.ceil((left + crop_size) * width / size) + 1)
     if (round(rows * size / height), round(columns * size / width)) == (rows, columns):
-        # OpenCV returns unchanged what keeps its number of pixels, whatever the factors.
+        # OpenCV returns an image unchanged if its size is, whatever the factors.
         return crop(resize(image, size), top, left, crop_size)
     scale = {"fx": size / width, "fy": size / height}
     resized = cv2.resize(image[:rows, :columns], None, **scale, interpolation=cv2.INTER_LINEAR)
@@ -150,7 +150,7 @@ def crops_at(image: Image, data: Data, offsets: Sequence[tuple[int, int]]) -> Im
 
 
 def center_offset(size: int, crop_size: int) -> int:
-    """Returns where a center crop begins, rounded as torchvision rounds where the margin is odd."""
+    """Returns where a center crop begins, in pixels; odd margins are rounded as in torchvision."""
     return round((size - crop_size) / 2)
 
 

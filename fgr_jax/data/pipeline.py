@@ -1,7 +1,7 @@
 """Batches of decoded images from an `ExampleSource`, read by Grain.
 
 The stream of global batches is a function of the seed and the step alone. Threads, worker processes
-and the number of training processes only decide who decodes what: process p of P reads the p-th
+and the number of training processes only decide where images are decoded: process p of P reads the p-th
 contiguous share of the rows of every global batch.
 """
 
@@ -26,7 +26,7 @@ from fgr_jax.random_streams import Stream, stream_seed
 
 
 class Source(Protocol):
-    """What the pipeline needs of a data set."""
+    """The part of a data set's interface that the pipeline uses."""
 
     data_set: str
     split: str
@@ -41,7 +41,7 @@ _AnyBatch = TypeVar("_AnyBatch", Batch, TrainingBatch, AnnotatedBatch)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Share:
-    """Which part of every global batch this process reads."""
+    """The share of every global batch that this process reads."""
 
     batch_size: int  # of the global batch
     process_index: int = 0
@@ -57,7 +57,7 @@ def training_batches(
 ) -> Iterator[TrainingBatch]:
     """Yields the shuffled, augmented batches of `steps`; the first step of a run is step 0.
 
-    Every epoch has an order of its own, and an example is augmented differently in every epoch.
+    Every epoch has its own order, and an example is augmented differently in every epoch.
 
     Raises:
       UserError: (while iterating) an image is corrupt and `data.corrupt_images` is "stop".
@@ -129,7 +129,7 @@ def _read(
         first + share.process_index : end : share.process_count
     ]
     threads = min(runtime.decode_threads, len(batches))
-    # One batch is ready beside those that the threads are decoding.
+    # One batch is ready in addition to those that the threads are decoding.
     iterable = batches.to_iter_dataset(
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     )
@@ -154,8 +154,8 @@ def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[V
     speed.
     """
     cv2.setNumThreads(1)  # a batch is decoded by one thread, and there are several of those
-    # All are read before the first is decoded: decoding drives the interpreter's code out of the
-    # processor's caches, and reading would take twice the time after it.
+    # All are read before the first is decoded: decoding evicts the interpreter's code from the
+    # processor's caches, after which reading would take twice as long.
     examples = [None if view.example is None else source[view.example] for view in views]
     annotated = kind is AnnotatedBatch
     count, crops, size = len(views), len(views[0].offsets), data.crop
@@ -199,7 +199,7 @@ def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[V
 def _parts(
     view: View, image: images.Image, example: Example, data: Data
 ) -> npt.NDArray[np.float32]:
-    """Returns `[P, 3]`: x and y in the center crop, and 1 where the part is visible there."""
+    """Returns `[P, 3]`: x and y in pixels of the center crop, and 1 if the part is visible there."""
     height, width = image.shape[:2]
     top, left = view.offsets[-1]
     x, y, visible = np.array(example.part_locations, np.float32).reshape(-1, 3).T

@@ -17,7 +17,7 @@ from fgr_jax.files import buckets
 from fgr_jax.terminal import Terminal
 
 _PARTS = "part_locations"  # the feature, as `sets.cub` stores it
-_FILE_NAMES = ("file_name", "image/filename")  # the features, the second as tfds's own data sets do
+_FILE_NAMES = ("file_name", "image/filename")  # the features; tfds's own data sets use the second
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Example:
     encoded_image: bytes
     label: int
     name: str  # the file's own name where the data set keeps one, otherwise the index
-    # Of each annotated part in turn: x, y, in pixels, and whether it is visible. Empty: no annotations.
+    # x and y in pixels and visibility of each annotated part in turn; empty without annotations.
     part_locations: tuple[float, ...] = ()
 
 
@@ -55,7 +55,7 @@ class ExampleSource:
         features = builder.info.features
         self.class_names: list[str] = list(features["label"].names)
         shape: tuple[int, ...] = features[_PARTS].shape if _PARTS in features else ()
-        # How many parts are annotated in every image; 0 where none are, as in most data sets.
+        # The number of annotated parts in every image; 0 in most data sets.
         self.part_count = shape[0] if len(shape) == 2 and shape[1] == 3 else 0
         self.license: str = builder.info.as_proto.redistribution_info.license
 
@@ -63,7 +63,7 @@ class ExampleSource:
         return len(self._records)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        # Only the features that are needed: tfds would turn every one into an array, which takes
+        # Only the needed features are parsed: tfds would turn all of them into arrays, which takes
         # longer than reading.
         record = tf_example_pb2.Example.FromString(self._records[index]).features.feature
         label = record["label"].int64_list.value[0]
@@ -88,7 +88,7 @@ class NotPreparedError(UserError):
 
 
 def open_splits(data: Data, terminal: Terminal) -> tuple[ExampleSource, ExampleSource]:
-    """Opens (train, test), and prepares first what `catalog.prepare_on_demand` prepares.
+    """Opens (train, test) after `catalog.prepare_on_demand` has prepared the data set if it can.
 
     Raises:
       NotPreparedError: the data set is not prepared.

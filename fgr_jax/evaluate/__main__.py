@@ -3,10 +3,10 @@
     python -m fgr_jax.evaluate --workdir=runs/cub [--crops=five] [--step=N] [--batch_size=N]
                                [--data_dir=FOLDER]
 
---crops=five averages the softmax outputs of the four corners and the center. --step names a checkpoint;
-without it the latest is evaluated, also of a run that is still being trained. --batch_size is over all
-devices, and changes no result; by default it is the run's. --data_dir is where data sets are prepared,
-if that is another folder now.
+--crops=five averages the softmax outputs of the four corners and the center. --step selects a
+checkpoint; by default, the latest is evaluated, even if the run is still training. --batch_size is over
+all devices and does not change the results; by default it is the run's. --data_dir is the
+folder in which data sets are prepared, if it is no longer the run's.
 
 The tables are printed and, together with the predictions for every image, written to
 DIR/evaluation/step-N-<one or five>/.

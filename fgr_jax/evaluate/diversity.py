@@ -3,9 +3,9 @@
 The *mass* of a cell is max(M, 0). A negative cell is evidence against the class, and zero is a
 meaningful level: the gradients of cross-entropy and of GCE sum to 0 over the classes, and weight decay
 removes what the classes' maps had in common at the start. So a positive cell is evidence for the class
-rather than for the average class. Shifting the map's minimum to 0 instead would let one cell decide the
-weight of all others, and give mass to the whole background. A map without a positive cell has no mass:
-every measure of it is NaN, and it is left out of means.
+rather than for the average class. Shifting the map's minimum to 0 instead would let one cell determine
+the weight of all others, and give mass to the whole background. A map without a positive cell has no
+mass: all its measures are NaN, and it is excluded from means.
 """
 
 import math
@@ -14,8 +14,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-MASS_SHARE = 0.8  # of a map, that the high region holds
-_ROUNDING = 1e-6  # keeps it from leaving cells that make up the share exactly below it
+MASS_SHARE = 0.8  # the share of a map's mass that its high region holds
+_ROUNDING = 1e-6  # so that rounding adds no cell where cells make up the share exactly
 
 
 class MapMeasures(NamedTuple):
@@ -28,9 +28,9 @@ class MapMeasures(NamedTuple):
 
 
 def high_region(activation: jax.Array) -> jax.Array:
-    """Finds the smallest set of cells that holds 80% of the mass, bool `[B, H, W]`; empty without mass.
+    """Finds the smallest set of cells with 80% of the mass, bool `[B, H, W]`; empty without mass.
 
-    Of equally high cells, those further up, then further left, come first.
+    Among equal cells, those further up, then further left, come first.
     """
     mass = _mass(activation)
     order = jnp.argsort(-mass, axis=-1, stable=True)
@@ -76,5 +76,5 @@ def measure(activation: jax.Array, parts: jax.Array, stride: int) -> MapMeasures
 
 
 def _mass(activation: jax.Array) -> jax.Array:
-    """`[B, H, W]` to `[B, HW]`."""
+    """Computes the mass of each cell: `[B, H, W]` to `[B, HW]`."""
     return jnp.maximum(activation, 0).reshape(len(activation), -1)

@@ -23,7 +23,7 @@ class OpenedRun:
     run: TrainedRun
     trained: TrainedNetwork
     source: ExampleSource
-    # Which checkpoint it is, if not the last one of a finished run; whether the data set has changed.
+    # States that this is not the last checkpoint, or that the data set has changed.
     notices: list[str]
 
 
@@ -68,7 +68,7 @@ def evaluate_run(
 ) -> EvaluatedRun | None:
     """Evaluates the network on the test split; process 0 gets the results, the others None.
 
-    `crops` is a name in `CROPS`, and `batch_size` is over all devices; None: the run's.
+    `crops` is a key of `CROPS`; `batch_size` is over all devices, by default the run's.
 
     Raises:
       UserError: an image is corrupt and the run's `data.corrupt_images` is "stop".
@@ -94,7 +94,7 @@ def evaluate_run(
 
 
 def _open_splits(run: TrainedRun, terminal: Terminal) -> tuple[ExampleSource, ExampleSource]:
-    """Opens train and test split of the data set that the run was trained on."""
+    """Opens the train and test splits of the data set that the run was trained on."""
     try:
         train, test = open_splits(run.config.data, terminal)
     except NotPreparedError as error:
@@ -112,7 +112,7 @@ def _open_splits(run: TrainedRun, terminal: Terminal) -> tuple[ExampleSource, Ex
 
 
 def _state(run: TrainedRun, step: int) -> str:
-    """Describes the checkpoint of `step` where it is not the last of a finished run."""
+    """Describes the checkpoint of `step`, or returns "" for the last one of a finished run."""
     total = run.calendar.total_steps
     if step == total:
         return ""

@@ -12,7 +12,7 @@ from fgr_jax.evaluate.diversity import MapMeasures
 from fgr_jax.evaluate.measures import Calibration, ConfusedPair, Integers, PerClass, Scores
 from fgr_jax.evaluate.predictions import Predictions
 
-# Classes that are listed for every image, the most probable first.
+# The number of classes listed for every image, most probable first.
 TOP = 5
 
 
@@ -45,29 +45,29 @@ class MapSummary:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The results. Those for classes use all crops that were asked for."""
+    """The results of an evaluation. Results per class use all requested crops."""
 
     predictions: Predictions
     class_names: list[str]
     center_crop: Accuracy
-    five_crops: Accuracy | None  # None where only the center was asked for
+    five_crops: Accuracy | None  # None if only the center was requested
     classes: PerClass
     confusion: Integers  # [C, C]
     pairs: list[ConfusedPair]
     predicted: Integers  # the most probable classes, [N, min(5, C)]
     confidences: npt.NDArray[np.float64]  # their probabilities
-    true_map: MapSummary | None  # None, like the next, for networks without maps
+    true_map: MapSummary | None  # both None for networks without maps
     predicted_map: MapSummary | None
 
     @property
     def main(self) -> Accuracy:
-        """The accuracy of all crops that were asked for."""
+        """The accuracy over all requested crops."""
         return self.five_crops or self.center_crop
 
     def mostly_confused_with(self, index: int) -> tuple[str, int]:
-        """Returns the class that images of class `index` are mostly mistaken for, and how often.
+        """Returns the class that class `index` is most often mistaken for, and how often.
 
-        Without errors, that is an empty name, and 0.
+        Without errors, these are an empty name and 0.
         """
         errors = self.confusion[index].copy()
         errors[index] = 0
@@ -110,7 +110,7 @@ def evaluate(predictions: Predictions, class_names: list[str]) -> Evaluation:
 
 def _accuracy(scores: Scores, labels: Integers) -> Accuracy:
     ranks = measures.ranks(scores, labels)
-    # The first class's probability is the largest.
+    # The confidence is the probability of the first class.
     confidences = measures.probabilities(scores).max(axis=1)
     return Accuracy(
         top1=float(np.mean(ranks < 1)),

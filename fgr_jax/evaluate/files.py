@@ -1,4 +1,4 @@
-"""The files that `evaluate` writes: each completely, or not at all."""
+"""The files that `evaluate` writes, each completely or not at all."""
 
 import csv
 import json
@@ -46,7 +46,7 @@ def write_files(evaluation: Evaluation, about: dict[str, Any], folder: Path) -> 
 
 
 def _prediction_columns(evaluation: Evaluation) -> Columns:
-    """Returns a row for each image. Maps are those of the center crop; NaN where one has no mass."""
+    """Returns one row per image. Maps are those of the center crop; NaN for maps without mass."""
     per_image, names = evaluation.predictions.per_image, evaluation.class_names
     has_parts = per_image.visible_parts.any()
     columns: Columns = {

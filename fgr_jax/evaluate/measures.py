@@ -9,14 +9,14 @@ Scores = npt.NDArray[np.floating]
 Integers = npt.NDArray[np.integer]
 
 CALIBRATION_BINS = 15
-NEVER = np.iinfo(np.int64).max  # the rank of an example that is no hit for any n
+NEVER = np.iinfo(np.int64).max  # the rank of an example that is not a hit for any n
 
 
 def ranks(scores: Scores, labels: Integers) -> Integers:
-    """Counts the classes that rank before the true one, `[N]`; fewer than n make a top-n hit.
+    """Counts the classes ranked before the true one, `[N]`; fewer than n is a top-n hit.
 
     A class ranks before another if it scores higher, or equally high at a lower index. Where the true
-    score is not finite, the rank is `NEVER`. Evaluation in training applies the same rule.
+    score is not finite, the rank is `NEVER`. Evaluation during training follows the same rule.
     """
     true = np.take_along_axis(scores, labels[:, None], axis=1)
     lower_index = np.arange(scores.shape[1]) < labels[:, None]
@@ -25,7 +25,7 @@ def ranks(scores: Scores, labels: Integers) -> Integers:
 
 
 def top_classes(scores: Scores, count: int) -> Integers:
-    """Returns the first classes of every example in the order of `ranks`, `[N, min(count, C)]`."""
+    """Returns the first `count` classes of each example, ordered as in `ranks`, `[N, min(count, C)]`."""
     return np.argsort(-scores, axis=1, kind="stable")[:, :count]
 
 
@@ -44,7 +44,7 @@ def cross_entropies(scores: Scores, labels: Integers) -> npt.NDArray[np.float64]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Calibration:
-    """Confidence against accuracy, in bins of confidence ]b/B, (b + 1)/B]."""
+    """Confidence and accuracy in B bins of confidence, (b/B, (b + 1)/B]."""
 
     counts: Integers  # examples in each bin, `[B]`
     # Their mean confidence and their accuracy, `[B]`; NaN in an empty bin.
@@ -64,14 +64,14 @@ def calibration(
     is_correct: npt.NDArray[np.bool_],
     bins: int = CALIBRATION_BINS,
 ) -> Calibration:
-    """Sorts examples by confidence, in ]0, 1], into bins of equal width.
+    """Sorts examples by confidence, in (0, 1], into bins of equal width.
 
     Args:
       confidences: the probability of the predicted class, `[N]`.
-      is_correct: whether that is the true one, `[N]`.
+      is_correct: whether the prediction is the true class, `[N]`.
       bins: the number of bins.
     """
-    # Edges as they are rounded, so that a confidence that is one of them falls below it.
+    # The rounded edges, so that a confidence equal to an edge falls into the bin below.
     edges = np.arange(1, bins) / bins
     places = np.searchsorted(edges, confidences, side="left")
     counts = np.bincount(places, minlength=bins)
@@ -91,12 +91,12 @@ class PerClass:
 
     @property
     def accuracies(self) -> npt.NDArray[np.float64]:
-        """hits_c / counts_c; NaN for a class without examples."""
+        """The accuracy of each class, hits_c / counts_c; NaN for a class without examples."""
         return _ratio(self.hits, self.counts)
 
 
 def per_class(confusion: Integers) -> PerClass:
-    """Reads the counts and the hits of each class off a confusion matrix."""
+    """Computes the counts and hits of each class from a confusion matrix `[C, C]`."""
     return PerClass(confusion.sum(axis=1), np.diagonal(confusion).copy())
 
 
@@ -118,12 +118,12 @@ class ConfusedPair:
 
     @property
     def count(self) -> int:
-        """Errors in both directions."""
+        """The number of errors in both directions."""
         return self.first_as_second + self.second_as_first
 
 
 def confused_pairs(confusion: Integers) -> list[ConfusedPair]:
-    """Returns the pairs with errors, most errors first, and lower indices first among equals."""
+    """Returns the pairs with errors, most errors first; ties go to the lower indices."""
     errors = confusion - np.diag(np.diagonal(confusion))
     both = np.triu(errors + errors.T, k=1)
     firsts, seconds = np.nonzero(both)
@@ -142,5 +142,5 @@ def confused_pairs(confusion: Integers) -> list[ConfusedPair]:
 
 
 def _ratio(sums: npt.NDArray, counts: Integers) -> npt.NDArray[np.float64]:
-    """Divides; NaN where the count is 0."""
+    """Computes sums / counts; NaN where the count is 0."""
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)

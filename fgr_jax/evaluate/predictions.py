@@ -1,4 +1,4 @@
-"""Predictions for a whole test split: every image once, on all devices of all processes."""
+"""Predictions for a test split: every image once, on all devices of all processes."""
 
 import dataclasses
 import json
@@ -23,7 +23,7 @@ from fgr_jax.terminal import Terminal
 
 CROPS = {"one": 1, "five": 5}
 
-# What is moved to the devices; names and problems stay on the host.
+# The arrays that are moved to the devices; names and problems stay on the host.
 _ARRAYS = ("image", "label", "mask", "parts")
 
 
@@ -33,11 +33,11 @@ class PerImage(NamedTuple):
     label: Any  # int32 [N]
     mask: Any  # bool [N]: false for padding and for corrupt images
     center_scores: Any  # float32 [N, C]
-    # Of all five crops: ln of the mean of their softmax outputs, whose softmax is that mean, [N, C].
-    # None where only the center was asked for.
+    # ln of the mean softmax output over all five crops, whose softmax is that mean, [N, C].
+    # None if only the center was requested.
     averaged_scores: Any
     visible_parts: Any  # int32 [N], in the center crop
-    # The center crop's maps of the true class and of the class predicted from it; None for networks
+    # Measures of the center crop's maps of the true and of the predicted class; None for networks
     # without maps.
     true_map: MapMeasures | None
     predicted_map: MapMeasures | None
@@ -48,13 +48,13 @@ class Predictions:
     """The predictions for the N images of a split that can be decoded, in their order."""
 
     names: list[str]  # [N]
-    indices: npt.NDArray[np.integer]  # in the split, [N]
+    indices: npt.NDArray[np.integer]  # indices in the split, [N]
     per_image: PerImage
     corrupt: list[str]  # the names of the other images, each with its problem
 
     @property
     def scores(self) -> npt.NDArray[np.float32]:
-        """The scores of all crops that were asked for, `[N, C]`."""
+        """The scores over all requested crops, `[N, C]`."""
         averaged = self.per_image.averaged_scores
         return self.per_image.center_scores if averaged is None else averaged
 
@@ -97,7 +97,7 @@ def predict_split(
     of_all_processes = _gathered(names_and_problems)
     if jax.process_index() > 0:
         return None
-    # For every batch the rows of every process in turn: the order of the global batch.
+    # Within each batch, the rows of each process in turn: the order of the global batch.
     rows = [row for batch in zip(*of_all_processes, strict=True) for part in batch for row in part]
     whole: PerImage = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
     return Predictions(
@@ -109,7 +109,7 @@ def predict_split(
 
 
 def _per_image(outputs: Outputs, batch: DeviceBatch, stride: int) -> PerImage:
-    """Computes what is kept of the outputs, which have a row for each of B images times V crops."""
+    """Computes the results to keep from the outputs, which have B·V rows for V crops of B images."""
     labels, (images, crops) = batch["label"], batch["image"].shape[:2]
     scores = outputs.scores.reshape(images, crops, -1)
     center_scores = scores[:, -1]
@@ -132,10 +132,10 @@ def _per_image(outputs: Outputs, batch: DeviceBatch, stride: int) -> PerImage:
 
 
 def averaged_over_crops(scores: jax.Array) -> jax.Array:
-    """Computes ln of the mean of softmax(s_v) over crops v: `[B, V, C]` to `[B, C]`.
+    """Computes the log of the mean of softmax(s_v) over crops v: `[B, V, C]` to `[B, C]`.
 
-    The softmax outputs are averaged, not the scores. In logarithms, so that improbable classes keep
-    their order.
+    The softmax outputs are averaged, not the scores. Working in logarithms preserves the order of
+    improbable classes.
     """
     log_p = jax.nn.log_softmax(scores, axis=-1)
     return jax.nn.logsumexp(log_p, axis=1) - jnp.log(scores.shape[1])

@@ -15,7 +15,7 @@ _CLASSES_SHOWN = 10
 
 
 def as_text(value: float | None, form: str = ".1%") -> str:
-    """Formats `value`, or returns a dash where it is NaN or None."""
+    """Formats `value`, or returns a dash if it is NaN or None."""
     return MISSING if value is None or math.isnan(value) else format(value, form)
 
 

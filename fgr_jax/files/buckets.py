@@ -12,7 +12,7 @@ _SCHEME = "gs://"
 
 
 def is_in_bucket(path: str) -> bool:
-    """Returns whether `path` is in a bucket and not on this machine."""
+    """Returns whether `path` is in a bucket rather than on this machine."""
     return path.startswith(_SCHEME)
 
 
@@ -28,19 +28,19 @@ def open_folder(path: str, what: str) -> epath.Path:
     """
     try:
         import fsspec
-        import gcsfs  # noqa: F401  # so that the error is ours
+        import gcsfs  # noqa: F401  # so that we report the error
     except ImportError as error:
         raise UserError(f"{what}={path}: needs gcsfs: pip install gcsfs") from error
-    # It warns at every start that it had to look up what kind of bucket this is.
+    # It warns at every start that it had to look up the type of the bucket.
     logging.getLogger("gcsfs").setLevel(logging.ERROR)
-    # Orbax writes arrays past gcsfs, whose remembered listings would then be wrong.
+    # Orbax does not write arrays through gcsfs, whose cached listings would then be wrong.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     bucket = path.removeprefix(_SCHEME).partition("/")[0]
     if not bucket:
         raise UserError(f"{what}={path}: names no bucket; it has the form gs://BUCKET/FOLDER")
     try:
         there = epath.Path(_SCHEME + bucket).exists()
-    except Exception as error:  # of gcsfs, of google.auth, of the network: many kinds
+    except Exception as error:  # from gcsfs, google.auth or the network
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
             f"{what}={path}: cannot be reached ({type(error).__name__}: {reason}): "
@@ -54,7 +54,7 @@ def open_folder(path: str, what: str) -> epath.Path:
 
 
 def files_below(folder: epath.Path) -> dict[str, int]:
-    """Returns sizes in bytes by relative path; empty where the folder does not exist."""
+    """Returns sizes in bytes by relative path; empty if the folder does not exist."""
     if not folder.exists():
         return {}
     sizes: dict[str, int] = {}
@@ -70,7 +70,7 @@ def files_below(folder: epath.Path) -> dict[str, int]:
 def fetch(
     folder: epath.Path, files: dict[str, int], destination: Path, done: Callable[[int], None]
 ) -> None:
-    """Copies `files`, from `files_below(folder)`, and calls `done` with the number of bytes so far."""
+    """Copies `files` from `files_below(folder)`; calls `done` with the number of bytes so far."""
     copied = 0
     for name, size in files.items():
         target = destination / name

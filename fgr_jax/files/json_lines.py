@@ -1,7 +1,7 @@
-"""Files of JSON, one record per line, that survive a kill at any moment.
+"""JSON files, one record per line, that stay valid if the process is killed at any moment.
 
-Every record has a "step". A run that is resumed from a checkpoint first removes what was written for
-later steps: those steps are taken, and written, again.
+Every record has a "step". A run that is resumed from a checkpoint first removes the records of
+later steps, since those steps are taken, and recorded, again.
 """
 
 import json
@@ -28,7 +28,7 @@ def cut_off_after(path: Path, step: int) -> None:
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Reads the records, oldest first, without a last line that a kill or a full disk cut off."""
+    """Reads the records, oldest first, without an incomplete last line."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")

@@ -1,4 +1,4 @@
-"""Python files that define one object for a command: a config, a sweep, a part of a network."""
+"""Python files that define an object for a command: a config, a sweep, a part of a network."""
 
 import runpy
 import traceback
@@ -14,14 +14,14 @@ _Kind = TypeVar("_Kind")
 def load(
     path: Path, function: str, kind: type[_Kind], *, flag: str, arguments: Sequence[Any] = ()
 ) -> _Kind:
-    """Runs a file and calls the function that it defines.
+    """Runs a file and returns the result of a function that it defines.
 
     Args:
       path: the file.
-      function: its name; it is called with `arguments`.
-      kind: what it must return.
+      function: the name of the function, which is called with `arguments`.
+      kind: the type that it must return.
       flag: names the file in errors, as in "--config".
-      arguments: of the function.
+      arguments: the arguments of the function.
 
     Raises:
       UserError: there is no such file, it fails, or it returns something else.
@@ -50,10 +50,10 @@ def listed_or_own(
     flag: str,
     arguments: Sequence[Any],
 ) -> _Kind:
-    """Calls the function that is listed under `name`, or FUNCTION of a `name` FILE.py:FUNCTION.
+    """Calls the function listed under `name`, or, if `name` is FILE.py:FUNCTION, that function.
 
     Raises:
-      UserError: `name` is neither, or as of `load`.
+      UserError: `name` is neither, or as for `load`.
     """
     if name in listed:
         return listed[name](*arguments)

@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Atomic writes: files are written completely or not at all."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from pathlib import Path
 def whole(path: Path) -> Iterator[Path]:
     """Yields a file beside `path` to write to, which replaces `path` at the end.
 
-    If an error occurs, it is removed, and `path` stays as it was.
+    If an error occurs, that file is removed and `path` stays unchanged.
     """
     unfinished = path.with_name(path.name + ".unfinished")
     try:

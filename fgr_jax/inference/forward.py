@@ -1,4 +1,4 @@
-"""The forward pass of a trained network over batches of images, spread over the devices of a mesh."""
+"""The forward pass of a trained network on batches of images, sharded over the devices of a mesh."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from fgr_jax.inference.saved_run import TrainedNetwork
 from fgr_jax.losses.interface import Outputs
 from fgr_jax.models.network import forward
 
-# Arrays with a row for each image. "image" is uint8 `[B, H, W, 3]`, or `[B, V, H, W, 3]` for V crops of
+# Arrays with one row per image. "image" is uint8 `[B, H, W, 3]`, or `[B, V, H, W, 3]` for V crops of
 # each image.
 HostBatch = Mapping[str, npt.NDArray[Any]]
 DeviceBatch = Mapping[str, jax.Array]
@@ -26,16 +26,16 @@ _Note = TypeVar("_Note")
 def compiled(
     trained: TrainedNetwork, mesh: Mesh, select: Callable[[Outputs, DeviceBatch], Any]
 ) -> Callable[[DeviceBatch], Any]:
-    """Compiles the forward pass and what is wanted of its outputs.
+    """Compiles the forward pass followed by `select`.
 
     Args:
       trained: the network; its variables are replicated over `mesh`.
-      mesh: the devices. Each of them applies the network, and `select`, to its own rows.
+      mesh: the devices. Each applies the network and `select` to its own rows.
       select: maps the outputs, which have B or B·V rows, and the batch to arrays of B rows. Only these
         leave the devices.
 
     Returns:
-      A function of a batch. What it returns is replicated, so that every process has all rows.
+      A function of a batch. Its results are replicated, so that every process has all rows.
     """
 
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
@@ -56,15 +56,15 @@ def compiled(
 def stream(
     run: Callable[[DeviceBatch], Any], batches: Iterable[tuple[_Note, HostBatch]], mesh: Mesh
 ) -> Iterator[tuple[_Note, Any]]:
-    """Yields what `run` returns for each batch, in NumPy, together with the note that came with it.
+    """Yields the result of `run` for each batch, as NumPy arrays, with the note of that batch.
 
-    The host stays one batch ahead: while the devices compute one, the results of the one before are
-    used, and the next is put together.
+    The host stays one batch ahead: while the devices compute a batch, the caller uses the previous
+    results and the next batch is assembled.
 
     Args:
-      run: from `compiled`.
-      batches: each with a note of the caller; of the arrays, this process's share of the rows.
-      mesh: as of `compiled`.
+      run: the result of `compiled`.
+      batches: pairs of a note, which is passed through, and this process's rows of a batch.
+      mesh: as for `compiled`.
     """
     sharding = batch_sharding(mesh)
     pending: tuple[_Note, Any] | None = None
@@ -87,5 +87,5 @@ def maps_of(maps: jax.Array, classes: jax.Array) -> jax.Array:
 
 
 def padded(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
-    """Appends rows of zeros up to `count`, so that the last batch has the shape of the others."""
+    """Pads `rows` with zeros to `count` rows, so that the last batch has the shape of the others."""
     return np.pad(rows, [(0, count - len(rows))] + [(0, 0)] * (rows.ndim - 1))

@@ -1,4 +1,4 @@
-"""Class activation maps laid over the images that they belong to."""
+"""Class activation maps overlaid on their images."""
 
 import cv2
 import numpy as np
@@ -37,7 +37,7 @@ def over_center_crop(
     *,
     highest: float | None = None,
 ) -> Image:
-    """Overlays an image with one class's map `[h, w]` of its center crop; otherwise as `overlay`."""
+    """Overlays an image with a map `[h, w]` of its center crop; otherwise as `overlay`."""
     offset = center_offset(data.resize, data.crop)
     heat = at_pixels(activation, data.crop, stride)
     return overlay(image, heat, resize=data.resize, top=offset, left=offset, highest=highest)
@@ -52,15 +52,15 @@ def overlay(
     left: int,
     highest: float | None = None,
 ) -> Image:
-    """Colors an image by `heat`, from dark to warm; outside the crop it becomes gray.
+    """Colors an image by `heat`, from dark to warm; pixels outside the crop become gray.
 
     Args:
-      image: as it was decoded, or smaller, `[H, W, 3]`.
+      image: the decoded image, or a smaller version of it, uint8 `[H, W, 3]`.
       heat: from `at_pixels`, `[crop_size, crop_size]`; negative values and NaN count as 0.
       resize: the side of the square that the image is resized to, in pixels.
-      top: of the crop in that square, in pixels.
-      left: of the crop in that square.
-      highest: the value that gets the warmest color; None: the maximum.
+      top: the crop's top edge in that square, in pixels.
+      left: the crop's left edge in that square, in pixels.
+      highest: the value with the warmest color; None: the maximum.
     """
     height, width = image.shape[:2]
     crop_size = len(heat)
@@ -84,7 +84,7 @@ def overlay(
 def _sample(
     values: npt.NDArray[np.floating], rows: npt.NDArray, columns: npt.NDArray
 ) -> npt.NDArray[np.float32]:
-    """Interpolates `values` at each pair of these coordinates; beyond the edge, its value is used."""
+    """Interpolates `values` on the grid of these coordinates, with the edge values beyond the edges."""
     xs, ys = np.meshgrid(columns.astype(np.float32), rows.astype(np.float32))
     values = values.astype(np.float32)
     sampled = cv2.remap(values, xs, ys, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)

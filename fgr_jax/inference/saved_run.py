@@ -1,4 +1,4 @@
-"""The network that a run has trained, opened for reading: nothing in its folder is changed."""
+"""The trained network of a run, opened for reading: nothing in its folder is changed."""
 
 import dataclasses
 from typing import Any
@@ -29,13 +29,13 @@ class TrainedRun:
     workdir: Workdir
     config: Config
     recorded: dict[str, Any]  # the config as the run wrote it, by command-line names
-    # Fields that the run's version did not have, of those that can change a result; in `config` they
-    # have their defaults.
+    # The fields that can change a result but did not exist in the run's version; `config` has their
+    # defaults.
     missing_fields: list[str]
     class_names: list[str]
     data: DataIdentity  # what it was trained on
     calendar: Calendar
-    is_training: bool  # now, by a process on this machine; of a run in a bucket, false
+    is_training: bool  # by a process on this machine; always false for a run in a bucket
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,12 +48,12 @@ class TrainedNetwork:
 
 
 def open_run(workdir: Workdir, *, data_dir: str | None = None) -> TrainedRun:
-    """Reads what describes the run in `workdir`; no device is used.
+    """Reads the description of the run in `workdir`, without using a device.
 
-    `data_dir` is where data sets are prepared, if that is another folder now.
+    `data_dir` is the folder in which data sets are prepared, if it is no longer the run's.
 
     Raises:
-      UserError: there is no run, or it is of a later version, or a file is damaged.
+      UserError: there is no run, it is from a later version, or a file is damaged.
     """
     described = workdir.read()
     config = _config_of(described.config, workdir)
@@ -74,11 +74,11 @@ def open_run(workdir: Workdir, *, data_dir: str | None = None) -> TrainedRun:
 def restore(run: TrainedRun, step: int | None, mesh: Mesh) -> TrainedNetwork:
     """Restores the network of `run` at `step`, or at its latest checkpoint, on the devices of `mesh`.
 
-    One process reads for all: a run that is still being trained replaces its checkpoints.
+    One process reads for all, since a run that is still training replaces its checkpoints.
 
     Raises:
-      UserError: there is no such checkpoint, it is damaged, or it is of another network than the
-        config describes.
+      UserError: there is no such checkpoint, it is damaged, or it does not match the network of the
+        config.
     """
     step = agreed_integer(once_for_all(lambda: _chosen_step(run.workdir, step)) or 0)
     network = build_network(run.config, len(run.class_names))
@@ -127,7 +127,7 @@ def _read_variables(workdir: Workdir, step: int, expected: Any) -> Any:
 
 
 def _differences(found: Any, expected: Any) -> list[str]:
-    """Returns what only one of two trees has, or has in another shape, the classifier first."""
+    """Lists leaves that only one tree has, or that differ in shape, the classifier first."""
     ours, theirs = (
         {
             "/".join(str(key.key) for key in path): leaf.shape
@@ -137,7 +137,7 @@ def _differences(found: Any, expected: Any) -> list[str]:
     )
     lines = []
     names = ours.keys() | theirs.keys()
-    # Another number of classes is the most likely of all differences.
+    # A different number of classes is the most likely difference.
     for name in sorted(names, key=lambda name: ("classifier" not in name, name)):
         if name not in ours or name not in theirs:
             lines.append(f"{name} is in {'the checkpoint' if name in ours else 'the config'} alone")
@@ -148,7 +148,7 @@ def _differences(found: Any, expected: Any) -> list[str]:
 
 
 def _config_of(fields: dict[str, Any], workdir: Workdir) -> Config:
-    """Builds the config that a run wrote as `fields`."""
+    """Rebuilds the config of a run from its recorded `fields`."""
     config = Config()
     unknown = sorted(fields.keys() - config_lib.flat(config).keys())
     if unknown:

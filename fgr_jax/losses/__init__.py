@@ -1,4 +1,4 @@
-"""Losses as pure functions of scores and labels. Those that a config can add are listed here."""
+"""Losses as pure functions of arrays. Those that a config can add are listed here."""
 
 from collections.abc import Callable, Mapping
 
@@ -9,8 +9,8 @@ from fgr_jax.losses.interface import Objective
 
 __all__ = ["ADDED", "cross_entropy", "gradient_boosting_cross_entropy"]
 
-# What is added to cross-entropy, in this order, where the field of this name in the config's section
-# `loss` is not 0. Each is a function of that weight.
+# Losses that are added to cross-entropy, in this order, if the field of that name in the config's
+# section `loss` is not 0. Each is a function of that weight.
 ADDED: Mapping[str, Callable[[float], Objective]] = {
     "max_entropy": max_entropy.objective,
     "pairwise_confusion": pairwise_confusion.objective,

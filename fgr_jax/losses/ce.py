@@ -1,4 +1,4 @@
-"""Cross-entropy (paper equation 9), and what every loss here shares.
+"""Cross-entropy (paper equation 9), and helpers that all losses share.
 
 Scores of a lower precision than float32 are computed in float32. A NaN among an example's scores
 makes its loss NaN, and so does a label outside [0, C).
@@ -11,15 +11,15 @@ import jax.numpy as jnp
 def cross_entropy(
     logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
 ) -> jax.Array:
-    """Cross-entropy over all classes, equation 9, against labels that may be smoothed.
+    """Computes cross-entropy over all classes (equation 9), with optional label smoothing.
 
-    Label smoothing (Szegedy et al. 2016) is not the paper's, but what a baseline has today: the target
-    is 1 − ε + ε/C for the ground truth and ε/C for every other class.
+    Label smoothing (Szegedy et al. 2016) is not in the paper, but common in today's baselines: the
+    target is 1 − ε + ε/C for the ground truth and ε/C for every other class.
 
     Args:
       logits: scores s, `[B, C]`.
       labels: ground truth l, int `[B]`, in [0, C).
-      label_smoothing: ε in [0, 1]; with 0 it is equation 9 to the bit.
+      label_smoothing: ε in [0, 1]; 0 gives equation 9 bit for bit.
 
     Returns:
       `[B]`, −Σ_c q_c log softmax(s)_c for the target q, in at least float32.
@@ -34,27 +34,27 @@ def cross_entropy(
     loss = log_sum_exp_above(logits, true_score)
     if label_smoothing == 0:
         return loss
-    # −log p_l − ε · mean over c of (log p_c − log p_l): what all classes share falls out.
+    # −log p_l − ε · mean over c of (log p_c − log p_l), in which the log-normalizer cancels.
     return loss - label_smoothing * jnp.mean(logits - true_score[:, None], axis=-1)
 
 
 def log_sum_exp_above(scores: jax.Array, true_score: jax.Array) -> jax.Array:
-    """logsumexp(scores) − s_l, with the difference taken first: scores of 1e4 then cost no digits."""
+    """Computes logsumexp(s − s_l), `[B]`; subtracting first keeps precision for scores of 1e4."""
     return jax.nn.logsumexp(scores - true_score[:, None], axis=-1)
 
 
 def true_score_of(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """s_l as `[B]`. A label that names no class gives NaN."""
+    """Returns the true scores s_l, `[B]`; NaN for a label outside [0, C)."""
     is_true = is_true_class(labels, logits.shape[-1])
     score = jnp.sum(jnp.where(is_true, logits, 0), axis=-1)
     return jnp.where(jnp.any(is_true, axis=-1), score, jnp.nan)
 
 
 def at_least_float32(values: jax.Array) -> jax.Array:
-    """`values` in float32, or in float64 where they are."""
+    """Casts `values` to float32 if their precision is lower."""
     return values.astype(jnp.promote_types(values.dtype, jnp.float32))
 
 
 def is_true_class(labels: jax.Array, classes: int) -> jax.Array:
-    """Where each example's ground truth is, `[B, C]`; nowhere, for a label that names no class."""
+    """Returns the one-hot mask of the labels, bool `[B, C]`; all false for a label outside [0, C)."""
     return labels[:, None] == jnp.arange(classes)

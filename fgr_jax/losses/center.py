@@ -6,16 +6,16 @@ import jax.numpy as jnp
 from fgr_jax.losses.ce import at_least_float32, is_true_class
 from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
 
-# How far the centers move in a step, as the authors have it.
+# The authors' rate at which centers move.
 _RATE = 0.5
-# A look-up must give the row as it is. By default TPUs multiply in bfloat16, and GPUs in TF32.
+# A look-up must return rows exactly; by default, TPUs multiply in bfloat16 and GPUs in TF32.
 _EXACT = jax.lax.Precision.HIGHEST
 
 
 def center_loss(features: jax.Array, centers: jax.Array, labels: jax.Array) -> jax.Array:
-    """½‖x − c_l‖², half the squared distance to the own class's center (Wen et al. 2016, eq. 2).
+    """Computes ½‖x − c_l‖², half the squared distance to the class center (Wen et al. 2016, eq. 2).
 
-    Center loss is cross-entropy + λ times this.
+    The total loss is cross-entropy + λ times this.
 
     Args:
       features: x, `[B, D]`.
@@ -32,15 +32,15 @@ def center_loss(features: jax.Array, centers: jax.Array, labels: jax.Array) -> j
 def moved_centers(
     features: jax.Array, centers: jax.Array, labels: jax.Array, counts: jax.Array, *, rate: float
 ) -> jax.Array:
-    """The centers after a step: c_j − rate · Σ_{l = j}(c_j − x) / (1 + n_j) (Wen et al., eq. 4).
+    """Computes the centers after a step: c_j − rate · Σ_{l = j}(c_j − x) / (1 + n_j) (eq. 4).
 
     Args:
       features, centers, labels: see `center_loss`.
-      counts: bool `[B]`; an example for which it is false moves nothing.
-      rate: 0 leaves the centers where they are; the authors take 0.5.
+      counts: bool `[B]`; examples for which it is false are ignored.
+      rate: 0 leaves the centers unchanged; the authors use 0.5.
 
     Returns:
-      `[C, D]`. A class without an example keeps its center to the bit.
+      `[C, D]`. A class without an example keeps its center bit for bit.
     """
     difference = _own_row(centers, labels) - at_least_float32(features)
     difference = jnp.where(counts[:, None], difference, 0)
@@ -52,7 +52,7 @@ def moved_centers(
 def objective(weight: float) -> Objective:
     """Returns λ times center loss, which is added to cross-entropy; `weight` is λ.
 
-    The centers are state, float32 `[C, D]`, and no parameters: they start at 0 and move after each step.
+    The centers, float32 `[C, D]`, are state, not parameters: they start at 0 and move after each step.
     """
 
     def init(outputs: Outputs) -> Extra:
@@ -73,8 +73,8 @@ def objective(weight: float) -> Objective:
 def _own_row(table: jax.Array, labels: jax.Array) -> jax.Array:
     """Looks up row l of `table` `[C, D]` for every label, `[B, D]`.
 
-    A label that names no class gives NaNs. It is a product with one-hot labels, whose gradient is no
-    scatter: GPUs add up a scatter in any order.
+    A label outside [0, C) gives NaNs. The look-up is a product with one-hot labels, whose gradient is
+    not a scatter: GPUs add up a scatter in any order.
     """
     table = at_least_float32(table)
     is_true = is_true_class(labels, len(table))

@@ -15,24 +15,24 @@ from fgr_jax.losses.ce import (
 def gradient_boosting_cross_entropy(
     logits: jax.Array, labels: jax.Array, k: int, *, rest_weight: float | jax.Array = 0.0
 ) -> jax.Array:
-    """Gradient-boosting cross-entropy (GCE), equation 12.
+    """Computes gradient-boosting cross-entropy (GCE), equation 12.
 
     GCE(s, l) = logsumexp({s_l} ∪ top-k of {s_i : i ≠ l}) − s_l. The softmax runs over the ground
-    truth and its k hardest negatives only. Exactly k negatives count: ties go by the order of
+    truth and its k hardest negatives only. Exactly k negatives count: ties are broken as in
     `jax.lax.top_k`, and the ground truth is never among them. With k ≥ C − 1 it is cross-entropy.
 
     Its gradient is larger than cross-entropy's for the ground truth and every chosen negative
-    (eq. 16), and exactly 0 for every other class. "Larger" is meant with the sign: a chosen negative
-    is pushed down harder, while the ground truth's gradient, which is negative, comes closer to 0.
+    (eq. 16), and exactly 0 for every other class. "Larger" refers to signed values: a chosen negative
+    is pushed down harder, while the ground truth's gradient, which is negative, moves closer to 0.
 
-    `rest_weight` is ours and not the paper's: a bridge from cross-entropy to GCE. The negatives that
-    were not chosen count in the sum with this weight, exp(s_i + log w) each.
+    `rest_weight` is not in the paper: it interpolates between cross-entropy and GCE. Negatives that were
+    not chosen enter the sum with this weight, as exp(s_i + log w).
 
     Args:
       logits: scores s, `[B, C]`.
       labels: ground truth l, int `[B]`, in [0, C).
       k: number of hardest negatives; the paper uses 15.
-      rest_weight: w in [0, 1]: 0 is GCE, 1 is cross-entropy to the bit.
+      rest_weight: w in [0, 1]: 0 is GCE, 1 is cross-entropy bit for bit.
 
     Returns:
       `[B]`, in at least float32.
@@ -50,7 +50,7 @@ def gradient_boosting_cross_entropy(
     negatives = jnp.where(is_true, -jnp.inf, jax.lax.stop_gradient(logits))
     _, hardest = jax.lax.top_k(negatives, k)
     # A mask over the classes, not a gather: a gather's gradient is a scatter, which GPUs add up in
-    # any order. And a NaN that top_k has left out is still seen.
+    # any order. And NaNs outside the top k still propagate.
     is_hardest = jnp.any(hardest[:, :, None] == jnp.arange(classes), axis=1)
     log_weights = jnp.where(
         is_true | is_hardest, 0, jnp.log(jnp.asarray(rest_weight, logits.dtype))

@@ -1,6 +1,6 @@
-"""What a network returns and what training minimizes: the interface between heads and losses.
+"""The interface between heads and losses: outputs, targets and objectives.
 
-An objective of your own is one function of outputs and targets:
+Your own objective is a function of outputs and targets:
 
     def focal(loss: fgr_jax.config.Loss) -> Objective:
         def losses(outputs: Outputs, targets: Targets, extra: Extra) -> jax.Array:
@@ -20,36 +20,36 @@ Extra = dict[str, Any]
 
 
 class Outputs(NamedTuple):
-    """What a head makes of a batch of features."""
+    """The outputs of a head for a batch."""
 
     # Scores, `[B, C]`: the average of the maps, plus the offset, where there are maps.
     scores: jax.Array
-    features: jax.Array  # what the scores are made of, pooled over space, `[B, D]`
-    # Class activation maps, `[B, h, w, C]`; None for a head without maps, for which there is no block.
+    features: jax.Array  # the features behind the scores, averaged over space, `[B, D]`
+    # Class activation maps, `[B, h, w, C]`; None for a head without maps, which cannot use the block.
     maps: jax.Array | None = None
-    # What is added to the average of the maps, `[C]`, and which the block leaves alone; None: nothing.
+    # A term, `[C]`, added to the average of the maps and not affected by the block; None: nothing.
     offset: jax.Array | None = None
     # The rows of a linear classifier, `[C, D]`, where the scores are linear in the features.
     class_weights: jax.Array | None = None
 
 
 class Targets(NamedTuple):
-    """What an objective may know beside the outputs."""
+    """What an objective may use besides the outputs."""
 
     labels: jax.Array  # int `[B]`, in [0, C)
     mask: jax.Array  # bool `[B]`; the losses of examples for which it is false are not used
-    step: jax.Array  # steps taken before this one, an integer
+    step: jax.Array  # number of steps taken before this one, int32 scalar
 
 
 class Objective(NamedTuple):
     """A loss to train with, as functions.
 
     Attributes:
-      losses: a loss for each example, `[B]`, or one number for the batch, which counts as the loss of
-        each of them. Its mean over the mask is minimized. `extra` is a constant to the gradient.
-      init: the state before the first step; of the outputs only shapes and dtypes are to be used.
-      update: the state after a step, given the outputs of the step's forward pass.
-      constrain: is applied to the parameters after every update, for what must hold of them exactly.
+      losses: computes a loss for each example, `[B]`, or one number for the batch, which then counts as
+        the loss of each example. The mean over the mask is minimized. `extra` has no gradient.
+      init: returns the state before the first step; may use only shapes and dtypes of the outputs.
+      update: returns the state after a step, given the outputs of the step's forward pass.
+      constrain: is applied to the parameters after every update, to enforce exact constraints.
     """
 
     losses: Callable[[Outputs, Targets, Extra], jax.Array]
@@ -59,7 +59,7 @@ class Objective(NamedTuple):
 
 
 def sum_of(objectives: list[Objective]) -> Objective:
-    """Adds up the losses of several objectives, in their order.
+    """Returns an objective that sums the losses of several objectives, in order.
 
     The states of the objectives share one dict and must not use the same names.
     """

@@ -11,7 +11,7 @@ from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
 
 
 def gaussian_bias(means: jax.Array) -> jax.Array:
-    """Computes −½‖μ_c‖², `[C]`, which makes a linear score μ_c·x as good as −½‖x − μ_c‖².
+    """Computes −½‖μ_c‖², `[C]`, which makes the linear score μ_c·x equivalent to −½‖x − μ_c‖².
 
     −½‖x − μ_c‖² = μ_c·x − ½‖μ_c‖² − ½‖x‖², and the last term is the same for every class.
 
@@ -31,17 +31,17 @@ def large_margin_gaussian_mixture(
     margin: float,
     likelihood_weight: float,
 ) -> jax.Array:
-    """L-GM with identity covariances and equal priors (Wan et al., CVPR 2018).
+    """Computes L-GM with identity covariances and equal priors (Wan et al., CVPR 2018).
 
-    With d = ½‖x − μ_l‖² it is cross-entropy of scores of which the true one is lowered by m·d, plus λ·d.
+    With d = ½‖x − μ_l‖², it is cross-entropy with the true score lowered by m·d, plus λ·d.
 
     Args:
-      logits: `[B, C]`, −½‖x − μ_c‖² but for what all classes of an example share: μ_c·x and the
-        `gaussian_bias`. The x of the scores may be one with cells suppressed.
+      logits: `[B, C]`, −½‖x − μ_c‖² up to a constant for each example: μ_c·x plus `gaussian_bias`. Their
+        x may have suppressed cells.
       features: the x of d, `[B, D]`.
       means: μ, `[C, D]`.
       labels: ground truth l, int `[B]`, in [0, C).
-      margin: m ≥ 0; with 0, and λ = 0, it is cross-entropy to the bit.
+      margin: m ≥ 0; with m = λ = 0 it is cross-entropy bit for bit.
       likelihood_weight: λ ≥ 0.
 
     Returns:
@@ -55,11 +55,11 @@ def large_margin_gaussian_mixture(
 
 
 def objective(weight: float, margin: float) -> Objective:
-    """Returns L-GM with λ = `weight` and m = `margin`, in place of cross-entropy.
+    """Returns L-GM with λ = `weight` and m = `margin`, which replaces cross-entropy.
 
-    It is for the Gaussian head, whose weights are the means. The head's bias follows from them, and is
-    set after every step, so that whoever reads the parameters (evaluation, an export, another run) finds
-    an ordinary linear classifier. It has no gradient and no weight decay of its own.
+    It requires the Gaussian head, whose weights are the means. The head's bias follows from them and is
+    set after every step, so that whatever reads the parameters (evaluation, export, another run) finds
+    an ordinary linear classifier. The bias has no gradient and no weight decay of its own.
     """
 
     def losses(outputs: Outputs, targets: Targets, _: Extra) -> jax.Array:
@@ -77,7 +77,7 @@ def objective(weight: float, margin: float) -> Objective:
 
 
 def with_gaussian_bias(params: Any) -> Any:
-    """Replaces the bias of the Gaussian head in a network's parameters by that of its means."""
+    """Sets the bias of the Gaussian head in a network's parameters to that of its means."""
     classifier = params["classifier"]
     bias = gaussian_bias(classifier["kernel"][0, 0].T)
     return {**params, "classifier": {**classifier, "bias": bias}}

@@ -8,23 +8,23 @@ from fgr_jax.losses.interface import Objective
 
 
 def pairwise_confusion(logits: jax.Array, labels: jax.Array, counts: jax.Array) -> jax.Array:
-    """The mean distance ‖p_i − p_j‖₂ of softmax outputs, of pairs of examples of different classes.
+    """Computes the mean of ‖p_i − p_j‖₂ over pairs of examples of different classes, p = softmax(s).
 
-    Pairwise confusion is cross-entropy + λ times this (Dubey et al., ECCV 2018). Example i of the
-    batch's first half makes a pair with example i of its second half; an odd one out makes none. The
-    mean is over the pairs that remain after those of one class are left out, where the authors'
-    PyTorch code divides by B: their weight is half of it here, while no pair is left out.
+    The total loss is cross-entropy + λ times this (Dubey et al., ECCV 2018). Example i of the batch's
+    first half is paired with example i of the second half; with odd B, the last example is unpaired.
+    The mean is over the pairs of different classes, whereas the authors' PyTorch code divides by B: if
+    no pair is excluded, λ here corresponds to twice λ there.
 
-    On several devices the halves are those of the global batch, and rows of p have to travel.
+    On several devices the halves are those of the global batch, so rows of p are exchanged.
 
     Args:
       logits: scores s, `[B, C]`.
       labels: int `[B]`.
-      counts: bool `[B]`; an example for which it is false makes no pair.
+      counts: bool `[B]`; examples for which it is false are in no pair.
 
     Returns:
-      A number in [0, √2], in at least float32; 0 where there is no pair. Where p_i = p_j the gradient
-      is 0.
+      A scalar in [0, √2], in at least float32; 0 if there is no pair. Where p_i = p_j the gradient is
+      0.
     """
     half = logits.shape[0] // 2
     first, second = slice(0, half), slice(half, 2 * half)
@@ -37,7 +37,7 @@ def pairwise_confusion(logits: jax.Array, labels: jax.Array, counts: jax.Array) 
 def objective(weight: float) -> Objective:
     """Returns λ times the mean distance, which is added to cross-entropy; `weight` is λ.
 
-    It is one number for the batch. Added to the loss of every example, it is in their mean once.
+    It is one number for the batch: added to the loss of each example, it enters their mean once.
     """
     return Objective(
         lambda outputs, targets, _: (
@@ -47,7 +47,7 @@ def objective(weight: float) -> Objective:
 
 
 def _norm(vectors: jax.Array) -> jax.Array:
-    """‖v‖₂ of each row, `[B]`. At v = 0, where it has no gradient, the gradient is 0."""
+    """Computes ‖v‖₂ of each row, `[B]`. At v = 0, where it is not differentiable, the gradient is 0."""
     squared = jnp.sum(vectors * vectors, axis=-1)
-    is_zero = squared == 0  # not `> 0`: a NaN has to come through
+    is_zero = squared == 0  # not `> 0`: NaNs must propagate
     return jnp.where(is_zero, 0, jnp.sqrt(jnp.where(is_zero, 1, squared)))

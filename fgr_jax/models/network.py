@@ -21,13 +21,13 @@ _IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 class Network(nn.Module):
-    """Images to the outputs of a head.
+    """Maps images to the outputs of a head.
 
     Attributes:
       backbone: maps images `[B, H, W, 3]` to features `[B, h, w, D]`, called with `train`. Its attribute
         `stride` is the number of pixels from one cell to the next.
-      classifier: the head, which maps features to `Outputs`, called with `train`. The name is that of
-        its parameters.
+      classifier: the head, which maps features to `Outputs`, called with `train`. Its parameters have
+        this name.
     """
 
     backbone: nn.Module
@@ -47,10 +47,10 @@ def build_network(config: Config, num_classes: int) -> Network:
     """Builds the network that a config describes.
 
     Raises:
-      UserError: `network.backbone` or `network.head` names none, or does not work.
+      UserError: `network.backbone` or `network.head` is unknown or fails.
     """
     section = config.network
-    # L-GM has a head of its own, which its weight chooses.
+    # A non-zero weight of L-GM selects its own head.
     head = "gaussian" if config.loss.lgm else section.head
     backbone: nn.Module = listed_or_own(
         section.backbone,
@@ -66,7 +66,7 @@ def build_network(config: Config, num_classes: int) -> Network:
 
 
 def network_name(network: config_lib.Network) -> str:
-    """Names the backbone for a reader, as in "ResNet-50"."""
+    """Returns the display name of the backbone, such as "ResNet-50"."""
     if network.backbone != "resnet":
         return network.backbone
     return f"ResNet-{network.depth}" + (f" × {network.width:g}" if network.width != 1 else "")
@@ -82,7 +82,7 @@ def description(config: Config, network: Network, variables: Any) -> str:
 
 
 def forward(network: Network, variables: Any, images: jax.Array) -> Outputs:
-    """Runs the forward pass of a test on uint8 images `[B, H, W, 3]`: running statistics, no block."""
+    """Applies the network to uint8 images `[B, H, W, 3]` in test mode: running statistics, no block."""
     outputs: Any = network.apply(variables, normalize(images), train=False)
     return outputs
 
@@ -100,5 +100,5 @@ def normalize(images: jax.Array) -> jax.Array:
 
 
 def parameter_count(params: Any) -> int:
-    """Counts the trainable values in a parameter tree."""
+    """Returns the number of trainable values in a parameter tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

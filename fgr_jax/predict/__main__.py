@@ -5,9 +5,9 @@
 
 PATH is an image, or a folder that is searched recursively. For each image the --top most probable
 classes are printed, or written to the file that --output names. --heatmaps writes, for each of these
-classes, the image with the class activation map over it: warm colors are evidence for the class, and
-gray lies outside the crop that the network is applied to. Files that cannot be read are named and left
-out, and the exit status is 1 then.
+classes, the image overlaid with the class activation map: warm colors are evidence for the class, and
+gray lies outside the crop that the network is applied to. Files that cannot be read are reported and
+skipped, and the exit status is then 1.
 """
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
@@ -34,12 +34,12 @@ from fgr_jax.predict.predictions import Prediction, Predictor
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
 
-# Characters that file names do not have everywhere.
+# Characters that not all file systems allow in file names.
 _REPLACED = str.maketrans(dict.fromkeys('/\\:*?"<>|\x00', "_"))
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status: 1 where a file could not be read."""
+    """Returns the exit status. Raises a UserError (status 1) if a file could not be read."""
     own = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "the run", required=True, flag_values=own)
     flags.DEFINE_integer("top", 5, "how many classes", lower_bound=1, flag_values=own)

@@ -1,4 +1,4 @@
-"""Image files: finding them, and decoding their crops a few ahead of the network."""
+"""Finds image files, and decodes their crops ahead of the network."""
 
 import collections
 import itertools
@@ -14,7 +14,7 @@ from fgr_jax.config import Data
 from fgr_jax.data.images import Image, ImageError, test_crops
 from fgr_jax.errors import UserError
 
-BATCHES_AHEAD = 2  # decoded, or being decoded, beside the one that the network is applied to
+BATCHES_AHEAD = 2  # decoded or being decoded, besides the batch on the devices
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 
@@ -22,7 +22,7 @@ class ImageFile(NamedTuple):
     """A file and its center crop."""
 
     path: Path
-    crop: Image | None  # uint8 `[crop, crop, 3]`; None where the file cannot be read
+    crop: Image | None  # uint8 `[crop, crop, 3]`; None if the file cannot be read
     problem: str = ""  # why it cannot be read
 
 
@@ -32,7 +32,7 @@ def find(paths: Sequence[str]) -> list[Path]:
     Folders are searched recursively, each in the order of its names, without hidden files.
 
     Raises:
-      UserError: a path does not exist, or a folder holds no image.
+      UserError: a path does not exist, or a folder contains no image.
     """
     found = []
     for path in map(Path, paths):
@@ -54,7 +54,7 @@ def find(paths: Sequence[str]) -> list[Path]:
 
 
 def read(path: Path, data: Data) -> ImageFile:
-    """Reads the center crop of an image, which is also what a run is evaluated on."""
+    """Reads the center crop of an image, as evaluation does."""
     try:
         return ImageFile(path, test_crops(path.read_bytes(), data, 1)[0])
     except ImageError as error:
@@ -64,9 +64,9 @@ def read(path: Path, data: Data) -> ImageFile:
 
 
 def stream(paths: Sequence[Path], data: Data, *, threads: int, ahead: int) -> Iterator[ImageFile]:
-    """Yields the images in their order, while `threads` threads decode those that follow.
+    """Yields the images in order, while `threads` threads decode the following ones.
 
-    At most `ahead` images are kept, so memory does not grow with their number.
+    At most `ahead` images are kept in memory.
     """
     cv2.setNumThreads(1)  # our own threads keep the cores busy
     waiting = iter(paths)

@@ -1,4 +1,4 @@
-"""Predictions in a file, written as they come: CSV or JSON, by the file's suffix."""
+"""Writes predictions incrementally to a CSV or JSON file, depending on its suffix."""
 
 import contextlib
 import csv

@@ -21,7 +21,7 @@ class Prediction(NamedTuple):
     image: ImageFile
     classes: Sequence[int]  # [top], the most probable first
     probabilities: Sequence[float]
-    maps: npt.NDArray[np.float32] | None  # of these classes, [top, h, w]; None where not asked for
+    maps: npt.NDArray[np.float32] | None  # of these classes, [top, h, w]; None if not requested
 
     def named(self, class_names: Sequence[str]) -> list[tuple[str, float]]:
         """Returns the names and the probabilities of the classes."""
@@ -37,8 +37,8 @@ class Predictor:
       mesh: the devices.
       crop: the network's input, in pixels.
       batch_size: a multiple of the number of devices.
-      top: how many classes each prediction names.
-      with_maps: whether predictions have the maps of these classes.
+      top: the number of classes in each prediction.
+      with_maps: whether predictions include the maps of these classes.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class Predictor:
         self._run = compiled(trained, mesh, select)
 
     def predict(self, images: Iterable[ImageFile]) -> Iterator[Prediction]:
-        """Yields a prediction for each of `images`, in their order.
+        """Yields a prediction for each of `images`, in order.
 
-        While a batch is on the devices, the one before it is handed on and the next is put together.
+        While a batch is on the devices, the previous one is yielded and the next one is assembled.
         """
         results = stream(self._run, self._batches(images), self._mesh)
         for files, (classes, probabilities, maps) in results:

@@ -1,1 +1,1 @@
-"""Reports what a run has learned on one page."""
+"""A one-page report on what a run has learned."""

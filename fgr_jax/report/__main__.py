@@ -3,15 +3,15 @@
     python -m fgr_jax.report --workdir=runs/cub [--compare=runs/other] [--crops=one|five] [--step=N]
                              [--data_dir=FOLDER]
 
-It has the accuracy beside the paper's, the confused classes and the evidence for each of them, a gallery
-with class activation maps, the curves of training, every class, the features of confused classes, and
-how the run was made. --compare adds another run with the same test split. Training writes the page at
-its end; of a run that is still being trained it shows the latest checkpoint. --crops=five averages the
-softmax outputs of five crops, which is the default where the paper reports five crops.
+It shows the accuracy beside the paper's, the confused classes and the evidence for each, a gallery with
+class activation maps, the training curves, all classes, the features of confused classes, and how the
+run was made. --compare adds another run with the same test split. Training writes the page at its end;
+for a run that is still training, it shows the latest checkpoint. --crops=five averages the softmax
+outputs of five crops, which is the default where the paper reports five crops.
 
 The page is DIR/report.html; with --compare, DIR/comparison.html.
 
-Several processes make it together when all are started with --distributed, or with
+Several processes write it together when all are started with --distributed, or with
 --coordinator=HOST:PORT --process_count=N --process_id=I, as in `python -m fgr_jax.main`.
 """
 

@@ -47,14 +47,14 @@ class PairSection(NamedTuple):
     first: str
     second: str
     pair: ConfusedPair
-    errors: list[int]  # of every run
+    errors: list[int]  # of each run
     cards: list[Card]
 
 
 def gallery(runs: Sequence[RunImages]) -> list[Card]:
-    """Shows images from the most wrong to the most certain, with maps of the true class (figure 4).
+    """Selects images from the most wrong to the most certain, with maps of the true class (figure 4).
 
-    Of one run, with the map of the predicted class, too, where that is another.
+    For a single run, the map of the predicted class is added if that is another class.
     """
     ours = runs[0]
     chosen = spread_over(ours.true_probabilities, _GALLERY).tolist()
@@ -83,7 +83,7 @@ def _note(run: RunImages, index: int) -> str:
 
 
 def confused_pairs(runs: Sequence[RunImages]) -> list[PairSection]:
-    """Shows the first run's pairs with the most errors: examples of each direction, and correct ones."""
+    """Selects the first run's most confused pairs, with errors in each direction and correct images."""
     ours = runs[0]
     evaluation, names = ours.evaluation, ours.evaluation.class_names
     predicted, confidences = evaluation.predicted[:, 0], evaluation.confidences[:, 0]

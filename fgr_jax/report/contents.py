@@ -1,4 +1,4 @@
-"""The contents of the page, computed from one evaluated run or two."""
+"""The contents of the page, computed from one or two evaluated runs."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -19,14 +19,14 @@ from fgr_jax.runs.logs import Curve, error_curve, read_metrics
 
 
 def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> SimpleNamespace:
-    """Computes what the template fills in; applies the networks again to the images that are shown.
+    """Computes the contents of the template, applying the networks again to the images shown.
 
     Args:
       runs: one, or two with the same test split.
-      mesh: the devices; those of this process are used.
+      mesh: the devices, of which those of this process are used.
 
     Raises:
-      UserError: one of two runs could read images that the other could not.
+      UserError: one of two runs could not read all images that the other could.
     """
     ours = runs[0]
     _require_same_images(runs)
@@ -101,7 +101,7 @@ def _require_same_images(runs: Sequence[EvaluatedRun]) -> None:
 
 
 def _curves(evaluated: EvaluatedRun) -> tuple[Curve, Curve]:
-    """Returns the error on the test split and in training."""
+    """Returns the test and training error curves."""
     records = read_metrics(evaluated.run.workdir.local)
     epoch = float(evaluated.run.calendar.epoch)
     return error_curve(records, "test", epoch=epoch), error_curve(records, "train", epoch=epoch)

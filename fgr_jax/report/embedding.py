@@ -12,20 +12,20 @@ from fgr_jax.report import plots
 from fgr_jax.report.run_images import RunImages
 from fgr_jax.report.selection import confusable_group
 
-_CLASSES = 10  # the largest number of them
-_IMAGES = 1000  # the largest number of them
+_CLASSES = 10  # at most
+_IMAGES = 1000  # at most
 _FEWEST_IMAGES = 10
-_PERPLEXITY = 30.0  # scikit-learn's default; less for few images
+_PERPLEXITY = 30.0  # scikit-learn's default; lowered for few images
 
 
 class Embedding(NamedTuple):
     """t-SNE of the confusable group."""
 
-    plots: list[str]  # of each run
-    colors: list[tuple[str, str]]  # the color and the name of each class
+    plots: list[str]  # `data:` URL for each run
+    colors: list[tuple[str, str]]  # color and name of each class
     images: int  # in the plots
-    of: int  # all images of these classes
-    limit: int  # the largest number of classes
+    of: int  # number of all images of these classes
+    limit: int  # maximum number of classes
 
 
 def embedding(runs: Sequence[RunImages]) -> Embedding | None:
@@ -55,8 +55,8 @@ def _in_the_plane(features: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     from sklearn.manifold import TSNE  # takes two seconds to import
 
     perplexity = min(_PERPLEXITY, (len(features) - 1) / 3)
-    # t-SNE does not depend on the scale.
+    # The embedding does not depend on the scale.
     features = (features - features.mean(axis=0)) / features.std()
-    # Its threads wait for one another, which takes many times longer on a busy machine.
+    # Its threads wait for each other, which is many times slower on a busy machine.
     with threadpoolctl.threadpool_limits(1):
         return TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)

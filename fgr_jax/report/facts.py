@@ -26,7 +26,7 @@ class Field(NamedTuple):
 
 
 def config_fields(recorded: Sequence[Mapping[str, Any]]) -> list[Field]:
-    """Returns all fields of the flat configs of one run or two, those that are not default first."""
+    """Returns all fields of the flat configs of one or two runs, non-default fields first."""
     defaults = config_lib.flat(Config())
     chosen = {name for config in recorded for name in differing_fields(config, defaults)}
     different = differing_fields(recorded[0], recorded[-1])
@@ -42,7 +42,7 @@ def config_fields(recorded: Sequence[Mapping[str, Any]]) -> list[Field]:
 
 
 def run_facts(run: TrainedRun, step: int) -> dict[str, str]:
-    """Returns the other facts about a run, by their names."""
+    """Returns the other facts about a run, by name."""
     folder = run.workdir.local
     facts = {
         "workdir": run.workdir.name,
@@ -59,7 +59,7 @@ def run_facts(run: TrainedRun, step: int) -> dict[str, str]:
 
 
 def _of_starts(starts: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Summarizes provenance records: each value, with the step since which it holds if it changed."""
+    """Summarizes provenance records: each value, with its first step if the value changed."""
     described = [_of_start(start) for start in starts]
     facts = {}
     for name in described[0] if described else ():
@@ -74,7 +74,7 @@ def _of_starts(starts: Sequence[dict[str, Any]]) -> dict[str, str]:
 
 
 def _of_start(start: dict[str, Any]) -> dict[str, str]:
-    """Describes a provenance record; those of older runs have fewer fields, which are empty here."""
+    """Describes a provenance record; fields that older versions did not record are empty."""
     devices = start.get("devices") or []
     kinds = sorted({device.partition(" ")[2] for device in devices})
     packages = start.get("packages") or {}
@@ -92,7 +92,7 @@ def _of_start(start: dict[str, Any]) -> dict[str, str]:
 
 
 def _training_seconds(folder: Path, batch_size: int) -> float:
-    """Sums up the timings, which leave out evaluation, saving and the first step's compilation."""
+    """Sums the timings in seconds, which exclude evaluation, saving and compilation."""
     seconds, before = 0.0, 0
     for record in json_lines.read(folder / TIMINGS):
         if "images_per_second" in record:

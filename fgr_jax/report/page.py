@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, from one evaluated run or two."""
+"""The report: a self-contained HTML file on one or two evaluated runs."""
 
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -27,21 +27,21 @@ def write_report(
     crops: str | None = None,
     step: int | None = None,
 ) -> str:
-    """Evaluates one run or two and writes the page to the first one's folder; all processes call it.
+    """Evaluates one or two runs and writes the page to the first one's folder. Called by all processes.
 
     Args:
       run: the run.
       compared: another one, with the same test split, or None.
       mesh: all devices.
       terminal: shows the progress.
-      crops: a name in `CROPS`; None: "five" where the paper reports five crops, and else "one".
-      step: of the checkpoint; None: the latest.
+      crops: a key of `CROPS`; None: "five" if the paper reports five crops, otherwise "one".
+      step: the step of the checkpoint; None: the latest.
 
     Returns:
       Where the page is.
 
     Raises:
-      UserError: as of `open_for_test` and `evaluate_run`, or the runs have different test splits, or
+      UserError: as for `open_for_test` and `evaluate_run`, or the runs have different test splits, or
         the page cannot be written.
     """
     # All checks come before the first forward pass.
@@ -58,7 +58,7 @@ def write_report(
 
 
 def as_html(contents: SimpleNamespace) -> str:
-    """Fills in the template; what comes from the data set or the file system is escaped."""
+    """Renders the template; strings from the data set and the file system are escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fgr_jax.report", "template"),
         autoescape=True,
@@ -76,7 +76,7 @@ def _write(
     page = as_html(contents([each for each in evaluated if each is not None], mesh))
     try:
         with whole(workdir.local / name) as unfinished:
-            # Names of files that are not UTF-8 get question marks.
+            # In file names that are not UTF-8, question marks replace the invalid bytes.
             unfinished.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise UserError(f"{workdir.name}/{name} cannot be written: {error.strerror}") from error

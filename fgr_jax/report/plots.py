@@ -1,7 +1,7 @@
 """The plots of a report, as `data:` URLs of SVG files.
 
-Names of classes, files and runs are left to the page, which has fonts for every script and interprets no
-character as a formula.
+Names of classes, files and runs are in the page, not in the plots: browsers have fonts for every
+script, and matplotlib would parse some characters as formulas.
 """
 
 import base64
@@ -17,14 +17,14 @@ from matplotlib.figure import Figure
 from fgr_jax.evaluate.measures import Calibration
 from fgr_jax.runs.logs import Curve
 
-# Of the run and of the compared one; distinguishable with any color vision, and in gray.
+# For the run and the compared run; distinguishable with any color vision and in gray.
 RUN_COLORS = ("#1b5faa", "#d1731c")
 RUN_NAMES = ("this run", "compared run")
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "fgr_jax", "font.size": 10.0}
 
 
 def draw_curves(curves: Sequence[tuple[Curve, Curve]]) -> str:
-    """Draws test and training error over the epochs (figure 5), of one run or two.
+    """Draws test and training error over the epochs (figure 5), for one or two runs.
 
     Args:
       curves: the test curve and the training curve of each run.
@@ -68,8 +68,8 @@ def draw_embedding(
 
     Args:
       points: `[n, 2]`.
-      groups: of each point, an index into `group_colors`, `[n]`.
-      errors: the points that are drawn as crosses, `[n]`.
+      groups: an index into `group_colors` for each point, `[n]`.
+      errors: whether each point is drawn as a cross, `[n]`.
     """
     figure = _figure()
     axes = figure.add_subplot(xticks=[], yticks=[])
@@ -81,12 +81,12 @@ def draw_embedding(
 
 
 def group_colors(count: int) -> list[str]:
-    """Returns distinct colors for `count` groups, 10 at most."""
+    """Returns distinct hex colors for `count` ≤ 10 groups."""
     return [mpl.colors.to_hex(mpl.colormaps["tab10"](index)) for index in range(count)]
 
 
 def _figure() -> Figure:
-    """Creates a figure; all have one size, so that their text does, too."""
+    """Creates a figure; all figures have the same size, hence the same text size."""
     return Figure(figsize=(5.6, 4), layout="constrained")
 
 

@@ -1,4 +1,4 @@
-"""Maps and features of a few images of an evaluated run; those of all images are too large to keep."""
+"""Maps and features of a few images of an evaluated run; those of all images would not fit in memory."""
 
 import base64
 import dataclasses
@@ -19,15 +19,15 @@ from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of,
 from fgr_jax.inference.heatmaps import over_center_crop
 from fgr_jax.losses.interface import Outputs
 
-_MAPS = 2  # the classes at most whose maps are shown of an image
+_MAPS = 2  # the maximum number of maps shown for an image
 _LONGER_SIDE = 240  # of a thumbnail, in pixels: the width of a card, and about 10 kB
 _JPEG_QUALITY = 82
 
 
 class RunImages:
-    """Images of the test split of a run, by their index in the run's predictions.
+    """Images of a run's test split, by their index in the run's predictions.
 
-    The network is applied on the devices of this process alone.
+    The network runs on the devices of this process only.
     """
 
     def __init__(self, evaluated: EvaluatedRun, mesh: Mesh):
@@ -41,7 +41,7 @@ class RunImages:
         self._stride = evaluated.trained.network.stride
         ours = [each for each in mesh.devices.flat if each.process_index == jax.process_index()]
         self._mesh = data_mesh(ours)
-        # As many per device as in the run's batches, which are spread over all devices.
+        # As many images per device as in the run's batches, which are sharded over all devices.
         self._batch_size = -(-evaluated.run.config.batch_size // mesh.size) * len(ours)
         variables = jax.device_get(evaluated.trained.variables)
         trained = dataclasses.replace(
@@ -62,15 +62,15 @@ class RunImages:
         return np.concatenate([batch for _, batch in self._forward(indices, [[]] * len(indices))])
 
     def image_url(self, index: int) -> str:
-        """Returns a thumbnail of an image."""
+        """Returns a thumbnail of an image as a `data:` URL."""
         return _jpeg_url(self._thumbnail(index))
 
     def heat_map_urls(
         self, indices: Sequence[int], classes: Sequence[Sequence[int]]
     ) -> list[list[str]]:
-        """Returns thumbnails of each image with the maps of these classes, on one scale, over it.
+        """Returns thumbnails of each image, overlaid with the maps of these classes on a common scale.
 
-        A network without maps has none.
+        The lists are empty for a network without maps.
         """
         if not self.has_maps or not indices:
             return [[] for _ in indices]

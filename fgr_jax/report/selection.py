@@ -1,4 +1,4 @@
-"""Which test images and classes a report shows, by fixed rules. Pure functions in NumPy."""
+"""Selects the test images and classes of a report by fixed rules: pure functions in NumPy."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ def spread_over(true_probabilities: Scores, count: int) -> Integers:
     """Selects images from the most wrong to the most certain, evenly spaced.
 
     Args:
-      true_probabilities: of the true class, `[N]`; NaN counts as most wrong.
+      true_probabilities: the probability of each true class, `[N]`; NaN counts as most wrong.
       count: the number of images.
 
     Returns:
-      Indices, `[min(count, N)]`: with the images in the order of that probability, those in the middle
-      of `count` parts of equal size.
+      Indices, `[min(count, N)]`: the images are sorted by that probability and divided into `count`
+      parts of equal size, and the middle of each part is selected.
     """
     total = len(true_probabilities)
     count = min(count, total)
@@ -39,8 +39,8 @@ def most_confident(
       labels: the true classes, `[N]`.
       predicted: the predicted classes, `[N]`.
       confidences: their probabilities, `[N]`.
-      true: a class.
-      predicted_as: the same class, or another.
+      true: the index of a class.
+      predicted_as: the index of the same class, or of another.
       count: the maximum number of images.
     """
     found = np.flatnonzero((labels == true) & (predicted == predicted_as))
@@ -51,8 +51,8 @@ def confusable_group(pairs: Sequence[ConfusedPair], limit: int) -> list[int]:
     """Finds the largest group of classes that are confused with one another, at most `limit` of them.
 
     Pairs are joined into groups, those with the most errors first, until a group would exceed `limit`.
-    Of groups of equal size the one with the most errors inside it is selected. Without errors the group
-    is empty.
+    Among groups of equal size, the one with the most internal errors is selected. Without errors, the
+    group is empty.
     """
     group_of = {each: frozenset({each}) for pair in pairs for each in (pair.first, pair.second)}
     for pair in pairs:

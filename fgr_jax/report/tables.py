@@ -27,7 +27,7 @@ _PAPER = {
 
 
 def paper_accuracy(data: Data) -> PaperAccuracy | None:
-    """Returns the paper's figures for a data set; None where it has none, or for another split."""
+    """Returns the paper's results for a data set; None if it has none, or for another split."""
     return _PAPER.get(data.name) if data.test_split == "test" else None
 
 
@@ -40,7 +40,7 @@ class Metric(NamedTuple):
 
 
 def metrics(evaluations: Sequence[Evaluation], paper: PaperAccuracy | None) -> list[Metric]:
-    """Returns the metrics of one run or two, by all crops where none is named."""
+    """Returns the metrics of one or two runs, over all crops unless a metric names its crops."""
     main = [each.main for each in evaluations]
     one_crop = [as_text(each.center_crop.top1) for each in evaluations]
     of_paper = f"{paper.one_crop:.1f}%" if paper else ""
@@ -58,7 +58,7 @@ def metrics(evaluations: Sequence[Evaluation], paper: PaperAccuracy | None) -> l
 
 
 def _map_metrics(maps: Sequence[MapSummary | None]) -> list[Metric]:
-    """Returns the metrics of the true class's maps, of those runs whose network has maps."""
+    """Returns the metrics of the true class's maps, for runs whose network has maps."""
 
     def metric(name: str, text: Callable[[MapSummary], str]) -> Metric:
         values = [MISSING if each is None else text(each) for each in maps]
@@ -85,7 +85,7 @@ class ClassRow(NamedTuple):
     name: str
     images: int
     accuracies: list[float]  # of each run; NaN without images
-    confused_with: str  # as of `Evaluation.mostly_confused_with`
+    confused_with: str  # as in `Evaluation.mostly_confused_with`
     errors: int
 
 

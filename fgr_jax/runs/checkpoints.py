@@ -1,4 +1,4 @@
-"""Saves and restores the state of a run, any tree of arrays. No other module uses Orbax."""
+"""Saves and restores the state of a run, a tree of arrays. No other module uses Orbax."""
 
 import contextlib
 import errno
@@ -25,8 +25,8 @@ _OVERHEAD_BYTES = 1_000_000  # of metadata beside the arrays
 class Checkpoints:
     """The checkpoints of one run: the latest two, and the best on the test split.
 
-    The best one is kept for inspection. What a run reports is its last step: selecting a step on the
-    test split would bias the result.
+    The best one is kept for inspection. A run reports its last step: selecting a step on the test split
+    would bias the result.
     """
 
     def __init__(self, directory: epath.Path):
@@ -40,16 +40,16 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             # `max_to_keep` with `best_fn` would delete the newest step.
             preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
-            best_fn=operator.itemgetter(_METRIC),  # else a reopened folder has no metrics
+            best_fn=operator.itemgetter(_METRIC),  # otherwise a reopened folder has no metrics
         )
         self._manager = ocp.CheckpointManager(directory, options=options)
-        self._remove_unfinished()  # Orbax's own clean-up runs on in the background
+        self._remove_unfinished()  # Orbax cleans up later, in the background
 
     def restore(self, step: int, like: Any) -> Any:
         """Restores the state saved at `step`, with the shapes, dtypes and shardings of `like`.
 
         Raises:
-          UserError: it is damaged.
+          UserError: the checkpoint is damaged.
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
@@ -65,12 +65,12 @@ class Checkpoints:
         """Starts saving and returns once the state has been copied off the devices.
 
         Raises:
-          UserError: this save, or the one before it, met a full or read-only disk.
+          UserError: in this save or the previous one, the disk was full or read-only.
         """
         metrics = None if test_top1 is None else {_METRIC: test_top1}
         self.wait()
         self._saving = step
-        # Asked beforehand, so that a disk that is too small is not filled to the brim first.
+        # Checked in advance, so that a disk that is too small is not filled up first.
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + _OVERHEAD_BYTES
         on_disk = not is_in_bucket(os.fspath(self._directory))
         if on_disk and shutil.disk_usage(self._directory).free < needed:
@@ -97,7 +97,7 @@ class Checkpoints:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Waits for a save in progress, also where the run ends with an error."""
+        """Waits for a save in progress, even if the run ends with an error."""
         if kind is None:
             self.wait()
         elif issubclass(kind, Exception):
@@ -105,10 +105,10 @@ class Checkpoints:
                 self.wait()
 
     def _explain(self, error: Exception) -> None:
-        """Raises a UserError where the user can put `error` right."""
+        """Raises a UserError if `error` is one that the user can fix."""
         for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             reason = os.strerror(code)
-            # TensorStore's errors carry the system's words, not its number.
+            # TensorStore's errors contain the system's message but not its errno.
             if getattr(error, "errno", None) == code or reason in str(error):
                 self._remove_unfinished()
                 latest = self._manager.latest_step()
@@ -127,7 +127,7 @@ class Checkpoints:
 
 
 def saved_steps(directory: epath.Path) -> list[int]:
-    """Returns the steps that were saved completely in `directory`, which need not exist."""
+    """Returns the steps saved completely in `directory`, in order; none if it does not exist."""
     return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
 
 
@@ -139,10 +139,10 @@ def latest_step(directory: epath.Path) -> int | None:
 def read_latest(directory: epath.Path) -> dict[str, Any]:
     """Reads the newest checkpoint in `directory` as nested dicts of NumPy arrays.
 
-    A process can read on its own: the others are not waited for.
+    A process can call this alone, without the others.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or it is damaged.
     """
     step = latest_step(directory)
     if step is None:
@@ -156,7 +156,7 @@ def read(directory: epath.Path, step: int) -> dict[str, Any]:
     """Reads the checkpoint of `step` as `read_latest` does.
 
     Raises:
-      UserError: it is damaged, or a run has replaced it by a later one.
+      UserError: the checkpoint is damaged, or a run has replaced it with a later one.
     """
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}
@@ -172,15 +172,15 @@ def read(directory: epath.Path, step: int) -> dict[str, Any]:
     except Exception as error:  # Orbax and TensorStore raise many kinds
         raise UserError(
             f"the checkpoint {folder} cannot be read ({type(error).__name__}): it is damaged, or the "
-            "run has replaced it by a later one; another of its steps may do"
+            "run has replaced it with a later one; try another step"
         ) from error
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Drops Orbax's records of what is raised, or intended, anyway.
+    """Drops Orbax's log records of errors that are raised anyway, and of what is intended.
 
-    Its threads log, with a traceback, the error that `wait` will raise; a checkpoint between two
-    evaluations has no accuracy; and one of a single item has no metadata of its own.
+    Orbax logs, with a traceback, the error that `wait` will raise. A checkpoint between two evaluations
+    has no accuracy, and one with a single item has no metadata of its own: both are intended.
     """
     if "orbax" not in record.pathname:
         return True

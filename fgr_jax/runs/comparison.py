@@ -1,4 +1,4 @@
-"""Compares two runs: whether they are the same and, if not, from which step they differ, and in what."""
+"""Compares two runs: whether they are the same and, if not, at which step and in what they diverge."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,28 +11,28 @@ from fgr_jax.runs.description import Description, differing_fields
 from fgr_jax.runs.logs import STREAMS, read_fingerprints, read_metrics
 from fgr_jax.runs.workdir import FINGERPRINTS, PROVENANCE, Workdir
 
-# What a provenance record says besides the machine and the code.
+# The fields of a provenance record that do not concern the machine or the code.
 _OF_START = ("step", "time", "command")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Comparison:
-    """What two runs have in common."""
+    """The result of comparing two runs."""
 
-    steps: list[int]  # that both have fingerprints of
+    steps: list[int]  # for which both have fingerprints
     parted: dict[str, int]  # by stream: the first of these steps at which it differs
-    missing: list[int]  # up to the last common step: those that only one has fingerprints of
+    missing: list[int]  # up to the last common step: steps for which only one has fingerprints
     metrics_differ: bool  # in records of the same step and split
     differences: list[str]  # in config, data, versions and devices
 
     @property
     def same(self) -> bool:
-        """Whether all that both recorded is equal to the bit."""
+        """Whether everything that both recorded is bitwise equal."""
         return not self.parted and not self.metrics_differ
 
     @property
     def first_parted(self) -> tuple[int, str] | None:
-        """The first step at which they differ, and the stream that arises first in a step."""
+        """The first step at which they differ, and the first differing stream in that step."""
         if not self.parted:
             return None
         step = min(self.parted.values())
@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def last_same_step(self) -> int | None:
-        """The last step with equal fingerprints before they part, or None."""
+        """The last step with equal fingerprints before they diverge, or None."""
         first = self.first_parted
         before = [step for step in self.steps if first is None or step < first[0]]
         return max(before, default=None)
@@ -50,7 +50,7 @@ def compare(one: Workdir, other: Workdir) -> Comparison:
     """Compares the runs in two workdirs.
 
     Raises:
-      UserError: one is no workdir, or they have no fingerprints of the same step.
+      UserError: one is not a workdir, or they have no fingerprints of the same step.
     """
     descriptions = one.read(), other.read()
     for folder in (one, other):
@@ -106,7 +106,7 @@ def _differences(
 
 
 def _machine(folder: Path) -> dict[str, Any]:
-    """Returns the machine and the code of a run's last start as one flat mapping."""
+    """Returns the machine and code facts of a run's last start as a flat mapping."""
     starts = json_lines.read(folder / PROVENANCE)
     last = starts[-1] if starts else {}
     facts = {name: value for name, value in last.items() if name not in _OF_START}

@@ -1,4 +1,4 @@
-"""What describes a run: its config, what it is trained on, and the names of the classes."""
+"""The description of a run: its config, its training data, and the names of the classes."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,21 +8,21 @@ from fgr_jax import config as config_lib
 from fgr_jax.config import Config
 from fgr_jax.data.identity import DataIdentity
 
-# Where things are and how the machine is used change no result.
+# A run may be resumed with other values of these; only `runtime.devices` affects results, by rounding.
 _WITHOUT_EFFECT = ("runtime.", "data.data_dir")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Description:
-    """Two runs with equal descriptions are the same run, but for fields without effect."""
+    """The identity of a run: runs are the same if all but the fields without effect are equal."""
 
-    # By command-line names, as of `config.flat`; of an older version it may lack fields.
+    # By command-line name, as in `config.flat`; from an older version, it may lack fields.
     config: dict[str, Any]
     data: DataIdentity  # of the training split
     class_names: list[str]
 
     def differences(self, other: "Description") -> list[str]:
-        """Returns what keeps `other` from resuming this run, each in a few words."""
+        """Returns short descriptions of the differences that keep `other` from resuming this run."""
         words = [
             f"{name} (there {ours!r}, now {theirs!r})"
             for name, (ours, theirs) in differing_fields(self.config, other.config).items()
@@ -38,9 +38,9 @@ class Description:
 def differing_fields(
     ours: Mapping[str, Any], theirs: Mapping[str, Any]
 ) -> dict[str, tuple[Any, Any]]:
-    """Returns both values of each field in which two flat configs differ, by name and in order.
+    """Returns both values of each field in which two flat configs differ, sorted by name.
 
-    A field that one of them lacks has its default there: the version that wrote it was older.
+    A field that is missing, as in configs of older versions, counts as its default.
     """
     defaults = config_lib.flat(Config())
     ours, theirs = {**defaults, **ours}, {**defaults, **theirs}
@@ -49,6 +49,6 @@ def differing_fields(
 
 
 def missing_fields(config: Mapping[str, Any]) -> list[str]:
-    """Returns the fields, of those that can change a result, that a flat config lacks."""
+    """Returns the fields that can change a result and are missing in a flat config."""
     missing = config_lib.flat(Config()).keys() - config.keys()
     return sorted(name for name in missing if not name.startswith(_WITHOUT_EFFECT))

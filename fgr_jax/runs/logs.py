@@ -1,7 +1,7 @@
-"""What a run writes while it trains: metrics, timings, fingerprints, and TensorBoard's files.
+"""The logs of a run: metrics, timings, fingerprints, and TensorBoard files.
 
-Metrics and fingerprints hold results and nothing else: two runs that are the same run have the same
-files, byte for byte. Measured times go into the timings.
+Metrics and fingerprints contain only results, so two identical runs write the same files, byte for byte.
+Measured times go into the timings.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from fgr_jax.digests import as_hex
 from fgr_jax.files import json_lines
 from fgr_jax.runs.workdir import FINGERPRINTS, METRICS, TENSORBOARD, TIMINGS
 
-# In the order in which they arise in a step: the first that differs is the cause.
+# In the order of computation in a step: the first that differs is the cause.
 STREAMS = ("images", "labels", "masks", "loss", "parameters")
 
 # (epoch, error in [0, 1]), from the first evaluation to the last.
@@ -23,7 +23,7 @@ Curve = tuple[tuple[float, float], ...]
 
 
 class MetricsLog:
-    """Appends metrics and timings to the files in `folder`, after `first_step`."""
+    """Appends metrics and timings to the files in `folder`; removes those after `first_step`."""
 
     def __init__(self, folder: Path, *, first_step: int, writes: bool = True):
         self._folder = folder
@@ -36,7 +36,7 @@ class MetricsLog:
             )
 
     def metrics(self, step: int, split: str, values: dict[str, float | int]) -> None:
-        """Appends results over a split, or over an epoch's training batches."""
+        """Appends results on a split, or on the training batches of an epoch."""
         self._append(METRICS, {"step": step, "split": split}, split, values)
 
     def timings(self, step: int, values: dict[str, float]) -> None:
@@ -47,7 +47,7 @@ class MetricsLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Flushes TensorBoard's files."""
+        """Flushes and closes the TensorBoard files."""
         if self._tensorboard:
             self._tensorboard.close()
 
@@ -61,7 +61,7 @@ class MetricsLog:
 
 
 class FingerprintLog:
-    """Appends digests to the file in `folder`, after `first_step`; nothing where `writes` is false."""
+    """Appends digests to the file in `folder`; removes those after `first_step`."""
 
     def __init__(self, folder: Path, *, first_step: int, writes: bool = True):
         self._path = folder / FINGERPRINTS
@@ -71,15 +71,15 @@ class FingerprintLog:
             json_lines.cut_off_after(self._path, first_step)
 
     def note(self, step: int, digests: dict[str, jax.Array]) -> None:
-        """Keeps the digests of `step`, one for each of STREAMS, and writes those noted before.
+        """Stores the digests of `step`, one for each of STREAMS, and writes the previous ones.
 
-        So the host does not wait for the devices.
+        Writing one step late keeps the host from waiting for the devices.
         """
         self.write_pending()
         self._pending = (step, digests)
 
     def write_pending(self) -> None:
-        """Waits for the digests that were noted last and writes them."""
+        """Waits for the digests that were stored last, and writes them."""
         if self._pending is None or not self._writes:
             return
         step, digests = self._pending
@@ -106,10 +106,10 @@ def error_curve(records: Iterable[Mapping[str, Any]], split: str, *, epoch: floa
     """Computes the top-1 error of a run over its epochs.
 
     Args:
-      records: from `read_metrics`.
-      split: "test", of the evaluations, or "train", of the training batches: augmented images, with
-        suppressed maps.
-      epoch: steps in an epoch.
+      records: the result of `read_metrics`.
+      split: "test" for the evaluations, or "train" for the training batches (augmented images and
+        suppressed maps).
+      epoch: the number of steps in an epoch.
     """
     return tuple(
         (record["step"] / epoch, 1 - record["top1"])

@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: versions, devices, code, command."""
+"""The provenance of a run: versions, devices, code, command."""
 
 import datetime
 import importlib.metadata
@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-# Those that can change a result.
+# Packages that can change a result.
 _PACKAGES = (
     "jax",
     "jaxlib",
@@ -52,7 +52,7 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    """Returns the commit of this source tree, with "-dirty" where it was changed; None outside git."""
+    """Returns the commit of this source tree, with "-dirty" if it was modified; None outside git."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],

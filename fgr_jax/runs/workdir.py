@@ -1,6 +1,6 @@
-"""The folder of a run: the names of its files, whose it is, and where it lies.
+"""The folder of a run: the names of its files, which run owns it, and where it is.
 
-It lies on this machine, or in a bucket with its small files copied here.
+It is on this machine, or in a bucket, with its small files copied here.
 """
 
 import dataclasses
@@ -42,14 +42,14 @@ LOCK = "lock"  # held by the process that trains there
 class Workdir:
     """Where the files of a run are.
 
-    Files are appended to, and a bucket cannot append. So a run in a bucket writes its small files into
-    a temporary folder, and `publish` copies those that have changed to the bucket.
+    Buckets do not support appending, so a run in a bucket writes its small files to a temporary folder,
+    and `publish` copies those that have changed to the bucket.
     """
 
     name: str  # as given by the user
-    flag: str  # that it was given with, for errors; empty for an argument without a flag
-    local: Path  # of the small files
-    checkpoints: epath.Path  # the large ones, where they belong
+    flag: str  # the flag of this name, for errors; empty for an argument without a flag
+    local: Path  # folder of the small files
+    checkpoints: epath.Path  # in the bucket, if there is one
     _remote: epath.Path | None = None
     _published: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
@@ -75,7 +75,7 @@ class Workdir:
             for path in remote.iterdir():
                 if not path.is_dir():
                     path.copy(local / path.name)
-        # A reader of the run must not write back what its job has replaced since.
+        # A reader of the run must not overwrite files that its job has replaced since.
         folder._published.update(folder._states())
         return folder
 
@@ -86,13 +86,13 @@ class Workdir:
     def evaluation(self, step: int, crops: str) -> "Workdir":
         """Opens the folder for an evaluation of the checkpoint of `step`.
 
-        It is a folder of its own, so that publishing it leaves the run's other files alone, of which a
-        bucket may have newer versions by now.
+        It is a separate `Workdir`, so that publishing it does not touch the run's other files, of which
+        the bucket may have newer versions.
         """
         return Workdir.open(f"{self.name}/{EVALUATION}/step-{step}-{crops}")
 
     def publish(self) -> None:
-        """Copies what has changed since the last time to the bucket; for a local folder, nothing."""
+        """Copies files that have changed since the last call to the bucket; no-op for local folders."""
         if self._remote is None:
             return
         for relative, state in self._states().items():
@@ -101,7 +101,7 @@ class Workdir:
                 self._published[relative] = state
 
     def _states(self) -> dict[str, tuple[int, int]]:
-        """Returns the size and the time of change of every small file, by its path in the folder."""
+        """Returns size and modification time (ns) of every small file, by relative path."""
         states = {}
         for path in sorted(self.local.rglob("*")):
             relative = path.relative_to(self.local).as_posix()
@@ -111,7 +111,7 @@ class Workdir:
         return states
 
     def read(self) -> Description:
-        """Reads what describes the run.
+        """Reads the description of the run.
 
         Raises:
           UserError: there is no run, or a file is missing or damaged.
@@ -136,9 +136,9 @@ class Workdir:
             ) from error
 
     def check(self, run: Description) -> None:
-        """Checks that the folder is free for `run`, and writes nothing.
+        """Checks that `run` may use the folder, without writing anything.
 
-        It is free where no run has saved a checkpoint, and where the one that has is the same run.
+        It may if no run has saved a checkpoint there, or if that run is the same run.
 
         Raises:
           UserError: it belongs to another run, or is a file.
@@ -155,20 +155,20 @@ class Workdir:
             )
 
     def claim(self, run: Description) -> None:
-        """Makes this the folder of `run`, after `check`, and holds it until the process ends.
+        """Writes the description of `run`, after `check`, and locks the folder until the process ends.
 
-        A folder in a bucket cannot be held: two runs at once in one are not noticed.
+        A folder in a bucket cannot be locked: two simultaneous runs in it are not detected.
 
         Raises:
-          UserError: it cannot be made, or another process is training there.
+          UserError: the folder cannot be created, or another process is training there.
         """
         try:
             self.local.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.local / LOCK, os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise UserError(f"{self}: cannot be made: {error.strerror}") from error
+            raise UserError(f"{self}: cannot be created: {error.strerror}") from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it when we end
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends
         except OSError as error:
             raise UserError(
                 f"{self}: another process is training there; wait for it, or use another {self.flag}"
@@ -178,13 +178,13 @@ class Workdir:
         _write_json(self.local / CONFIG, run.config)
 
     def is_claimed(self) -> bool:
-        """Returns whether a process on this machine is training there; of a bucket, false."""
+        """Returns whether a process on this machine is training there; always false for a bucket."""
         try:
             lock = os.open(self.local / LOCK, os.O_RDONLY)
         except OSError:  # a copy of a workdir may have none
             return False
         try:
-            # Whether it is held can be found out only by taking it: shared, and released at once.
+            # The only test is to take the lock: it is taken as shared, and released at once.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except OSError:
             return True

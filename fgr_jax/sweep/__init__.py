@@ -1,1 +1,1 @@
-"""Tables and figures of many runs."""
+"""Trains many runs and collects them in a table and a figure."""

@@ -1,11 +1,11 @@
-"""Makes the runs of a table or a figure of the paper, and the table and the figure.
+"""Trains the runs of a table or a figure of the paper, and writes the table and the figure.
 
     python -m fgr_jax.sweep --sweep=configs/sweeps/table4.py [--workdir=DIR] [--config=FILE] [--seeds=N]
                             [--config.FIELD=VALUE ...]
 
-The runs are made one after the other, each on all devices. The same command resumes a sweep that was
-stopped: finished runs are not repeated, and a run that fails does not stop the others. --config makes
-the same sweep with another config, such as configs/quickstart.py, and leaves out the paper's results;
+The runs are trained one at a time, each on all devices. The same command resumes a sweep that was
+stopped: finished runs are not repeated, and a run that fails does not stop the others. --config runs
+the same sweep with another config, such as configs/quickstart.py, and omits the paper's results;
 --config.FIELD overrides a field in all runs. The results are in DIR, by default in
 runs/<name of the sweep>: results.md, results.csv, figure.png, and a workdir for each run.
 """
@@ -34,13 +34,13 @@ _STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Makes the sweep.
+    """Runs the sweep.
 
     Returns:
-      The exit status: 128 + n where signal n stopped the sweep.
+      The exit status: 128 + n if signal n stopped the sweep.
 
     Raises:
-      UserError: a mistake, or a run failed.
+      UserError: the sweep or a config is invalid, or a run failed.
     """
     own = flags.FlagValues()
     flags.DEFINE_string("sweep", None, "which sweep", required=True, flag_values=own)
@@ -70,7 +70,7 @@ def _run_all(
 ) -> int:
     with_paper = Path(config) == Path(sweep.config) and any(row.paper for row in sweep.rows)
     found: dict[str, list[Result]] = {row.name: [] for row in sweep.rows}
-    # All rows with one seed before the next seed: the rows can be compared at any time.
+    # All rows with one seed before the next seed, so that the rows can be compared at any time.
     order = [(row, seed) for seed in range(seeds) for row in sweep.rows]
     with terminal.bar("sweeping", len(order), unit="runs", per=1) as bar:
         for done, (row, seed) in enumerate(order):
@@ -104,7 +104,7 @@ def _arguments(config: str, row: Row, seed: int, for_all: list[str]) -> list[str
 
 
 def _run(arguments: list[str], workdir: Path) -> tuple[int, signal.Signals | None]:
-    """Makes or resumes one run, which gets the signals that this process gets.
+    """Starts or resumes one run, and forwards the signals of this process to it.
 
     Returns:
       The exit status, and the signal that stopped the run.

@@ -11,14 +11,14 @@ from matplotlib.figure import Figure
 from fgr_jax.sweep.plan import Sweep
 from fgr_jax.sweep.results import Line
 
-_COLORS = 10  # in the cycle of matplotlib
+_COLORS = 10  # in matplotlib's color cycle
 
 
 def draw(sweep: Sweep, lines: Sequence[Line], *, with_paper: bool) -> bytes:
     """Draws the figure of the finished runs.
 
     Returns:
-      A PNG, or b"" where no run is finished.
+      The bytes of a PNG, or b"" if no run is finished.
     """
     lines = [line for line in lines if line.accuracies]
     if not lines:

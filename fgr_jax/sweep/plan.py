@@ -21,11 +21,11 @@ class Row:
     name: str
     overrides: Mapping[str, object]  # of config fields by their command-line names: {"loss.k": 15}
     paper: float | None = None  # the paper's top-1 accuracy, in %, with the config of the sweep
-    x: float | None = None  # its place on the axis of a figure of the kind "line"
+    x: float | None = None  # its position on the x axis of a "line" figure
 
     @property
     def folder(self) -> str:
-        """The name of the folder of its runs."""
+        """The name of the folder that holds its runs."""
         return _NO_LETTER.sub("-", self.name).strip("-")
 
 
@@ -47,7 +47,7 @@ def load(path: Path) -> Sweep:
     """Returns the sweep that a file defines.
 
     Raises:
-      UserError: the file is missing or does not work.
+      UserError: the file is missing or fails, or two rows have the same name.
     """
     sweep = python_files.load(path, "get_sweep", Sweep, flag="--sweep")
     folders = [row.folder for row in sweep.rows]

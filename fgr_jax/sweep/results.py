@@ -22,8 +22,8 @@ class Result:
 
     seed: int
     workdir: Path
-    failure: str = ""  # the last line of its output, where it failed
-    top1: float | None = None  # on the test split, after the last step; None where it failed
+    failure: str = ""  # the last line of its output, if it failed
+    top1: float | None = None  # in [0, 1], on the test split after the last step; None if it failed
     curve: Curve = ()  # of the test split
 
 
@@ -114,7 +114,7 @@ def as_markdown(
 
 
 def as_csv(lines: Sequence[Line]) -> str:
-    """Returns a table with a line for each run."""
+    """Returns a table with one line per run."""
     file = io.StringIO(newline="")
     writer = csv.writer(file)
     writer.writerow(["row", "seed", "top1", "paper", "workdir", "failure", "overrides"])
@@ -123,7 +123,7 @@ def as_csv(lines: Sequence[Line]) -> str:
             f"--config.{name}={value}" for name, value in line.row.overrides.items()
         )
         name, paper = line.row.name, line.row.paper
-        for each in line.results:  # the writer leaves the place of a None empty
+        for each in line.results:  # the writer writes None as an empty cell
             writer.writerow(
                 [name, each.seed, each.top1, paper, each.workdir, each.failure, overrides]
             )

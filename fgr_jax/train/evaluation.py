@@ -1,4 +1,4 @@
-"""Evaluation over a split: every example once, sums divided once."""
+"""Evaluation on a split: every example counts once, and the sums are divided at the end."""
 
 from collections.abc import Callable
 
@@ -36,7 +36,7 @@ def evaluate(
 def averages(totals: Totals, *, expected: int) -> Results:
     """Divides sums by the number of examples: loss in nats, top-1 and top-5 in [0, 1].
 
-    `expected` is the number of examples that went in; those missing from the sums were corrupt.
+    `expected` is the number of examples read; those missing from the sums were corrupt.
     """
     sums = jax.device_get(totals)
     count = max(int(sums.examples), 1)

@@ -1,4 +1,4 @@
-"""The training run, top to bottom."""
+"""A training run, from top to bottom."""
 
 import dataclasses
 import signal
@@ -30,7 +30,7 @@ from fgr_jax.train.step import DeviceBatch, build_steps
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run went: from `first_step` to `step` of `total_steps`; ended by a signal, if by one."""
+    """The steps that a run took, and the signal that stopped it, if any."""
 
     first_step: int
     step: int
@@ -44,9 +44,9 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     """Trains and evaluates the run `config` in `workdir`, from wherever it stopped.
 
     Raises:
-      UserError: something that the user can put right.
+      UserError: something that the user can fix.
     """
-    # Devices, in a mesh of one axis.
+    # Devices, in a mesh with one axis.
     mesh = distributed.data_mesh(distributed.chosen(config.runtime.devices))
     if config.batch_size % mesh.size:
         raise UserError(
@@ -137,6 +137,6 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
             recorder.settle(step)
             if due.checkpoint:
                 recorder.save(step, state, steps.is_finite(state))
-        # Interrupted, wherever that was.
+        # After an interruption at any step.
         recorder.save(step, state, steps.is_finite(state))
     return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)

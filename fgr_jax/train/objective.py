@@ -1,4 +1,4 @@
-"""What a run minimizes: cross-entropy, GCE, or one of the losses that GCE is compared with."""
+"""The objective of a run: cross-entropy, GCE, or one of the losses that GCE is compared with."""
 
 import functools
 
@@ -18,7 +18,7 @@ def build_objective(config: Config, calendar: Calendar, mesh: Mesh) -> Objective
     """Builds the objective that a config describes.
 
     Raises:
-      UserError: `loss.objective` names none, or does not work.
+      UserError: `loss.objective` is not FILE.py:FUNCTION, or it fails.
     """
     loss = config.loss
     if loss.objective:
@@ -32,10 +32,10 @@ def build_objective(config: Config, calendar: Calendar, mesh: Mesh) -> Objective
 
 
 def _classification(loss: config_lib.Loss, calendar: Calendar, mesh: Mesh) -> Objective:
-    """Returns cross-entropy, GCE, or the one after the other; the fade is an addition to the paper."""
+    """Returns cross-entropy, GCE, or cross-entropy followed by GCE; the fade is not in the paper."""
     start, fade = calendar.gce_start_step, calendar.gce_fade_steps
 
-    # Each device sorts its own rows: left to itself, XLA gathers all scores everywhere for top_k.
+    # Each device sorts its own rows: otherwise XLA gathers all scores on every device for top_k.
     @functools.partial(
         jax.shard_map,
         mesh=mesh,

@@ -9,7 +9,7 @@ import optax
 from fgr_jax import durations
 from fgr_jax.config import Config
 
-# The batch size that the paper's learning rate is for.
+# The batch size that `learning_rate` refers to; the paper does not state its own.
 _REFERENCE_BATCH_SIZE = 16
 
 
@@ -46,7 +46,7 @@ def learning_rate_schedule(config: Config, *, epoch: Fraction, total_steps: int)
 def momentum_sgd(
     schedule: optax.Schedule, *, momentum: float, weight_decay: float
 ) -> optax.GradientTransformation:
-    """`torch.optim.SGD`: v ← momentum·v + (g + weight_decay·w), w ← w − lr·v, for all parameters."""
+    """Returns `torch.optim.SGD`: v ← momentum·v + (g + weight_decay·w), w ← w − lr·v."""
     return optax.chain(
         optax.add_decayed_weights(weight_decay), optax.sgd(schedule, momentum=momentum)
     )

@@ -1,4 +1,4 @@
-"""What a run writes down and shows while it trains."""
+"""Records and displays the progress of a run."""
 
 import contextlib
 import dataclasses
@@ -17,17 +17,17 @@ from fgr_jax.terminal import Terminal
 from fgr_jax.train.evaluation import Results, averages
 from fgr_jax.train.step import Totals, TrainState
 
-# An epoch of GCE whose loss is within this share of its chance level, ln(k + 1), has taught nothing.
+# An epoch of GCE whose loss is within this share of its chance level, ln(k + 1), has learned nothing.
 _CHANCE_TOLERANCE = 0.01
 
 
 @dataclasses.dataclass
 class Recorder:
-    """The progress bar, the logs and the checkpoints of a run, to be used as a context.
+    """The progress bar, logs and checkpoints of a run, as a context manager.
 
-    Every line of metrics is on the disk before the checkpoint of its step, and nothing is saved before
-    every loss so far, and every weight, is known to be finite. Nothing waits for the devices but what
-    has to: the loss of a step is read once the next step is under way.
+    Every line of metrics is on the disk before the checkpoint of its step, and nothing is saved until
+    all losses so far and all weights are known to be finite. To keep the host from waiting for the
+    devices, the loss of a step is read after the next step was dispatched.
     """
 
     config: Config
@@ -42,11 +42,11 @@ class Recorder:
         folder, first_step = self.workdir.local, self.first_step
         self._writes = jax.process_index() == 0
         self._stopwatch = _Stopwatch()
-        self._pending: tuple[int, jax.Array] | None = None  # step under way, and its loss
+        self._pending: tuple[int, jax.Array] | None = None  # the last dispatched step, and its loss
         self._words: list[str] = []
         self._tested: dict[int, float] = {}  # step and accuracy of the last evaluation
         self._saved_step = first_step
-        # The chance level of GCE's loss; None once it was warned of, and for an objective of one's own.
+        # The chance level of GCE's loss; None after the warning, and for a user's own objective.
         negatives = min(self.config.loss.k, self.num_classes - 1)
         self._chance = None if self.config.loss.objective else math.log(negatives + 1)
         self._fingerprints = FingerprintLog(folder, first_step=first_step, writes=self._writes)
@@ -65,17 +65,17 @@ class Recorder:
             self._publish()
 
     def step(self, step: int, loss: jax.Array) -> None:
-        """Notes a step that was just dispatched, and reads the loss of the one before.
+        """Records a step that was just dispatched, and reads the loss of the previous one.
 
         Raises:
-          UserError: that loss is NaN or infinite.
+          UserError: the loss is NaN or infinite.
         """
         self.catch_up()
         self._pending = step, loss
         self._stopwatch.step()
 
     def fingerprint(self, step: int, digests: dict[str, jax.Array]) -> None:
-        """Notes the digests of a step."""
+        """Records the digests of a step."""
         self._fingerprints.note(step, digests)
 
     def epoch(self, step: int, totals: Totals) -> None:
@@ -95,10 +95,10 @@ class Recorder:
             self._warn_of_chance(results["loss"])
 
     def catch_up(self) -> None:
-        """Waits for the step under way and reads its loss.
+        """Waits for the last dispatched step and reads its loss.
 
         Raises:
-          UserError: it is NaN or infinite.
+          UserError: the loss is NaN or infinite.
         """
         if self._pending is None:
             return
@@ -115,7 +115,7 @@ class Recorder:
         self._words.append(_in_words("test", results))
 
     def settle(self, step: int) -> None:
-        """Prints the results of a step, if there are any, in one line."""
+        """Prints the results of a step, if any, in one line."""
         if self._words:
             epochs = f"epoch {float(step / self.calendar.epoch):.4g}"
             self.terminal.line("  ".join([epochs, f"step {step:,}", *self._words]))
@@ -126,10 +126,10 @@ class Recorder:
         """Starts saving the checkpoint of a step, unless it is saved already.
 
         Args:
-          step: of the checkpoint.
-          state: of the run.
-          is_finite: whether the state is, which a finite loss does not say: it is that of the weights
-            before the update.
+          step: the step of the checkpoint.
+          state: the state of the run.
+          is_finite: whether the state is finite. A finite loss does not imply this, since it is computed
+            with the weights before the update.
 
         Raises:
           UserError: a loss or a weight is NaN or infinite, or the checkpoint cannot be written.
@@ -146,7 +146,7 @@ class Recorder:
         self._stopwatch.restart()
 
     def _diverged(self, what: str, step: int) -> UserError:
-        """Returns the error for a step after which nothing is to be saved."""
+        """Returns the error for a step after which nothing must be saved."""
         return UserError(
             f"{what} at step {step}; the checkpoints from before are kept. Lower the learning rate "
             f"(--config.optimizer.learning_rate={self.config.optimizer.learning_rate}) or lengthen "
@@ -158,14 +158,14 @@ class Recorder:
             self.workdir.publish()
 
     def _warn_of_chance(self, loss: float | int) -> None:
-        """Warns once where an epoch of GCE ended on its chance level, as it does without features."""
+        """Warns once if an epoch's loss of GCE is at its chance level, as it is without features."""
         chance = self._chance
         if chance is None or abs(loss - chance) > _CHANCE_TOLERANCE * chance:
             return
         self._chance = None
         self.terminal.warn(
             f"for an epoch the loss of GCE has been ln(k + 1) = {chance:.3f}, its chance level: the "
-            "network tells no classes apart. Begin with cross-entropy "
+            "network does not distinguish classes. Begin with cross-entropy "
             '(--config.loss.gce_start="3 epochs"), or with pretrained weights (--config.pretrained)'
         )
 
@@ -176,7 +176,7 @@ def _in_words(split: str, results: Results) -> str:
 
 
 class _Stopwatch:
-    """Measures steps per second between two pauses. The first step, which compiles, does not count."""
+    """Measures steps per second between restarts, without the first step, which compiles."""
 
     def __init__(self) -> None:
         self._steps = -1

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and leave."""
+"""Ctrl-C and SIGTERM: the run finishes its step, saves, and exits."""
 
 import os
 import signal
@@ -11,19 +11,19 @@ from fgr_jax import distributed
 
 
 class Interruption:
-    """While open, the first SIGINT or SIGTERM is noted; a second one interrupts at once.
+    """A context in which the first SIGINT or SIGTERM requests a stop, and a second one interrupts.
 
-    With several processes a SIGTERM to one of them (a preemption) is told to all by JAX, which also
-    finds the step after which all of them can leave; Ctrl-C is passed on as one.
+    With several processes, JAX reports a SIGTERM to one of them (a preemption) to all, and determines
+    the step after which all of them can exit; Ctrl-C is converted to a SIGTERM.
     """
 
     def __init__(self, announce: Callable[[str], None]):
-        self.requested: signal.Signals | None = None  # the signal that asked for an end
+        self.requested: signal.Signals | None = None  # the signal that requested the stop
         self._announce = announce
         self._previous: dict[signal.Signals, object] = {}
 
     def is_due(self, step: int) -> bool:
-        """Returns whether to leave after `step`; to be asked after every step, by every process."""
+        """Returns whether to stop after `step`. Every process must call this after every step."""
         if self.requested is None and distributed.preemption_is_due(step):
             self.requested = signal.SIGTERM
             self._announce("SIGTERM: saving after this step, in all processes")
@@ -32,7 +32,7 @@ class Interruption:
     def __enter__(self) -> "Interruption":
         ours = [signal.SIGINT, signal.SIGTERM]
         if jax.process_count() > 1:
-            ours.remove(signal.SIGTERM)  # JAX has taken it
+            ours.remove(signal.SIGTERM)  # handled by JAX
         self._previous = {number: signal.signal(number, self._note) for number in ours}
         return self
 
@@ -48,5 +48,5 @@ class Interruption:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number)
         self._announce(
-            f"{self.requested.name}: saving after this step (once more: stop at once, without saving)"
+            f"{self.requested.name}: saving after this step (a second one stops at once, without saving)"
         )

@@ -1,4 +1,4 @@
-"""The training step and the test step: pure functions, compiled once, spread over a mesh.
+"""The training step and the test step: pure functions, compiled once, on a mesh of devices.
 
 The batch is sharded over the mesh's one axis and the state is replicated, so the gradient is that of
 the masked mean over the *global* batch and BatchNorm's statistics cover the global batch too. The
@@ -25,12 +25,12 @@ from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
 from fgr_jax.models.network import Network, forward, normalize
 from fgr_jax.random_streams import Stream, stream_key
 
-# `fgr_jax.data.batch.Batch`, or its `TrainingBatch` to train on, on the devices.
+# A `fgr_jax.data.batch.Batch` or, for training, a `TrainingBatch`, on the devices.
 DeviceBatch = Mapping[str, jax.Array]
 
 
 class Totals(flax.struct.PyTreeNode):
-    """Sums over examples. They are added up on the devices and divided once, at the end."""
+    """Sums over examples, accumulated on the devices and divided at the end."""
 
     examples: jax.Array
     loss: jax.Array
@@ -39,7 +39,7 @@ class Totals(flax.struct.PyTreeNode):
 
     @classmethod
     def zeros(cls) -> "Totals":
-        # Each of its own: a state's arrays are donated, and none may be donated twice.
+        # Separate arrays: those of a state are donated, and none may be donated twice.
         return cls(
             examples=jnp.zeros((), jnp.int32),
             loss=jnp.zeros((), jnp.float32),
@@ -63,30 +63,30 @@ class TrainState(flax.struct.PyTreeNode):
     batch_stats: Any
     opt_state: Any
     epoch_totals: Totals  # since the last line of metrics; saved, so that a resumed epoch is whole
-    extra: Extra  # the objective's own
+    extra: Extra  # the objective's state
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The arguments of the network."""
+        """The variables of the network."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     def saved(self) -> dict[str, Any]:
-        """Returns the arrays of a checkpoint, the objective's beside the others."""
+        """Returns the arrays of a checkpoint, with the objective's state at the top level."""
         fields = dict(vars(self))
         return fields | fields.pop("extra")
 
     def restored(self, saved: dict[str, Any]) -> "TrainState":
-        """Returns the state whose `saved` is given; this one is of the same run."""
+        """Returns the state for which `saved()` returned `saved`; inverts it for a state of this run."""
         fields = dict(saved)
         extra = {name: fields.pop(name) for name in self.extra}
         return self.replace(**fields, extra=extra)
 
 
 class StepRecord(NamedTuple):
-    """What is kept of a training step beside the new state."""
+    """The results of a training step besides the new state."""
 
     loss: jax.Array  # the mean over the batch
-    mask_digest: jax.Array  # of the draws of the masks; zeros where the block is off
+    mask_digest: jax.Array  # digest of the draws of the masks; zeros if the block is off
 
 
 class Steps(NamedTuple):
@@ -94,7 +94,7 @@ class Steps(NamedTuple):
 
     init: Callable[[], TrainState]
     zeros: Callable[[], Totals]
-    is_finite: Callable[[TrainState], jax.Array]  # whether all weights and statistics are
+    is_finite: Callable[[TrainState], jax.Array]  # whether all weights and statistics are finite
     train: Any  # jitted (TrainState, DeviceBatch) -> (TrainState, StepRecord)
     fingerprint: Any  # jitted (TrainState after the step, DeviceBatch, StepRecord) -> digests
     test: Any  # jitted (TrainState, DeviceBatch, Totals) -> Totals
@@ -107,9 +107,9 @@ def build_steps(
     optimizer: optax.GradientTransformation,
     mesh: Mesh,
 ) -> Steps:
-    """Compiles the functions of a run for a mesh of one axis, "batch".
+    """Builds the jitted functions of a run for a mesh with one axis, "batch".
 
-    The updates of `optimizer` are applied to the parameters as they are.
+    The updates of `optimizer` are added to the parameters.
     """
     everywhere, by_row = replicated(mesh), batch_sharding(mesh)
     jit = functools.partial(jax.jit, out_shardings=everywhere)
@@ -214,8 +214,8 @@ def diversified(
     """Applies the diversification block between the maps and their average (equations 1–8).
 
     Returns:
-      The outputs with the scores of the suppressed maps, and a digest of what was drawn, zeros where
-      the block is off or the head has no maps.
+      The outputs with the scores of the suppressed maps, and the digest, uint32 `[2]`, of the draws;
+      zeros if the block is off or the head has no maps.
     """
     if block.alpha == 1 or outputs.maps is None:
         return outputs, jnp.zeros(2, jnp.uint32)
@@ -240,10 +240,10 @@ def _is_finite(state: TrainState) -> jax.Array:
 
 
 def sum_over_examples(scores: jax.Array, losses: jax.Array, batch: DeviceBatch) -> Totals:
-    """Adds up `losses` `[B]` and the hits of `scores` `[B, C]` where the batch's mask is true.
+    """Sums `losses` `[B]` and the hits of `scores` `[B, C]` where the batch's mask is true.
 
-    An example counts as a top-n hit when fewer than n classes score higher, or equally high at a
-    lower index: the order of a stable descending sort. A NaN score never hits.
+    An example is a top-n hit if fewer than n classes score higher, or equally high at a lower index: the
+    order of a stable descending sort. An example whose true score is not finite is never a hit.
     """
     labels, mask = batch["label"], batch["mask"]
     true_score = jnp.take_along_axis(scores, labels[:, None], axis=-1)

@@ -468,7 +468,7 @@ def test_a_network_without_maps(
 
     assert report.main(["report", f"--workdir={tmp_path}/run"]) == 0
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "no class activation maps: the page has no heat maps" in page
+    assert "no class activation maps, so this page has no heat maps" in page
     assert ">image<" in page
     assert "map of" not in page
 

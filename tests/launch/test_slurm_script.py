@@ -135,7 +135,7 @@ def test_a_job_from_another_folder_is_refused(tmp_path: Path) -> None:
     job = slurm.start(SLURM_SUBMIT_DIR=str(tmp_path))
     _, errors = job.communicate(timeout=30)
     assert job.returncode == 1
-    assert errors == f"error: {tmp_path}: is not the root of the project; submit the job there\n"
+    assert errors == f"error: {tmp_path}: is not the root of the project; submit it from there\n"
     assert slurm.called("srun") is None
 
 

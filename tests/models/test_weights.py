@@ -137,14 +137,14 @@ def test_offline_the_message_says_which_file_to_bring(tmp_path: Path) -> None:
         env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)},
     )
     assert done.stdout.count("\n") == 1, done.stderr
-    assert "bring model.safetensors of timm/resnet50.tv_in1k" in done.stdout
+    assert "copy model.safetensors of timm/resnet50.tv_in1k" in done.stdout
     assert "--config.pretrained=FILE" in done.stdout
 
 
 def test_a_pth_needs_pytorch_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "w.pth").write_bytes(b"anything")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(UserError, match=r"reading a .pth needs PyTorch; install it, or bring"):
+    with pytest.raises(UserError, match=r"reading a .pth needs PyTorch; install it, or convert"):
         start_from(str(tmp_path / "w.pth"), random_variables())
 
 

@@ -1,4 +1,4 @@
-"""Unpacks archives that are not ours, and therefore trusts nothing in them."""
+"""Unpacks archives from elsewhere, without trusting their contents."""
 
 import errno
 import lzma
@@ -12,7 +12,7 @@ from typing import IO
 
 from fgr_jax.errors import UserError
 
-# Photographs hardly shrink in an archive. What grows beyond both limits is not a data set.
+# Photographs hardly compress. An archive that grows beyond both limits is not a data set.
 _MOST_GROWTH = 20
 _HARMLESS_BYTES = 100 << 20
 _CHUNK = 1 << 20
@@ -20,7 +20,7 @@ _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EO
 
 
 def is_archive(path: Path) -> bool:
-    """Returns whether the name is that of an archive."""
+    """Returns whether the file name has the suffix of an archive."""
     return bool(re.search(r"\.(tar|tgz|tar\.gz|tar\.bz2|tar\.xz|zip)$", path.name))
 
 
@@ -32,8 +32,8 @@ def unpack(archive: Path, folder: Path, progress: Callable[[int], None]) -> None
       progress: called with the number of bytes written so far.
 
     Raises:
-      UserError: the archive is damaged, names files outside the folder, holds links or devices, or
-        would unpack to more than a data set can be.
+      UserError: the archive is damaged, names files outside the folder, contains links or devices, or
+        would unpack to more than any data set.
     """
     limit = max(_MOST_GROWTH * archive.stat().st_size, _HARMLESS_BYTES)
     written = 0
@@ -68,7 +68,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             for info in opened.infolist():
-                if (info.external_attr >> 28) == 0o12:  # the upper bits are a Unix mode: a link
+                if (info.external_attr >> 28) == 0o12:  # the upper bits hold the Unix mode
                     raise _unsafe(archive, info.filename, "is a link")
                 if not info.is_dir():
                     yield info.filename, info.file_size, opened.open(info)
@@ -77,7 +77,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
         yield from _tar_members(opened, archive)
         raw = opened.fileobj
         if raw is None or raw.tell() < opened.offset + tarfile.BLOCKSIZE:
-            raise EOFError("it has no end marker")  # tarfile itself accepts that as the end
+            raise EOFError("it has no end marker")  # which tarfile itself accepts
         while raw.read(_CHUNK):
             pass  # to the end, where a compressed file has its checksum
 

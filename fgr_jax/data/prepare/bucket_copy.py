@@ -1,6 +1,6 @@
 """A prepared data set in a bucket, copied once to this machine's disk.
 
-Images are read in random order, thousands a second: each would be a request to the bucket.
+Images are read in random order, thousands per second, and each read would be a request to the bucket.
 """
 
 import hashlib
@@ -18,8 +18,8 @@ _MEGABYTE = 1_000_000
 def copy_from_bucket(data_dir: str, name: str, copies: Path, terminal: Terminal) -> Path:
     """Returns the folder on this machine in which tfds finds the data set `name` of the bucket.
 
-    It is copied whole or not at all, and only where there is no copy yet: a data set that was prepared
-    again in the bucket needs another folder there, or this copy deleted.
+    It is copied completely or not at all, and only if there is no copy yet: after the data set in the
+    bucket has changed, use another folder there, or delete this copy.
 
     Args:
       data_dir: gs://BUCKET/FOLDER, in which `name` is prepared.
@@ -27,7 +27,7 @@ def copy_from_bucket(data_dir: str, name: str, copies: Path, terminal: Terminal)
       copies: the folder on this machine that holds all copies.
 
     Raises:
-      UserError: the bucket cannot be reached, or does not hold the data set.
+      UserError: the bucket cannot be reached, or does not contain the data set.
     """
     source = buckets.open_folder(data_dir, "--config.data.data_dir") / name
     digest = hashlib.sha256(str(source.parent).encode()).hexdigest()[:8]

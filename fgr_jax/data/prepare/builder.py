@@ -1,7 +1,7 @@
-"""The tfds builder that all data sets of image files share.
+"""The tfds builder for all data sets of image files.
 
-The files' own bytes are stored, in the listing's order, in shards that are written one after the other:
-memory does not grow with the number of images, and nothing is encoded again.
+The bytes of the files are stored as they are, in the listing's order, one shard at a time: memory
+does not grow with the number of images, and nothing is re-encoded.
 """
 
 import collections
@@ -27,12 +27,12 @@ _READ_AHEAD = 32  # images
 
 
 class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """A data set of labeled image files; a subclass states where they are and how many there must be."""
+    """A data set of labeled image files; a subclass defines their location and required numbers."""
 
     VERSION = tfds.core.Version("1.0.0")
     HOMEPAGE: ClassVar[str] = ""
     LICENSE: ClassVar[str] = ""
-    # As in the paper's table 1; a source with other numbers is refused. None: any number is accepted.
+    # As in the paper's table 1; a source with other numbers is rejected. None accepts any number.
     CLASSES: ClassVar[int | None] = None
     COUNTS: ClassVar[Mapping[str, int] | None] = None
     ARCHIVES: ClassVar[Sequence[Archive]] = ()
@@ -44,8 +44,8 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         """Reads the annotations in an extracted archive.
 
         Raises:
-          LayoutNotFoundError: `root` holds something else.
-          UserError: the annotations are incomplete or contradict each other.
+          LayoutNotFoundError: `root` does not contain the expected files.
+          UserError: the annotations are incomplete or inconsistent.
         """
         raise NotImplementedError
 
@@ -64,7 +64,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         self._stored = 0
         self._problems: list[str] = []
         self._in_train: dict[bytes, str] = {}
-        self.duplicates: list[tuple[str, str]] = []  # test and training files of equal content
+        self.duplicates: list[tuple[str, str]] = []  # (test, training) files with equal content
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -138,7 +138,7 @@ def _read_ahead(files: Sequence[ImageFile], verify: bool) -> Iterator[tuple[byte
 
 
 def _read(file: ImageFile, verify: bool) -> tuple[bytes, bytes, str]:
-    """Returns the content, its digest, and a problem, which is empty where there is none."""
+    """Returns the content, its digest, and the problem, or "" if there is none."""
     try:
         data = Path(file.path).read_bytes()
         images.check(data)

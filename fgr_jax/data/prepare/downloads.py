@@ -1,4 +1,4 @@
-"""Downloads the archives that are open to everybody: resumed after a break, checked at the end."""
+"""Downloads publicly available archives; interrupted downloads resume, complete ones are verified."""
 
 import contextlib
 import dataclasses
@@ -17,12 +17,12 @@ _TIMEOUT = (20, 60)  # seconds to connect, and between two chunks
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Archive:
-    """A file that the makers of a data set publish."""
+    """A file that the authors of a data set publish."""
 
     file_name: str
-    url: str = ""  # empty: not open to everybody
+    url: str = ""  # empty: not publicly available
     size: int = 0  # in bytes; 0: unknown
-    checksum: str = ""  # "sha256:…"; "md5:…" where the makers publish no other
+    checksum: str = ""  # "sha256:…"; "md5:…" where the authors publish no other
 
     def is_sound(self, path: Path) -> bool:
         """Returns whether the file at `path` has this size and checksum."""
@@ -36,15 +36,15 @@ class Archive:
 
 
 def download(archive: Archive, folder: Path, progress: Callable[[int], None]) -> Path:
-    """Downloads `archive` into `folder` and returns its path; a broken download is resumed.
+    """Downloads `archive` into `folder` and returns its path, resuming an interrupted download.
 
     Args:
       archive: one with a URL.
       folder: the folder to download into; it is created.
-      progress: called with the number of bytes that are there.
+      progress: called with the number of bytes received so far.
 
     Raises:
-      UserError: the server cannot be reached, breaks off, or sends something else.
+      UserError: the server cannot be reached, the connection breaks, or the checksum differs.
     """
     target = folder / archive.file_name
     unfinished = folder / (archive.file_name + ".unfinished")

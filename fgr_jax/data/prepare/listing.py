@@ -1,4 +1,4 @@
-"""Lists what a data set consists of, from its annotations, before any image is read."""
+"""Lists the images of a data set from its annotations, before any image is read."""
 
 import collections
 import dataclasses
@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 class ImageFile(NamedTuple):
-    """An image file and what is known of it."""
+    """An image file with its label and annotations."""
 
     path: str
     label: int  # an index into `Listing.class_names`
@@ -34,7 +34,7 @@ class Listing:
 
 
 def raise_if_any(problems: Sequence[str], what: str, way_out: str) -> None:
-    """Raises a UserError with everything that is wrong with `what`, a line each, if anything is."""
+    """Raises a UserError that lists all `problems` of `what`, one per line, if there are any."""
     if problems:
         heading = f"{what}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
         raise UserError("\n  ".join([f"{heading}; {way_out}", *problems]))
@@ -45,11 +45,11 @@ def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str,
 
     Args:
       what: names the data set in errors.
-      classes: how many classes there must be; None: at least two.
-      counts: how many images a split must have, where that is known.
+      classes: the required number of classes; None: at least two.
+      counts: the required number of images in each split, where known.
 
     Returns:
-      The size of all images, in bytes.
+      The total size of the images, in bytes.
 
     Raises:
       UserError: naming every wrong number, every image that is missing or empty, every name that
@@ -93,13 +93,13 @@ def _repeated(names: Iterable[str]) -> list[str]:
 
 
 class LayoutNotFoundError(UserError):
-    """A folder does not hold the files that the data set consists of."""
+    """A folder does not contain the files of the data set."""
 
 
 def find(root: Path, *wanted: str) -> Path:
-    """Returns the file `wanted`, or the first of several that exists, in `root` or not far below it.
+    """Returns the file `wanted`, or the first of several that exists, at most a few levels below `root`.
 
-    A name with a slash at its end is that of a folder.
+    A name that ends in a slash is that of a folder.
 
     Raises:
       LayoutNotFoundError: there is no such file or folder.
@@ -116,7 +116,7 @@ def find(root: Path, *wanted: str) -> Path:
 def read_lines(path: Path, fields: int) -> list[list[str]]:
     """Returns the lines of an annotation file, each split at spaces into `fields` parts.
 
-    The last part keeps its spaces, and empty lines are left out.
+    The last part keeps its spaces, and empty lines are skipped.
 
     Raises:
       UserError: the file does not exist, or a line has fewer parts.
@@ -135,10 +135,10 @@ def read_lines(path: Path, fields: int) -> list[list[str]]:
 
 
 def read_matlab(path: Path, variable: str, convert: Callable[[Any], _T]) -> list[_T]:
-    """Returns the elements of a variable of a MATLAB file, each of them converted.
+    """Returns the elements of a variable of a MATLAB file, each converted with `convert`.
 
     Raises:
-      UserError: the file is damaged, or lacks the variable or what is converted.
+      UserError: the file is damaged, or lacks the variable or a field of it.
     """
     try:
         elements = scipy.io.loadmat(str(path), squeeze_me=True)[variable].reshape(-1)
@@ -148,7 +148,7 @@ def read_matlab(path: Path, variable: str, convert: Callable[[Any], _T]) -> list
 
 
 def from_one(index: str | int, count: int, where: str) -> int:
-    """Converts an annotation file's index, which counts from 1, to one that counts from 0.
+    """Converts an annotation file's 1-based index to a 0-based index.
 
     Raises:
       UserError: the index is not in 1..count.

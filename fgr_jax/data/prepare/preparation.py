@@ -1,4 +1,4 @@
-"""Prepares tfds data sets, from archives or from listed image files: all of it or nothing."""
+"""Prepares tfds data sets from archives or listed image files, completely or not at all."""
 
 import contextlib
 import errno
@@ -21,11 +21,11 @@ from fgr_jax.errors import UserError
 from fgr_jax.terminal import Terminal
 
 _DUPLICATES_NAMED = 20
-_RECORD_OVERHEAD = 1.02  # of a prepared data set, over the files' own bytes
+_RECORD_OVERHEAD = 1.02  # size of a prepared data set, relative to its image files
 
 
 def local_data_dir(data_dir: str = "") -> Path:
-    """Returns the folder in which data sets are prepared: `data_dir`, or where empty tfds's own."""
+    """Returns the folder in which data sets are prepared: `data_dir`, or if empty, tfds's own."""
     return Path(data_dir or constants.DATA_DIR).expanduser()
 
 
@@ -37,15 +37,15 @@ def prepare(
     *,
     verify: bool = False,
 ) -> None:
-    """Prepares a data set that comes in archives, unless it is prepared already.
+    """Prepares a data set that is distributed as archives, unless it is prepared already.
 
     Args:
-      sources: archives, or one extracted folder; empty: the archives in `data_dir/downloads`, which are
-        downloaded first where that is possible.
+      sources: archives, or one extracted folder; empty: the archives in `data_dir/downloads`, downloaded
+        first if possible.
       verify: whether every image is decoded once.
 
     Raises:
-      UserError: there is no source, or something is wrong with it. Nothing is left half-written.
+      UserError: there is no source, or it is invalid. Nothing is left half-written.
     """
     with exclusive(data_dir, builder.name, terminal):
         if is_prepared(builder.name, data_dir):
@@ -56,7 +56,7 @@ def prepare(
         else:
             sources = _find_or_download(builder, data_dir / "downloads", terminal)
         staging = data_dir / f".unpacked-{builder.name}"
-        shutil.rmtree(staging, ignore_errors=True)  # what a killed process has left there
+        shutil.rmtree(staging, ignore_errors=True)  # left behind by a killed process
         staging.mkdir()
         try:
             listing = _read_sources(builder, sources, staging, terminal)
@@ -68,7 +68,7 @@ def prepare(
 def prepare_once(name: str, data_dir: Path, terminal: Terminal, build: Callable[[], None]) -> str:
     """Calls `build` unless the data set `name` is prepared, and returns `name`.
 
-    Of several processes on this machine, one builds and the others wait for it.
+    If several processes on this machine call it, one builds and the others wait.
     """
     if not is_prepared(name, data_dir):
         with exclusive(data_dir, name.partition("/")[0], terminal):
@@ -95,7 +95,7 @@ def is_prepared(name: str, data_dir: Path) -> bool:
     """Returns whether tfds finds the data set `name` in `data_dir`."""
     try:
         read_only_builder.builder_from_files(name, data_dir=str(data_dir))
-    except (tfds.core.DatasetNotFoundError, ValueError):  # ValueError: no name for a data set
+    except (tfds.core.DatasetNotFoundError, ValueError):  # ValueError: not a valid name
         return False
     return True
 
@@ -104,7 +104,7 @@ def is_prepared(name: str, data_dir: Path) -> bool:
 def exclusive(data_dir: Path, name: str, terminal: Terminal) -> Iterator[None]:
     """Keeps other processes of this machine from preparing the data set `name` in `data_dir`."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    with (data_dir / f".{name}.lock").open("w") as lock:  # the system releases it when we end
+    with (data_dir / f".{name}.lock").open("w") as lock:  # released when the process ends
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -141,7 +141,7 @@ def _read_sources(
         named = " and ".join(source.name for source in sources)
         missing = str(error).removeprefix(f"{staging} holds ")
         raise UserError(f"{named}: holds {missing}. {_how_to_get(builder)}") from error
-    except UserError as error:  # the user knows the archive, not where it was unpacked
+    except UserError as error:  # the user does not know where the archive was unpacked
         raise UserError(str(error).replace(f"{staging}{os.sep}", "")) from error
 
 
@@ -187,7 +187,7 @@ def _check_archives(builder: type[ImageBuilder], paths: Sequence[Path], terminal
 
 
 def _how_to_get(builder: type[ImageBuilder]) -> str:
-    """Returns a sentence that says what to download, from where, and what to do with it."""
+    """Returns a sentence on what to download, where, and how to pass it."""
     names = ", ".join(archive.file_name for archive in builder.ARCHIVES)
     way = builder.HOW_TO_GET or f"download {names} and pass each with --source="
     return f"{builder.HOMEPAGE}: {way}"
@@ -205,7 +205,7 @@ def store(
     """Writes the images of `listing`, as `prepare` does; warns where training and test share images.
 
     Raises:
-      UserError: something is wrong with the images. Nothing is left half-written.
+      UserError: images are missing, empty or not images. Nothing is left half-written.
       OSError: the disk is full.
     """
     size = check(listing, f"data set {builder.name}", builder.CLASSES, builder.COUNTS or {})
@@ -216,10 +216,10 @@ def store(
         options = {"data_dir": str(data_dir), "config": variant}
         building = builder(listing=listing, verify=verify, progress=bar.update, **options)
         for path in Path(building.data_dir).parent.glob(f"*{constants.INCOMPLETE_PREFIX}*"):
-            shutil.rmtree(path)  # of an attempt that was killed
+            shutil.rmtree(path)  # left behind by a killed process
         try:
             building.download_and_prepare()
-        except RuntimeError as error:  # array_record's has the system's message but not its number
+        except RuntimeError as error:  # array_record's has the system's message but no errno
             for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
                 if os.strerror(code) in str(error):
                     raise OSError(code, os.strerror(code), str(data_dir)) from error

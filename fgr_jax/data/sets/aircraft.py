@@ -26,13 +26,13 @@ class Aircraft(ImageBuilder):
         Archive(
             "fgvc-aircraft-2013b.tar.gz",
             url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",
-            checksum="md5:d4acdd33327262359767eeaa97a4f732",  # the only checksum that its makers publish
+            checksum="md5:d4acdd33327262359767eeaa97a4f732",  # the only one that its authors publish
         ),
     )
 
     @classmethod
     def read(cls, root: Path) -> Listing:
-        """Reads `data/`; training is the official train and val together, as in the paper."""
+        """Reads `data/`; the training split is the official train and val together, as in the paper."""
         variants = find(root, "variants.txt")
         class_names = [line.strip() for line in variants.read_text().splitlines() if line.strip()]
         labels = {name: label for label, name in enumerate(class_names)}

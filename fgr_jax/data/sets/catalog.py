@@ -1,4 +1,4 @@
-"""The data sets that this package can prepare, by the name that a config gives, and how it does so."""
+"""The data sets that this package can prepare, by the name in the config."""
 
 import functools
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from fgr_jax.data.sets.synthetic import Synthetic
 from fgr_jax.errors import UserError
 from fgr_jax.terminal import Terminal
 
-# They come in archives, and the command `fgr_jax.prepare` prepares them.
+# Distributed as archives; the command `fgr_jax.prepare` prepares them.
 ARCHIVED: tuple[type[ImageBuilder], ...] = (Cub, Cars, Aircraft, Dogs, GtosMobile, Imagenet)
-# They are generated, or an installed package contains them: they are prepared when first opened.
+# Generated, or contained in an installed package; prepared when first opened.
 INSTALLED: tuple[type[tfds.core.GeneratorBasedBuilder], ...] = (Elpv, Synthetic)
 # `Folder`, the user's own images, is prepared when first opened and again whenever the folder changes.
 
@@ -37,7 +37,7 @@ def prepare(
       The name under which tfds finds it.
 
     Raises:
-      UserError: the name is unknown, or something is wrong with the source.
+      UserError: the name is unknown, or the source is invalid.
     """
     for builder in ARCHIVED:
         if builder.name == data.name:
@@ -59,13 +59,13 @@ def prepare(
 def prepare_on_demand(
     data: Data, data_dir: Path, terminal: Terminal, *, verify: bool = False
 ) -> str | None:
-    """Prepares a data set that does not come in archives, unless it is prepared already.
+    """Prepares a data set that is not distributed as archives, unless it is prepared already.
 
     Returns:
-      The name under which tfds finds it; None: `data` names another data set.
+      The name under which tfds finds it; None if `data` names another data set.
 
     Raises:
-      UserError: there is no such variant, or something is wrong with the images.
+      UserError: there is no such variant, or images are missing or invalid.
     """
     if data.name == Folder.name:
         return _prepare_folder(data.folder, data_dir, terminal, verify=verify)

@@ -2,7 +2,7 @@
 
 2,624 grayscale images of 300×300 pixels, each with a cell type (mono- or polycrystalline) and the
 probability of a defect (0, 1/3, 2/3, 1). The images come with the package `elpv-dataset` and are
-licensed under CC BY-NC-SA 4.0: they are read where pip put them and never copied into this repository.
+licensed under CC BY-NC-SA 4.0: they are read from the installed package and never copied here.
 
     Buerhop-Lutz et al., "A Benchmark for Visual Identification of Defective Solar Cells in
     Electroluminescence Imagery", EU PVSEC 2018.
@@ -60,7 +60,7 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
     ]
 
     def __init__(self, *, source: Path | None = None, **kwargs: Any):
-        """Reads `source`, the folder that holds `labels.csv`; None: that of the installed package."""
+        """Reads `source`, the folder with `labels.csv`; None: that of the installed package."""
         self._source = source
         super().__init__(**kwargs)
 
@@ -81,7 +81,7 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
     def _split_generators(
         self, dl_manager: tfds.download.DownloadManager
     ) -> dict[str, Iterator[tuple[str, dict[str, Any]]]]:
-        del dl_manager  # nothing is downloaded: pip has installed the images
+        del dl_manager  # nothing is downloaded: the package contains the images
         source = self._source if self._source is not None else installed_source()
         splits = stratified_split(read_labels(source / "labels.csv"))
         return {
@@ -93,7 +93,7 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
         self, source: Path, cells: Sequence[Cell]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
         for cell in cells:
-            # A path is stored as the file's own bytes: no re-encoding.
+            # For a path, tfds stores the bytes of the file without re-encoding.
             image = epath.Path(source / cell.file_name)
             label = class_of(cell, self.builder_config.name)
             yield cell.file_name, {"image": image, "label": label, "file_name": cell.file_name}
@@ -135,11 +135,11 @@ def read_labels(path: Path) -> list[Cell]:
 
 
 def stratified_split(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:
-    """Splits into (train, test), three quarters and one.
+    """Splits into (train, test), three quarters and one quarter.
 
     Within each of the eight classes the quarter with the smallest SHA-256 of its file name is the
-    test set. This depends on nothing but the file names and labels, so it is always the same, on every
-    machine and for all three variants.
+    test set. The split depends only on file names and labels, so it is the same on every machine and for
+    all three variants.
     """
     by_class: dict[int, list[Cell]] = collections.defaultdict(list)
     for cell in cells:

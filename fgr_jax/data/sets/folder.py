@@ -27,8 +27,8 @@ class Folder(ImageBuilder):
         """Reads `train/<class>/*` and `test/<class>/*`, or `<class>/*` split by file name.
 
         The test folder may also be called val, valid or validation. With one level of folders, the hash
-        of a file's name decides whether it is a test image, as one in five is: always the same ones, on
-        every machine, whatever files are added or removed.
+        of a file's name decides whether it is a test image, as about one in five is; the split is the
+        same on every machine, whatever files are added or removed.
         """
         if not root.is_dir():
             raise UserError(f"--config.data.folder={root}: no such folder")
@@ -36,14 +36,14 @@ class Folder(ImageBuilder):
 
     @classmethod
     def variant(cls, root: Path, listing: Listing) -> tfds.core.BuilderConfig:
-        """Returns a variant that is named by the folder and its content: other images, other variant."""
+        """Returns a variant named after the folder and a digest of its content."""
         digest = hashlib.blake2b(digest_size=6)
         for split, files in listing.splits.items():
             for file in files:
                 status = os.stat(file.path)
                 facts = (split, file.name, file.label, status.st_size, status.st_mtime_ns)
                 digest.update(repr(facts).encode())
-        # "pictures" is part of the names of data sets that are prepared already.
+        # "pictures" stays: it is in the names of data sets that were prepared before.
         name = re.sub(r"[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_") or "pictures"
         return tfds.core.BuilderConfig(
             name=f"{name}-{digest.hexdigest()}", description=f"The images in {root.name}."
@@ -55,14 +55,14 @@ def read_class_folders(root: Path) -> Listing:
 
     Raises:
       LayoutNotFoundError: there are no folders, or only one of the two splits.
-      UserError: a class is empty, or only in one split.
+      UserError: a class is empty or in only one split, or a folder cannot be read.
     """
     try:
         folders = {path.name: path for path in sorted(root.iterdir()) if _is_class(path)}
         train = [folders[name] for name in folders if name.lower() in _TRAIN]
         test = [folders[name] for name in folders if name.lower() in _TEST]
         if len(train) == 1 and test:
-            # "test" before "val" where there are both: val is for choosing, not for reporting.
+            # "test" takes precedence over "val", which is for model selection.
             chosen = min(test, key=lambda path: _TEST.index(path.name.lower()))
             return _two_splits(train[0], chosen)
         if train or test:
@@ -103,7 +103,7 @@ def _one_level(root: Path, class_names: list[str]) -> Listing:
 
 
 def _labeled(root: Path, class_names: list[str], problems: list[str]) -> list[ImageFile]:
-    """Lists the images of all classes; a class that has none is added to `problems`."""
+    """Lists the images of all classes; a class without images is added to `problems`."""
     listed = []
     for label, name in enumerate(class_names):
         files = _files(root / name) if (root / name).is_dir() else []

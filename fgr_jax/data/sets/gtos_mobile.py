@@ -20,7 +20,7 @@ class GtosMobile(ImageBuilder):
     COUNTS: ClassVar = {"train": 31315, "test": 6066}
     ARCHIVES = tuple(map(Archive, ("gtos-mobile.zip", "gtos_mobile.zip", "gtos-mobile.tar.gz")))
     HOW_TO_GET = (
-        "its makers share it on request (see the address above). Pass the archive, or the folder that "
+        "its authors share it on request (see the address above). Pass the archive, or the folder that "
         "holds train/ and test/, with --source="
     )
 

@@ -22,7 +22,7 @@ _PATTERN = "n[0-9]" + "?" * 7  # a synset's WordNet number: n01440764
 class Imagenet(ImageBuilder):
     """ImageNet, as in ILSVRC 2012: 1,000 classes. The validation images are the split "test".
 
-    Classes are in the order of their WordNet numbers, as everywhere but in the original devkit.
+    Classes are ordered by WordNet number, as everywhere except in the original devkit.
 
     Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015.
     """
@@ -44,7 +44,7 @@ class Imagenet(ImageBuilder):
 
     @classmethod
     def read(cls, root: Path) -> Listing:
-        """Reads a folder for each class; the validation images may be in one folder, with the devkit."""
+        """Reads a folder for each class; with the devkit, validation images may be in one folder."""
         train = find(root, "ILSVRC2012_img_train/", "train/")
         numbers = sorted(path.name for path in train.glob(_PATTERN) if path.is_dir())
         labels = {number: label for label, number in enumerate(numbers)}
@@ -58,7 +58,7 @@ class Imagenet(ImageBuilder):
         except LayoutNotFoundError:
             words = {}
         names = [words.get(number, number) for number in numbers]
-        class_names = [  # ImageNet has two of "crane" and of "maillot"
+        class_names = [  # ImageNet has two classes "crane" and two "maillot"
             f"{name} ({number})" if names.count(name) > 1 else name
             for name, number in zip(names, numbers, strict=True)
         ]
@@ -66,7 +66,7 @@ class Imagenet(ImageBuilder):
 
 
 def _of_classes(folder: Path, labels: dict[str, int]) -> list[ImageFile]:
-    """Returns the images in the folders that are named by the classes' WordNet numbers."""
+    """Returns the images in the folders named after the classes' WordNet numbers."""
     return [
         ImageFile(str(path), label, f"{number}/{path.name}")
         for number, label in labels.items()

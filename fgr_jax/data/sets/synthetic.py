@@ -1,7 +1,7 @@
 """Generated images, for benchmarks and tests.
 
-Every image is a smooth random texture, like a photograph to the JPEG encoder. Its class is the place of
-a bright square, so a network can learn it.
+Every image is a smooth random texture that compresses like a photograph. Its class is the position of a
+bright square, so a network can learn it.
 """
 
 import dataclasses
@@ -16,26 +16,26 @@ import tensorflow_datasets as tfds
 
 @dataclasses.dataclass
 class SyntheticConfig(tfds.core.BuilderConfig):
-    """How many images of which kind."""
+    """The number, size and texture of the images."""
 
     height: int = 375  # pixels
     width: int = 500
     classes: int = 10
     train_examples: int = 5994  # as many as CUB
-    distinct: int = 128  # images in a split; then they repeat, with other names
+    distinct: int = 128  # images in a split, after which they repeat under other names
     test_examples: int = 64
-    texture: float = 5.5  # deviation of the finest texture, in gray levels; it sets the file size
+    texture: float = 5.5  # deviation of the finest texture in gray levels; determines the file size
 
 
 class Synthetic(tfds.core.GeneratorBasedBuilder):
-    """Textures with a bright square whose place is the class."""
+    """Textures with a bright square whose position is the class."""
 
     VERSION = tfds.core.Version("1.0.0")
     BUILDER_CONFIGS: ClassVar = [
         SyntheticConfig(name="photographs", description="500×375 JPEGs of about 58 kB."),
         SyntheticConfig(
             name="tiny",
-            description="48×40 JPEGs, so few that an epoch takes seconds.",
+            description="A few 48×40 JPEGs; an epoch takes seconds.",
             height=40,
             width=48,
             classes=4,

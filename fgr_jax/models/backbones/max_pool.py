@@ -1,4 +1,4 @@
-"""The ResNet's max-pooling, with a gradient that every device adds up in one and the same order."""
+"""The ResNet's max-pooling, with a gradient that every device sums in the same order."""
 
 import itertools
 
@@ -10,7 +10,7 @@ _WINDOW, _STRIDE, _PADDING = 3, 2, 1
 
 @jax.custom_vjp
 def max_pool_3x3(x: jax.Array) -> jax.Array:
-    """Maxima of 3×3 windows at stride 2, padded by 1: `[B, H, W, C]` to `[B, ⌈H/2⌉, ⌈W/2⌉, C]`.
+    """Max-pools 3×3 windows with stride 2, padded by 1: `[B, H, W, C]` to `[B, ⌈H/2⌉, ⌈W/2⌉, C]`.
 
     The gradient goes to the first maximum of a window, row by row, as in PyTorch. XLA's own gradient
     (select-and-scatter) gives the same bits on a CPU, but on GPUs it has no deterministic form:
@@ -36,7 +36,7 @@ def _backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[
     batch, height, width, channels = x.shape
     last_row, last_column = (_STRIDE * (count - 1) for count in maxima.shape[1:3])
     none = (0, 0, 0)
-    # As far as the last window reaches; a row beyond the padding may be in none.
+    # Pads as far as the last window reaches; the last row or column may be in no window.
     below = last_row + _WINDOW - height - _PADDING
     beside = last_column + _WINDOW - width - _PADDING
     padding = (none, (_PADDING, below, 0), (_PADDING, beside, 0), none)
@@ -57,7 +57,7 @@ def _backward(saved: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[
         shares[i, j] = jnp.where(is_first, gradient, 0)
 
     total = jnp.zeros(padded.shape, gradient.dtype)
-    # From the last offset to the first: what a cell gets, it then gets in the order of its windows.
+    # From the last offset to the first, so that each cell sums its shares in the order of its windows.
     for i, j in reversed(offsets):
         rows, columns = ((at, _WINDOW - 1 - at, _STRIDE - 1) for at in (i, j))
         around = (none, rows, columns, none)

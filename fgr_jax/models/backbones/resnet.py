@@ -1,8 +1,8 @@
 """ResNet v1.5 backbones (He et al. 2016; the stride sits on the 3×3 convolution, as in torchvision).
 
-Modules bear torchvision's names (`conv1`, `bn1`, `layer1_0`, …), so that a weight file's names can be
-read off the parameter tree. Padding is explicit and symmetric: Flax's `SAME` pads (0, 1) at stride 2
-and does not reproduce PyTorch's numbers.
+Modules have torchvision's names (`conv1`, `bn1`, `layer1_0`, …), so that names in a weight file follow
+from the parameter tree. Padding is explicit and symmetric: Flax's `SAME` pads (0, 1) at stride 2 and
+does not reproduce PyTorch's numbers.
 """
 
 import functools
@@ -79,9 +79,9 @@ class ResNet(nn.Module):
       depth: 18, 34, 50, 101 or 152.
       width: factor on every channel count.
       last_stride: stride of the last stage; 2 is the standard network (1 cell for 32×32 pixels),
-        1 doubles the resolution of the maps at the cost of a four times dearer last stage.
-      dtype: of the computation; parameters and running statistics are float32 (or float64 under
-        `param_dtype`).
+        1 doubles the resolution of the maps and quadruples the cost of the last stage.
+      dtype: dtype of the computation.
+      param_dtype: dtype of the parameters and running statistics.
     """
 
     depth: int
@@ -92,9 +92,9 @@ class ResNet(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Maps normalized images `[B, H, W, 3]` to features `[B, H/32, W/32, channels]`.
+        """Maps normalized images `[B, H, W, 3]` to features `[B, ⌈H/stride⌉, ⌈W/stride⌉, D]`.
 
-        With `train` BatchNorm uses the batch's statistics and updates the running ones (collection
+        With `train`, BatchNorm uses the batch's statistics and updates the running ones (collection
         "batch_stats", which must be mutable then); otherwise it uses the running ones.
         """
         block_counts, bottleneck = DEPTHS[self.depth]

@@ -15,13 +15,13 @@ KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class CamHead(nn.Module):
-    """Features to class activation maps. Scores are the maps' average over space, and nothing else.
+    """Maps features to class activation maps, whose average over space is the scores.
 
     There is no pooling before the classifier and no fully connected layer: the block needs the maps.
 
     Attributes:
       num_classes: C.
-      dtype: of the convolution; maps and scores are of at least float32.
+      dtype: dtype of the convolution; maps and scores are in at least float32.
     """
 
     num_classes: int

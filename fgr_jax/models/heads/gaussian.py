@@ -14,11 +14,11 @@ from fgr_jax.models.heads.cam import KERNEL_INIT, CamHead
 
 
 class GaussianHead(CamHead):
-    """Features to maps of μ_c·x, whose scores lack the bias −½‖μ_c‖² to be those of a Gaussian mixture.
+    """Maps features to maps of μ_c·x; with the bias −½‖μ_c‖², scores are those of a Gaussian mixture.
 
-    In training the bias is computed from the means, and added to the average of the maps and not to the
-    maps: the block, which suppresses what images show, leaves it alone. The parameter `bias` holds its
-    value for the test, where this is the CAM head (`losses.lgm.with_gaussian_bias`).
+    In training the bias is computed from the means and added to the average of the maps, not to the maps
+    themselves, so that the block does not suppress it. At test time this is the CAM head, with the
+    parameter `bias` that `losses.lgm.with_gaussian_bias` sets.
     """
 
     @nn.compact
@@ -35,7 +35,7 @@ class GaussianHead(CamHead):
         scores, pooled = class_scores(maps), class_scores(features)
         if not train:
             return Outputs(scores, pooled, maps)
-        # Taken apart for each use: so their gradients are added up in the order they always were.
+        # Sliced separately for each use, which fixes the order in which the gradients are added up.
         offset = gaussian_bias(kernel[0, 0].T)
         return Outputs(scores + offset, pooled, maps, offset, kernel[0, 0].T)
 

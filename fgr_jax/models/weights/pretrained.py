@@ -1,4 +1,4 @@
-"""What a network starts from: the config field `pretrained`."""
+"""Pretrained weights: the config field `pretrained`."""
 
 import importlib.util
 import re
@@ -21,12 +21,12 @@ _HUB_FILE = "model.safetensors"
 
 
 def start_from(pretrained: str, variables: Variables) -> tuple[Variables, str]:
-    """Returns the variables that a network starts from, and a line that says what they are.
+    """Returns the variables that a network starts from, and a line that describes them.
 
     Args:
-      pretrained: a `.safetensors` or `.pth` file with torchvision's names, or a hub name such as
-        "timm/resnet50.tv_in1k".
-      variables: the initialized network; a classifier for another number of classes stays as it is.
+      pretrained: a `.safetensors` or `.pth` file with torchvision's names, the workdir of another run,
+        or a hub name such as "timm/resnet50.tv_in1k".
+      variables: the initialized network; its classifier is kept if the number of classes differs.
 
     Raises:
       UserError: there is no such file, it is damaged, or it does not fit.
@@ -37,7 +37,7 @@ def start_from(pretrained: str, variables: Variables) -> tuple[Variables, str]:
         placed = torchvision.from_torchvision(tensors, variables, pretrained)
         return placed, torchvision.has_classifier(tensors, variables)
 
-    # One process reads (and fetches), all get the same: the hub is asked once.
+    # One process reads (and downloads) for all, so the hub is queried once.
     started, taken = multihost_utils.broadcast_one_to_all(once_for_all(read) or (variables, False))
     classes = variables["params"]["classifier"]["bias"].shape[0]
     classifier = "taken" if taken else f"initialized, for {classes} classes"
@@ -60,14 +60,14 @@ def _read(pretrained: str) -> Tensors:
 
 
 def _fetch(hub_name: str) -> Path:
-    """Downloads, or finds in the hub's cache, the weights of a model on the hub."""
+    """Downloads the weights of a model on the hub, or finds them in the cache."""
     try:
         return Path(huggingface_hub.hf_hub_download(hub_name, _HUB_FILE))
     except (OSError, huggingface_hub.errors.HfHubHTTPError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"--config.pretrained={hub_name} cannot be fetched ({reason}): bring {_HUB_FILE} of "
-            f"{hub_name} from a machine with a network and name it, --config.pretrained=FILE"
+            f"--config.pretrained={hub_name} cannot be fetched ({reason}): copy {_HUB_FILE} of "
+            f"{hub_name} from a machine with network access and pass --config.pretrained=FILE"
         ) from error
 
 
@@ -75,15 +75,15 @@ def _read_safetensors(path: Path) -> Tensors:
     try:
         return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
-        message = f"{path} is damaged or cut off ({error}): delete it and bring it again"
+        message = f"{path} is damaged or cut off ({error}): delete it and copy it again"
         raise UserError(message) from error
 
 
 def _read_pth(path: Path) -> Tensors:
     if importlib.util.find_spec("torch") is None:
         raise UserError(
-            f"--config.pretrained={path}: reading a .pth needs PyTorch; install it, or bring the "
-            "weights as .safetensors"
+            f"--config.pretrained={path}: reading a .pth needs PyTorch; install it, or convert "
+            "the weights to .safetensors"
         )
     import torch  # not a dependency of ours
 
@@ -91,8 +91,8 @@ def _read_pth(path: Path) -> Tensors:
         state = torch.load(path, map_location="cpu", weights_only=True)  # executes no pickle
     except Exception as error:
         raise UserError(
-            f"{path} is damaged, or holds more than tensors ({type(error).__name__}): bring the "
-            "weights as .safetensors"
+            f"{path} is damaged, or holds more than tensors ({type(error).__name__}): convert "
+            "the weights to .safetensors"
         ) from error
     if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
         raise UserError(

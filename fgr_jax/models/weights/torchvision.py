@@ -1,6 +1,6 @@
 """The correspondence between our variables and torchvision's ResNet tensors, as a table.
 
-It serves both directions. timm's `resnet*.tv_in1k` files have torchvision's names too.
+It is used in both directions. timm's `resnet*.tv_in1k` files have torchvision's names too.
 """
 
 import re
@@ -19,7 +19,7 @@ Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}, as `Network.i
 
 
 class Layout(NamedTuple):
-    """How the axes of a tensor are arranged on the two sides."""
+    """Conversions of a tensor's axes between the two layouts."""
 
     to_ours: Callable[[Array], Array]
     to_torch: Callable[[Array], Array]
@@ -29,7 +29,7 @@ AS_IT_IS = Layout(lambda tensor: tensor, lambda array: array)
 CONVOLUTION = Layout(  # OIHW and HWIO
     lambda tensor: tensor.transpose(2, 3, 1, 0), lambda array: array.transpose(3, 2, 0, 1)
 )
-FULLY_CONNECTED = Layout(  # [C, D] and the kernel of a 1×1 convolution, which is the same map
+FULLY_CONNECTED = Layout(  # [C, D] and the equivalent kernel of a 1×1 convolution
     lambda tensor: tensor.T[None, None], lambda array: array[0, 0].T
 )
 
@@ -63,15 +63,15 @@ _COUNTER = "num_batches_tracked"  # of PyTorch's BatchNorm, which uses it only w
 def from_torchvision(tensors: Mapping[str, Array], like: Variables, where: str) -> Variables:
     """Places every tensor of a torchvision ResNet into variables shaped like `like`.
 
-    Only a classifier for another number of classes need not fit: then `like`'s own stays.
+    Only a classifier for another number of classes may differ: then that of `like` is kept.
 
     Args:
       tensors: the file's tensors by name.
-      like: variables of the network; its values stay where nothing is placed.
+      like: variables of the network; values are kept where no tensor is placed.
       where: the file, for the error message.
 
     Raises:
-      UserError: listing every tensor that is missing, left over or of the wrong shape.
+      UserError: tensors are missing, left over or of the wrong shape; all are listed.
     """
     ours = flax.traverse_util.flatten_dict(like, sep="/")
     takes_classifier = has_classifier(tensors, like)
@@ -98,18 +98,22 @@ def from_torchvision(tensors: Mapping[str, Array], like: Variables, where: str) 
 
 
 def has_classifier(tensors: Mapping[str, Array], like: Variables) -> bool:
-    """Whether `tensors` hold a classifier for the classes of `like`."""
+    """Returns whether `tensors` contain a classifier with as many classes as `like`."""
     classes = like["params"]["classifier"]["bias"].shape[0]
     return all(name in tensors and tensors[name].shape[0] == classes for name in _CLASSIFIER)
 
 
 def to_torchvision(variables: Variables) -> Tensors:
-    """All variables under torchvision's names and in its layouts."""
+    """Returns all variables with torchvision's names and layouts.
+
+    Raises:
+      UserError: a variable has no counterpart in torchvision's ResNets.
+    """
     tensors: Tensors = {}
     for path, value in flax.traverse_util.flatten_dict(variables, sep="/").items():
         name, layout = _torch_name(path)
         tensors[name] = np.ascontiguousarray(layout.to_torch(np.asarray(value)))
-        if name.endswith("running_var"):  # torch's strict loading wants it
+        if name.endswith("running_var"):  # required by torch's strict loading
             tensors[name.replace("running_var", _COUNTER)] = np.zeros((), np.int64)
     return tensors
 
