@@ -6,6 +6,7 @@ Both are pure functions and depend on nothing but jax:
     loss = gradient_boosting_cross_entropy(scores, labels, k=15).mean()
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Imports jax on first use, so that `python -m fgr_jax --help` is fast."""
+    if name in ("diversification", "losses"):
+        return importlib.import_module(f"fgr_jax.{name}")
     if name in __all__:
         from fgr_jax import diversification, losses
 

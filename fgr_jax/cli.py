@@ -85,7 +85,10 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
     """
     argv = define_config(argv, own_flags)
     if _HELP.intersection(argv):
-        own_flags([argument for argument in argv if argument not in _HELP], known_only=True)
+        try:
+            own_flags([argument for argument in argv if argument not in _HELP], known_only=True)
+        except (flags.Error, ValueError) as error:
+            raise UserError(" ".join(str(error).split())) from error
         print(usage.rstrip() + "\n")
         _print_fields(own_flags.config)
         sys.exit(0)
@@ -107,17 +110,26 @@ def define_config(argv: Sequence[str], own_flags: flags.FlagValues) -> list[str]
       `argv`, with --config=FILE before its overrides.
 
     Raises:
-      UserError: an override names a field that does not exist.
+      UserError: there are two files, or an override names a field that does not exist.
     """
     known = list(config_lib.flat(Config()))
-    for argument in argv:
+    files, others = [], []
+    arguments = iter(argv[1:])
+    for argument in arguments:
         match = _OVERRIDE.match(argument)
-        if match and match.group(1) not in known:
+        if argument in ("--config", "-config"):
+            files.append(f"--config={next(arguments, '')}")
+        elif argument.startswith(("--config=", "-config=")):
+            files.append(argument)
+        elif match is None or match.group(1) in known:
+            others.append(argument)
+        elif not _HELP.intersection(argv):
             close = difflib.get_close_matches(match.group(1), known, n=1)
             hint = f"did you mean --config.{close[0]}?" if close else "--help lists the fields"
             raise UserError(f"--config.{match.group(1)}: there is no such field; {hint}")
-    is_file = re.compile("--?config=").match
-    argv = [argv[0], *sorted(argv[1:], key=lambda argument: not is_file(argument))]
+    if len(files) > 1:
+        raise UserError(f"{files[-1]}: is a second config; name one file")
+    argv = [argv[0], *files, *others]
     config_flags.DEFINE_config_dataclass(
         "config", Config(), "the run", flag_values=own_flags, sys_argv=argv, parse_fn=_load
     )

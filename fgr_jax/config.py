@@ -57,7 +57,7 @@ def valid_duration(*, allow_zero: bool = False, allow_never: bool = False) -> Ch
             return False
         return allow_zero or number > 0
 
-    wanted = 'a duration such as "500 steps" or "2.5 epochs"'
+    wanted = 'a duration such as "500 steps" (a whole number) or "2.5 epochs"'
     wanted += "" if allow_zero else ", longer than 0"
     return Check(holds, wanted + (f', or "{NEVER}"' if allow_never else ""))
 

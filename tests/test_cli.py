@@ -202,6 +202,27 @@ def test_help_lists_every_field_of_the_config(capsys: pytest.CaptureFixture) -> 
     assert "seed = 3" in printed
 
 
+@pytest.mark.parametrize("file", ["--config={}", "-config={}", "--config {}"])
+def test_overrides_may_precede_the_file(file: str) -> None:
+    arguments = file.format(CONFIGS / "cub.py").split(" ")
+    argv = ["main.py", "--config.seed=3", "--config.loss.k", "7", *arguments]
+    config = cli.parse(argv, "usage", flags.FlagValues()).config
+    assert (config.seed, config.loss.k, config.data.name) == (3, 7, "cub")
+
+
+def test_a_second_config_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--config=other\.py: is a second config; name one file"):
+        parse("--config", "other.py")
+
+
+def test_help_with_a_mistake(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        parse("--help", "--config.nosuch=1")
+    assert "  seed = 0 " in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"seed.*abc"):
+        parse("--help", "--config.seed=abc")
+
+
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     arguments = [sys.executable, "-m", "fgr_jax.prepare", "--config=configs/cub.py", "--help"]
     with subprocess.Popen(

@@ -25,12 +25,8 @@ from fgr_jax.train.step import DeviceBatch, Steps, build_steps
 VARIANTS = (("cross-entropy", False, False), ("GCE", True, False), ("block + GCE", True, True))
 
 
-def steps_of(config: Config, classes: int, *, gce: bool = True, block: bool = True) -> Steps:
-    """Builds the compiled functions of `config` on all devices, with or without GCE and the block."""
-    loss = Loss(k=config.loss.k, gce_start="0 steps" if gce else NEVER)
-    alpha = config.diversification.alpha if block else 1.0
-    diversification = dataclasses.replace(config.diversification, alpha=alpha)
-    config = dataclasses.replace(config, loss=loss, diversification=diversification)
+def steps_of(config: Config, classes: int) -> Steps:
+    """Builds the compiled functions of `config` on all devices."""
     optimizer = momentum_sgd(
         lambda _: jnp.float32(config.optimizer.learning_rate),
         momentum=config.optimizer.momentum,
@@ -39,6 +35,14 @@ def steps_of(config: Config, classes: int, *, gce: bool = True, block: bool = Tr
     mesh = data_mesh()
     objective = build_objective(config, Calendar.of(config, config.batch_size), mesh)
     return build_steps(config, build_network(config, classes), objective, optimizer, mesh)
+
+
+def _variant(config: Config, *, gce: bool, block: bool) -> Config:
+    """Returns the config with GCE or cross-entropy and nothing added, with or without the block."""
+    loss = Loss(k=config.loss.k, gce_start="0 steps" if gce else NEVER)
+    alpha = config.diversification.alpha if block else 1.0
+    diversification = dataclasses.replace(config.diversification, alpha=alpha)
+    return dataclasses.replace(config, loss=loss, diversification=diversification)
 
 
 def synthetic_batch(config: Config, classes: int) -> DeviceBatch:
@@ -74,7 +78,7 @@ def print_step_times(config: Config, *, classes: int, rounds: int) -> None:
     """Times a step with cross-entropy, with GCE, and with block and GCE."""
     batch = synthetic_batch(config, classes)
     steppers = {
-        name: stepper(steps_of(config, classes, gce=gce, block=block), batch)
+        name: stepper(steps_of(_variant(config, gce=gce, block=block), classes), batch)
         for name, gce, block in VARIANTS
     }
     times = interleaved({name: each.step for name, each in steppers.items()}, rounds)

@@ -127,5 +127,6 @@ def _open(data: Data, terminal: Terminal) -> Any:
         raise NotPreparedError(f"data set {data.name!r} is not prepared in {data_dir}") from None
     except ValueError as error:  # tfds cannot parse it
         raise UserError(
-            f"--config.data.name={data.name!r}: is not the name of a tfds data set, NAME or NAME/VARIANT"
+            f"--config.data.name={data.name!r}: is not the name of a tfds data set, NAME or "
+            f"NAME/VARIANT ({error})"
         ) from error

@@ -21,35 +21,34 @@ def open_folder(path: str, what: str) -> epath.Path:
 
     Args:
       path: gs://BUCKET/FOLDER.
-      what: names the path in errors, as in "--workdir".
+      what: names the path in errors, as in "--workdir"; empty: it is an argument without a flag.
 
     Raises:
       UserError: gcsfs is not installed, or the bucket cannot be reached.
     """
+    named = f"{what}={path}" if what else path
     try:
         import fsspec
         import gcsfs  # noqa: F401  # so that we report the error
     except ImportError as error:
-        raise UserError(f"{what}={path}: needs gcsfs: pip install gcsfs") from error
+        raise UserError(f"{named}: needs gcsfs: pip install gcsfs") from error
     # It warns at every start that it had to look up the type of the bucket.
     logging.getLogger("gcsfs").setLevel(logging.ERROR)
     # Orbax does not write arrays through gcsfs, whose cached listings would then be wrong.
     fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
     bucket = path.removeprefix(_SCHEME).partition("/")[0]
     if not bucket:
-        raise UserError(f"{what}={path}: names no bucket; it has the form gs://BUCKET/FOLDER")
+        raise UserError(f"{named}: names no bucket; it has the form gs://BUCKET/FOLDER")
     try:
         there = epath.Path(_SCHEME + bucket).exists()
     except Exception as error:  # from gcsfs, google.auth or the network
         reason = (str(error).splitlines() or [""])[0]
         raise UserError(
-            f"{what}={path}: cannot be reached ({type(error).__name__}: {reason}): "
+            f"{named}: cannot be reached ({type(error).__name__}: {reason}): "
             "gcloud auth application-default login gives access"
         ) from error
     if not there:
-        raise UserError(
-            f"{what}={path}: there is no bucket {bucket}, or this account may not see it"
-        )
+        raise UserError(f"{named}: there is no bucket {bucket}, or this account may not see it")
     return epath.Path(path.rstrip("/"))
 
 

@@ -37,6 +37,7 @@ def draw(sweep: Sweep, lines: Sequence[Line], *, with_paper: bool) -> bytes:
 
 
 def _points(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> None:
+    del sweep
     places = range(len(lines))
     means = [line.mean or 0.0 for line in lines]
     errors = [line.deviation or 0.0 for line in lines]
@@ -49,7 +50,7 @@ def _points(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -
     axes.set_yticks(places, [line.row.name for line in lines])
     axes.margins(y=0.15)
     axes.invert_yaxis()
-    axes.set_xlabel(f"top-1 accuracy, % (mean and deviation over {sweep.seeds} seeds)")
+    axes.set_xlabel(f"top-1 accuracy, % (mean and deviation over {_seeds(lines)} seeds)")
 
 
 def _line(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> None:
@@ -76,7 +77,7 @@ def _line(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> 
 
 
 def _curves(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> None:
-    del with_paper
+    del sweep, with_paper
     for index, line in enumerate(lines):
         curves = [result.curve for result in line.results if result.curve]
         epochs = [epoch for epoch, _ in curves[0]]
@@ -85,6 +86,10 @@ def _curves(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -
         color = f"C{index % _COLORS}"
         axes.plot(epochs, errors.mean(axis=0), color=color, label=line.row.name)
         axes.fill_between(epochs, errors.min(axis=0), errors.max(axis=0), color=color, alpha=0.15)
-    axes.set_xlabel(f"epoch (mean and range over {sweep.seeds} seeds)")
+    axes.set_xlabel(f"epoch (mean and range over {_seeds(lines)} seeds)")
     axes.set_ylabel("test error, %")
     axes.legend()
+
+
+def _seeds(lines: Sequence[Line]) -> int:
+    return max(len(line.results) for line in lines)

@@ -124,7 +124,7 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
             step += 1
             recorder.step(step, record.loss)
 
-            due = calendar.due(step)
+            due, test_top1 = calendar.due(step), None
             if due.fingerprint:
                 recorder.fingerprint(step, steps.fingerprint(state, batch, record))
             if due.epoch_line:
@@ -134,9 +134,11 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
                 recorder.catch_up()
                 results = evaluate(config, steps, state, test_source, share, to_devices, terminal)
                 recorder.evaluation(step, results)
+                test_top1 = results["top1"]
             recorder.settle(step)
             if due.checkpoint:
-                recorder.save(step, state, steps.is_finite(state))
+                recorder.save(step, state, steps.is_finite(state), test_top1)
         # After an interruption at any step.
-        recorder.save(step, state, steps.is_finite(state))
+        recorder.save(step, state, steps.is_finite(state), test_top1=None)
+    recorder.publish()
     return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)

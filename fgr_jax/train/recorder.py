@@ -44,7 +44,6 @@ class Recorder:
         self._stopwatch = _Stopwatch()
         self._pending: tuple[int, jax.Array] | None = None  # the last dispatched step, and its loss
         self._words: list[str] = []
-        self._tested: dict[int, float] = {}  # step and accuracy of the last evaluation
         self._saved_step = first_step
         # The chance level of GCE's loss; None after the warning, and for a user's own objective.
         negatives = min(self.config.loss.k, self.num_classes - 1)
@@ -59,10 +58,8 @@ class Recorder:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
-        if kind is None:
-            self._publish()
 
     def step(self, step: int, loss: jax.Array) -> None:
         """Records a step that was just dispatched, and reads the loss of the previous one.
@@ -111,7 +108,6 @@ class Recorder:
     def evaluation(self, step: int, results: Results) -> None:
         """Writes the results on the test split."""
         self._metrics.metrics(step, "test", results)
-        self._tested = {step: results["top1"]}
         self._words.append(_in_words("test", results))
 
     def settle(self, step: int) -> None:
@@ -122,7 +118,9 @@ class Recorder:
             self._words = []
             self._stopwatch.restart()
 
-    def save(self, step: int, state: TrainState, is_finite: jax.Array) -> None:
+    def save(
+        self, step: int, state: TrainState, is_finite: jax.Array, test_top1: float | None
+    ) -> None:
         """Starts saving the checkpoint of a step, unless it is saved already.
 
         Args:
@@ -130,6 +128,7 @@ class Recorder:
           state: the state of the run.
           is_finite: whether the state is finite. A finite loss does not imply this, since it is computed
             with the weights before the update.
+          test_top1: the accuracy on the test split, if it was evaluated for this checkpoint.
 
         Raises:
           UserError: a loss or a weight is NaN or infinite, or the checkpoint cannot be written.
@@ -140,8 +139,8 @@ class Recorder:
         self._fingerprints.write_pending()
         if not jax.device_get(is_finite):
             raise self._diverged("the weights became infinite or NaN", step)
-        self._publish()
-        self.checkpoints.save(step, state.saved(), test_top1=self._tested.get(step))
+        self.publish()
+        self.checkpoints.save(step, state.saved(), test_top1=test_top1)
         self._saved_step = step
         self._stopwatch.restart()
 
@@ -153,7 +152,8 @@ class Recorder:
             "--config.optimizer.warmup, in another --workdir"
         )
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Copies the small files of a workdir in a bucket there."""
         if self._writes:
             self.workdir.publish()
 

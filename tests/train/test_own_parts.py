@@ -4,7 +4,9 @@ import json
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import safetensors.numpy
 from tiny_run import QUIET, ROOT, command, tiny_config
 
 from fgr_jax.distributed import data_mesh
@@ -143,6 +145,16 @@ def test_what_is_no_part_is_named(
     setattr(config.network, field.partition(".")[2], value.format(**parts))
     with pytest.raises(UserError, match=f"--config.{field}=.*{message}"):
         build_network(config, 3)
+
+
+def test_weights_of_a_resnet_do_not_fit_another_head(
+    data_dir: Path, parts: dict[str, str], tmp_path: Path
+) -> None:
+    config = tiny_config(data_dir)
+    config.network.head, config.pretrained = parts["head"], str(tmp_path / "w.safetensors")
+    safetensors.numpy.save_file({"fc.weight": np.zeros((4, 8), np.float32)}, config.pretrained)
+    with pytest.raises(UserError, match="has no counterpart in torchvision's ResNets"):
+        train(config, Workdir.open(tmp_path / "run"), QUIET)
 
 
 def test_the_interface_is_what_the_documentation_shows() -> None:

@@ -48,6 +48,8 @@ def prepare(
       UserError: there is no source, or it is invalid. Nothing is left half-written.
     """
     with exclusive(data_dir, builder.name, terminal):
+        staging = data_dir / f".unpacked-{builder.name}"
+        shutil.rmtree(staging, ignore_errors=True)  # left behind by a killed process
         if is_prepared(builder.name, data_dir):
             terminal.line(f"data set {builder.name} is prepared in {data_dir} already")
             return
@@ -55,8 +57,6 @@ def prepare(
             _check_archives(builder, sources, terminal)
         else:
             sources = _find_or_download(builder, data_dir / "downloads", terminal)
-        staging = data_dir / f".unpacked-{builder.name}"
-        shutil.rmtree(staging, ignore_errors=True)  # left behind by a killed process
         staging.mkdir()
         try:
             listing = _read_sources(builder, sources, staging, terminal)

@@ -99,8 +99,10 @@ def from_torchvision(tensors: Mapping[str, Array], like: Variables, where: str) 
 
 def has_classifier(tensors: Mapping[str, Array], like: Variables) -> bool:
     """Returns whether `tensors` contain a classifier with as many classes as `like`."""
-    classes = like["params"]["classifier"]["bias"].shape[0]
-    return all(name in tensors and tensors[name].shape[0] == classes for name in _CLASSIFIER)
+    bias = like["params"].get("classifier", {}).get("bias")
+    return bias is not None and all(
+        name in tensors and tensors[name].shape[0] == len(bias) for name in _CLASSIFIER
+    )
 
 
 def to_torchvision(variables: Variables) -> Tensors:
