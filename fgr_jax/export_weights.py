@@ -17,7 +17,7 @@ import safetensors.numpy
 from absl import flags
 
 from fgr_jax.errors import UserError
-from fgr_jax.files.whole import whole
+from fgr_jax.files.atomic import atomic_write
 from fgr_jax.models.weights.torchvision import to_torchvision
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.workdir import Workdir
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"--output={output}: the folder {output.parent} does not exist")
     state = checkpoints.read_latest(Workdir.open(own.workdir).checkpoints)
     tensors = to_torchvision({name: state[name] for name in ("params", "batch_stats")})
-    with whole(output) as unfinished:
+    with atomic_write(output) as unfinished:
         safetensors.numpy.save_file(tensors, unfinished)
     print(f"wrote {len(tensors)} tensors of step {int(state['step']):,} to {output}")
     return 0

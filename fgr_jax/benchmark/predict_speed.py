@@ -14,7 +14,7 @@ from fgr_jax.distributed import batch_sharding, data_mesh, replicated
 from fgr_jax.inference.forward import compiled
 from fgr_jax.inference.saved_run import TrainedNetwork
 from fgr_jax.models.network import build_network
-from fgr_jax.predict.images import BATCHES_AHEAD, stream
+from fgr_jax.predict.files import BATCHES_AHEAD, stream
 from fgr_jax.predict.predictions import Predictor
 from fgr_jax.terminal import Terminal
 

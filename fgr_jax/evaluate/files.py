@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fgr_jax.evaluate.evaluation import Evaluation
-from fgr_jax.files.whole import whole
+from fgr_jax.files.atomic import atomic_write
 
 Columns = dict[str, Sequence[Any]]
 
@@ -34,14 +34,14 @@ def write_files(evaluation: Evaluation, about: dict[str, Any], folder: Path) -> 
         "confusions.csv": _confusion_columns(evaluation),
     }
     for name, columns in tables.items():
-        with whole(folder / name) as unfinished:
+        with atomic_write(folder / name) as unfinished:
             if name.endswith(".parquet"):
                 pyarrow.parquet.write_table(pyarrow.table(columns), unfinished)
             else:
                 _write_csv(unfinished, columns)
     results = {**about, **evaluation.json()}
     text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
-    with whole(folder / "results.json") as unfinished:
+    with atomic_write(folder / "results.json") as unfinished:
         unfinished.write_text(text + "\n", encoding="utf-8")
 
 

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fgr_jax.files.whole import whole
+from fgr_jax.files.atomic import atomic_write
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
@@ -23,7 +23,7 @@ def append(path: Path, record: dict[str, Any]) -> None:
 def cut_off_after(path: Path, step: int) -> None:
     """Removes the records of later steps, and an incomplete last line."""
     kept = [json.dumps(record) + "\n" for record in read(path) if record["step"] <= step]
-    with whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_text("".join(kept), encoding="utf-8")
 
 

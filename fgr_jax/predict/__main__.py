@@ -29,7 +29,7 @@ from fgr_jax.inference.heatmaps import over_center_crop
 from fgr_jax.inference.saved_run import open_run, restore
 from fgr_jax.models.network import output_shapes
 from fgr_jax.predict import output
-from fgr_jax.predict.images import BATCHES_AHEAD, find, stream
+from fgr_jax.predict.files import BATCHES_AHEAD, find, stream
 from fgr_jax.predict.predictions import Prediction, Predictor
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal

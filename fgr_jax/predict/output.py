@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from fgr_jax.errors import UserError
-from fgr_jax.files.whole import whole
+from fgr_jax.files.atomic import atomic_write
 from fgr_jax.predict.predictions import Prediction
 
 Add = Callable[[Prediction], None]
@@ -26,7 +26,10 @@ def opened(path: Path, class_names: Sequence[str], top: int) -> Iterator[Add]:
         raise UserError(f"--output={path}: must end in {' or '.join(formats)}")
     if not path.parent.is_dir():
         raise UserError(f"--output={path}: the folder {path.parent} does not exist")
-    with whole(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+    with (
+        atomic_write(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", newline="") as file,
+    ):
         yield from formats[path.suffix](file, class_names, top)
 
 

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of, stream
 from fgr_jax.inference.saved_run import TrainedNetwork
 from fgr_jax.losses.interface import Outputs
-from fgr_jax.predict.images import ImageFile
+from fgr_jax.predict.files import ImageFile
 
 
 class Prediction(NamedTuple):

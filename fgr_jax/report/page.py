@@ -10,7 +10,7 @@ from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun, evaluate_run, open_for_test
 from fgr_jax.evaluate.tables import as_text
-from fgr_jax.files.whole import whole
+from fgr_jax.files.atomic import atomic_write
 from fgr_jax.inference.saved_run import TrainedRun
 from fgr_jax.report.contents import contents, require_same_test
 from fgr_jax.report.tables import paper_accuracy
@@ -75,7 +75,7 @@ def _write(
 ) -> None:
     page = as_html(contents([each for each in evaluated if each is not None], mesh))
     try:
-        with whole(workdir.local / name) as unfinished:
+        with atomic_write(workdir.local / name) as unfinished:
             # In file names that are not UTF-8, question marks replace the invalid bytes.
             unfinished.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:

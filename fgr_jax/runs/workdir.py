@@ -17,7 +17,7 @@ from etils import epath
 from fgr_jax.data.identity import DataIdentity
 from fgr_jax.errors import UserError
 from fgr_jax.files import buckets
-from fgr_jax.files.whole import whole
+from fgr_jax.files.atomic import atomic_write
 from fgr_jax.runs.checkpoints import latest_step
 from fgr_jax.runs.description import Description
 
@@ -203,6 +203,6 @@ def _require(kind: type[_Parsed]) -> Callable[[Any], _Parsed]:
 
 
 def _write_json(path: Path, value: Any) -> None:
-    with whole(path) as unfinished:
+    with atomic_write(path) as unfinished:
         text = json.dumps(value, indent=2, ensure_ascii=False)
         unfinished.write_text(text + "\n", encoding="utf-8")

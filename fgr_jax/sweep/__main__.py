@@ -23,7 +23,7 @@ from pathlib import Path
 from absl import flags
 
 from fgr_jax.errors import UserError
-from fgr_jax.files.whole import whole
+from fgr_jax.files.atomic import atomic_write
 from fgr_jax.sweep import figures, results
 from fgr_jax.sweep.plan import Row, Sweep, load
 from fgr_jax.sweep.results import LOG, Line, Result, result
@@ -146,7 +146,7 @@ def _write(
     if figure:
         contents[_FIGURE] = figure
     for name, content in contents.items():
-        with whole(workdir / name) as unfinished:
+        with atomic_write(workdir / name) as unfinished:
             unfinished.write_bytes(content)
 
 

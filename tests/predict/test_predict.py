@@ -24,7 +24,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.inference.heatmaps import at_pixels, overlay
 from fgr_jax.inference.saved_run import TrainedNetwork, open_run, restore
 from fgr_jax.models.network import build_network, forward
-from fgr_jax.predict.images import ImageFile, find, read, stream
+from fgr_jax.predict.files import ImageFile, find, read, stream
 from fgr_jax.predict.predictions import Prediction, Predictor
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
@@ -141,7 +141,7 @@ def test_no_more_is_decoded_ahead_than_asked_for(
         decoded.append(path)
         return read(path, data)
 
-    monkeypatch.setattr("fgr_jax.predict.images.read", counted)
+    monkeypatch.setattr("fgr_jax.predict.files.read", counted)
     paths = find([str(folder)])
     files = stream(paths, Data(resize=36, crop=32), threads=3, ahead=4)
     for taken, _ in enumerate(files, start=1):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yields a file beside `path` to write to, which replaces `path` at the end.
 
     If an error occurs, that file is removed and `path` stays unchanged.
