@@ -85,10 +85,7 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
     """
     argv = define_config(argv, own_flags)
     if _HELP.intersection(argv):
-        try:
-            own_flags([argument for argument in argv if argument not in _HELP], known_only=True)
-        except (flags.Error, ValueError) as error:
-            raise UserError(" ".join(str(error).split())) from error
+        _read([argument for argument in argv if argument not in _HELP], own_flags, known_only=True)
         print(usage.rstrip() + "\n")
         _print_fields(own_flags.config)
         sys.exit(0)
@@ -169,10 +166,7 @@ def parse_flags(
         print(usage.rstrip())
         sys.exit(0)
     flags.FLAGS(argv[:1])  # Grain's worker processes want absl's own flags parsed, though unused
-    try:
-        rest = own_flags(argv)[1:]
-    except (flags.Error, ValueError) as error:
-        raise UserError(" ".join(str(error).split())) from error
+    rest = _read(argv, own_flags)[1:]
     any_number = any(name.endswith(" ...") for name in positional)
     if len(rest) > len(positional) and not any_number:
         extra = rest[len(positional)]
@@ -180,6 +174,16 @@ def parse_flags(
     if len(rest) < len(positional):
         raise UserError(f"needs {' and '.join(positional)}; --help says what they are")
     return rest
+
+
+def _read(
+    argv: Sequence[str], own_flags: flags.FlagValues, *, known_only: bool = False
+) -> list[str]:
+    """Reads the flags and returns the other arguments, the program's name first."""
+    try:
+        return own_flags(argv, known_only=known_only)
+    except (flags.Error, ValueError) as error:
+        raise UserError(" ".join(str(error).split())) from error
 
 
 def define_job_flags(own_flags: flags.FlagValues) -> None:
