@@ -31,6 +31,9 @@ class Listing:
 
     class_names: Sequence[str]
     splits: Mapping[str, Sequence[ImageFile]]  # "train", "test"
+    unused: Sequence[str] = ()  # folders that are splits, too, and are not used
+    # Reason -> names of files, and of folders with all that is in them.
+    left_out: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
 
 def raise_if_any(problems: Sequence[str], what: str, way_out: str) -> None:
