@@ -12,7 +12,7 @@ _REPLACED = str.maketrans(
 
 
 def shortened(name: str, longest: int = _LONGEST) -> str:
-    """Returns `name`, or, if it has more than `longest` bytes, its beginning and a digest of all of it."""
+    """Returns `name`, or, if it is longer than `longest` bytes, its beginning and a digest of it."""
     encoded = os.fsencode(name)
     if len(encoded) <= longest:
         return name

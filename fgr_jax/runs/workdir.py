@@ -72,7 +72,8 @@ class Workdir:
             scheme = _SCHEME.match(name)
             if scheme:
                 raise UserError(
-                    f"{flag}={name}: {scheme.group()} is not supported; name a folder or gs://BUCKET/FOLDER"
+                    f"{flag}={name}: {scheme.group()} is not supported; name a folder, or "
+                    "gs://BUCKET/FOLDER"
                 )
             local = Path(name)
             return cls(name, flag, local, epath.Path(local.absolute()) / CHECKPOINTS)
