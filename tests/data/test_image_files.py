@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgr_jax.data import image_files
@@ -190,6 +190,7 @@ def test_links_to_folders_above(tmp_path: Path) -> None:
     assert left_out(cat)[image_files.REPEATED] == ["before", "more"]
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_graph_of_folders_and_links(data: st.DataObject) -> None:
     """Every image that can be reached is found once, and under its own name if it is in the folder."""
