@@ -66,8 +66,6 @@ TIFF_OPTIONS: dict[str, dict[str, Any]] = {
     "strips": {"rows_per_strip": 5},
     "directory last": {"header_first": False},
 }
-SEVERAL: dict[str, Any] = {"save_all": True, "append_images": [PHOTO.rotate(180)]}
-WEBP_OPTIONS = {"": {}, "lossless": {"lossless": True}, "animated": SEVERAL}
 
 
 class Corpus:
@@ -93,6 +91,11 @@ def saved(image: Image.Image, format: str, **options: Any) -> bytes:  # noqa: A0
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
+
+
+def several() -> dict[str, Any]:
+    """Returns the options of a file of two frames; Pillow notes some in the second one."""
+    return {"save_all": True, "append_images": [PHOTO.rotate(180)]}
 
 
 def scaled(samples: np.ndarray, bits: int) -> np.ndarray:
@@ -153,7 +156,7 @@ def add_jpegs(corpus: Corpus) -> None:
         jpeg[:2] + b"\xff\xe1\0\x0eExif\0\0II*\0\xff\xff" + jpeg[2:],
         pixels=np.asarray(Image.open(io.BytesIO(jpeg))),
     )
-    corpus.add("jpeg several", saved(PHOTO, "MPO", **SEVERAL))
+    corpus.add("jpeg several", saved(PHOTO, "MPO", **several()))
 
 
 def add_pngs(corpus: Corpus) -> None:
@@ -211,10 +214,10 @@ def add_pngs(corpus: Corpus) -> None:
             corpus.add(f"png {name} {place}", write.png(COLORS, 8, 2, before=before, after=after))
     for orientation in range(1, 9):
         corpus.add(f"png exif {orientation}", saved(PHOTO, "PNG", exif=exif(orientation)))
-    corpus.add("png animated", saved(PHOTO, "PNG", **SEVERAL))
+    corpus.add("png animated", saved(PHOTO, "PNG", **several()))
     corpus.add(
         "png animated, another first",
-        saved(PHOTO, "PNG", **SEVERAL, default_image=True),
+        saved(PHOTO, "PNG", **several(), default_image=True),
     )
     corpus.add(
         "png with a bad ancillary checksum",
@@ -357,7 +360,7 @@ def add_tiffs(corpus: Corpus) -> None:
         corpus.add(
             f"tiff {compression}", saved(PHOTO.convert("1"), "TIFF", compression=compression)
         )
-    corpus.add("tiff of two pages", saved(PHOTO, "TIFF", **SEVERAL))
+    corpus.add("tiff of two pages", saved(PHOTO, "TIFF", **several()))
     corpus.add("tiff without height", write.tiff(COLORS, 8, 2, tags=[(257, 4, [0])]), refused="is")
     corpus.add(
         "tiff of a camera",
@@ -368,8 +371,9 @@ def add_tiffs(corpus: Corpus) -> None:
 
 def add_others(corpus: Corpus) -> None:
     transparent = Image.fromarray(np.concatenate([COLORS, ALPHA], -1))
+    webp_options = {"": {}, "lossless": {"lossless": True}, "animated": several()}
     for name, image in {"": PHOTO, "gray ": PHOTO.convert("L"), "alpha ": transparent}.items():
-        for kind, options in WEBP_OPTIONS.items():
+        for kind, options in webp_options.items():
             corpus.add(f"webp {name}{kind}", saved(image, "WEBP", **options))
     for orientation in range(1, 9):
         webp = saved(PHOTO, "WEBP", lossless=True, exif=exif(orientation))
@@ -381,7 +385,7 @@ def add_others(corpus: Corpus) -> None:
         )
     corpus.add("webp xmp", saved(PHOTO, "WEBP", xmp=XMP.encode()))
     corpus.add("avif alpha", saved(transparent, "AVIF"))
-    corpus.add("avif animated", saved(PHOTO, "AVIF", **SEVERAL))
+    corpus.add("avif animated", saved(PHOTO, "AVIF", **several()))
     corpus.add("heic alpha", saved(transparent, "HEIF"))
     corpus.add("heic gray", saved(PHOTO.convert("L"), "HEIF"))
     for mode in ("1", "L", "P", "RGB", "RGBA"):
@@ -390,7 +394,7 @@ def add_others(corpus: Corpus) -> None:
         corpus.add(f"bmp {mode}", saved(image, "BMP"))
     corpus.add("gif interlaced", saved(PHOTO, "GIF", interlace=1))
     corpus.add("gif transparent", saved(PHOTO.quantize(16), "GIF", transparency=3))
-    corpus.add("gif animated", saved(PHOTO, "GIF", **SEVERAL))
+    corpus.add("gif animated", saved(PHOTO, "GIF", **several()))
     add_bmps(corpus)
 
 
