@@ -6,7 +6,6 @@ Both use libjpeg-turbo, so the pixels are the same.
 import contextlib
 import ctypes
 import io
-import itertools
 import logging
 import re
 import warnings
@@ -24,24 +23,11 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import (
-    BITSPERSAMPLE,
-    IMAGELENGTH,
-    IMAGEWIDTH,
-    PHOTOMETRIC_INTERPRETATION,
-    SAMPLEFORMAT,
-    SAMPLESPERPIXEL,
-    STRIPBYTECOUNTS,
-    STRIPOFFSETS,
-    TILEBYTECOUNTS,
-    TILEOFFSETS,
-    ImageFileDirectory_v2,
-    TiffImageFile,
-)
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from fgr_jax.config import Data
-from fgr_jax.data.images import jpeg, png
+from fgr_jax.data.images import jpeg, png, tiff
 from fgr_jax.data.images.errors import ImageError
 from fgr_jax.data.images.kinds import Kind, identify
 
@@ -221,53 +207,24 @@ def _decode_with_pillow(data: bytes, plan: _Plan, max_pixels: int) -> Image:
 
 def _reason(data: bytes, kind: Kind, error: Exception) -> str:
     """Returns why Pillow raised `error`: its words tell what it does not read from damage."""
-    if kind.format == "TIFF" and _is_cut_tiff(data):
+    if kind.format == "TIFF" and tiff.is_cut(data):
         return "is truncated"
-    if re.search("unsupported|unknown|unrecogni|support", str(error), re.IGNORECASE):
+    if re.search("support|unknown|unrecogni|exceeds limit", str(error), re.IGNORECASE):
         return f"is {kind.name} of a kind that is not read ({error}): convert it to JPEG or PNG"
     return f"is truncated or damaged ({kind.name}: {error})"
 
 
 def _decode_rare_tiff(data: bytes, max_pixels: int) -> Image:
     """Decodes a TIFF of 16-bit integers that Pillow does not read; refuses all others by name."""
-    if _is_cut_tiff(data):
+    if tiff.is_cut(data):
         raise ImageError("is truncated")
-    tags = _tiff_tags(data)
-    bits, formats = set(tags.get(BITSPERSAMPLE, (1,))), set(tags.get(SAMPLEFORMAT, (1,)))
-    width, height = tags[IMAGEWIDTH], tags[IMAGELENGTH]
-    _check_size(width * height, width, height, max_pixels)
-    if bits == {16} and formats == {1}:
+    header = tiff.read(data)
+    _check_size(header.width * header.height, header.width, header.height, max_pixels)
+    if header.has_16_bit_integers:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if pixels is not None:
             return pixels.astype(np.uint8)
-    numbers = "floating-point numbers" if 3 in formats else "samples"
-    raise ImageError(
-        f"is a TIFF of {tags.get(SAMPLESPERPIXEL, 1)} × {max(bits)}-bit {numbers} that is not read: "
-        "convert it to 8 bits"
-    )
-
-
-def _tiff_tags(data: bytes) -> ImageFileDirectory_v2:
-    file = io.BytesIO(data)
-    tags = ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])  # 43: BigTIFF
-    start = tags.next
-    file.seek(start)
-    tags.load(file)
-    if tags.next == start:  # nothing was found after the last tag
-        raise EOFError
-    return tags
-
-
-def _is_cut_tiff(data: bytes) -> bool:
-    """Returns whether a TIFF ends before its directory or its pixels do."""
-    try:
-        tags = _tiff_tags(data)
-        starts = tags.get(STRIPOFFSETS) or tags[TILEOFFSETS]
-        lengths = tags.get(STRIPBYTECOUNTS) or tags.get(TILEBYTECOUNTS, ())
-        ends = map(sum, itertools.zip_longest(starts, lengths, fillvalue=0))
-        return max(ends) > len(data)
-    except Exception:  # of a directory that is cut
-        return True
+    raise ImageError(f"is {header.name} that is not read: convert it to 8 bits")
 
 
 def _to_rgb(image: PIL.Image.Image, kind: Kind, coding: str) -> Image:
