@@ -13,7 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 try:
     from absl import flags
@@ -98,6 +98,19 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
     return Invocation(own_flags.config, Path(path.partition(":")[0]), arguments)
 
 
+def parse_fields(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> dict[str, Any]:
+    """Reads the flags of a command that opens a run, and returns the fields of its config to change.
+
+    Raises:
+      UserError: as of `parse_flags`, or there is a config: the run has its own.
+    """
+    parse_flags(define_config(argv, own_flags), usage, own_flags)
+    path = config_file(own_flags)
+    if path is not None:
+        raise UserError(f"--config={path}: the run has its own config; name single fields")
+    return given_fields(own_flags)
+
+
 def define_config(argv: Sequence[str], own_flags: flags.FlagValues) -> list[str]:
     """Defines `--config=FILE[:ARGUMENT]` and a flag for each of its overrides in `argv`.
 
@@ -141,8 +154,12 @@ def config_file(own_flags: flags.FlagValues) -> str | None:
 
 def overrides(own_flags: flags.FlagValues) -> list[str]:
     """Returns the arguments that override fields of the config, after `define_config`."""
-    values = config_flags.get_override_values(own_flags["config"])
-    return [f"--config.{name}={value}" for name, value in values.items()]
+    return [f"--config.{name}={value}" for name, value in given_fields(own_flags).items()]
+
+
+def given_fields(own_flags: flags.FlagValues) -> dict[str, Any]:
+    """Returns the fields of the config that the arguments override, after `define_config`."""
+    return dict(config_flags.get_override_values(own_flags["config"]))
 
 
 def parse_flags(

@@ -31,6 +31,9 @@ class Listing:
 
     class_names: Sequence[str]
     splits: Mapping[str, Sequence[ImageFile]]  # "train", "test"
+    unused: Sequence[str] = ()  # folders that were understood as splits and are not used
+    # The names of files and folders that are left out, by reason.
+    left_out: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
 
 
 def raise_if_any(problems: Sequence[str], what: str, way_out: str) -> None:
