@@ -28,6 +28,7 @@ class Contents:
     images: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
     unused: Sequence[str] = ()  # folders that are splits, and are not used
     left_out: Mapping[str, LeftOut] = dataclasses.field(default_factory=dict)  # by reason
+    notes: Sequence[str] = ()  # on how the folders were understood
     digest: str = ""  # of `ContentDigest`; empty for data sets that do not record it
 
     @classmethod
@@ -41,7 +42,8 @@ class Contents:
             reason: LeftOut(len(names), list(names[:_NAMES_KEPT]))
             for reason, names in listing.left_out.items()
         }
-        return cls(list(listing.class_names), images, list(listing.unused), left_out)
+        names, unused = list(listing.class_names), list(listing.unused)
+        return cls(names, images, unused, left_out, list(listing.notes))
 
     def to_metadata(self) -> dict[str, Any]:
         """Returns what tfds stores as metadata.json, with a digest by which damage is noticed."""
@@ -74,7 +76,8 @@ class Contents:
                 counts = {split: numbers[label] for split, numbers in self.images.items()}
                 short[name] = {"class": self.class_names[label], **counts}
         left_out = {reason: each._asdict() for reason, each in self.left_out.items()}
-        return short | {"unused": list(self.unused), "left_out": left_out}
+        notes = {"notes": list(self.notes)}
+        return short | {"unused": list(self.unused), "left_out": left_out} | notes
 
     def lines(self) -> list[str]:
         """Returns what was understood of the images, in lines for the terminal."""
@@ -88,6 +91,7 @@ class Contents:
                     f"classes   the largest is {self.class_names[largest]!r} ({self._counts(largest)} "
                     f"images), the smallest {self.class_names[smallest]!r} ({self._counts(smallest)})"
                 )
+        lines += [f"note      {note}" for note in self.notes]
         if self.unused:
             lines.append(f"unused    {', '.join(self.unused)}")
         for reason, (count, first) in self.left_out.items():

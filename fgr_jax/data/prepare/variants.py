@@ -195,7 +195,9 @@ def _variants(data_dir: Path, *, first: DataIdentity | None = None) -> list[Path
         names = [path.name for path in (data_dir / FOLDER).iterdir()]
     except OSError:
         return []
-    found = [data_dir / FOLDER / each for each in names if is_prepared(f"{FOLDER}/{each}", data_dir)]
+    found = [
+        data_dir / FOLDER / each for each in names if is_prepared(f"{FOLDER}/{each}", data_dir)
+    ]
     return sorted(found, key=lambda path: (path.name != name, path.name))
 
 

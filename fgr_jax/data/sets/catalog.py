@@ -110,10 +110,16 @@ def _open_folder(
         )
     listing = Folder.read(root)
     images = variants.FolderImages(root, listing)
-    prepared = variants.find(images, data_dir, recorded, terminal)
+
+    def find() -> Prepared | None:
+        if listing.problems:  # it is refused, even if the rest of it is prepared already
+            return None
+        return variants.find(images, data_dir, recorded, terminal)
+
+    prepared = find()
     if prepared is None:
         with preparation.exclusive(data_dir, Folder.name, terminal):
-            prepared = variants.find(images, data_dir, recorded, terminal)  # another process's
+            prepared = find()  # prepared by another process
             if prepared is None:
                 variant = variants.new_variant(images, data_dir)
                 preparation.store(
@@ -124,7 +130,9 @@ def _open_folder(
                 images.remember_at(path, prepared.contents.digest)
     # What is left out may have changed since.
     now = Contents.of(listing)
-    contents = dataclasses.replace(prepared.contents, unused=now.unused, left_out=now.left_out)
+    contents = dataclasses.replace(
+        prepared.contents, unused=now.unused, left_out=now.left_out, notes=now.notes
+    )
     return prepared._replace(contents=contents)
 
 

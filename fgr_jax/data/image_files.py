@@ -1,0 +1,181 @@
+"""Finds the image files below a folder, and says which files it leaves out and why."""
+
+import collections
+import contextlib
+import errno
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+SUFFIXES = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif"),
+        *(".tif", ".tiff", ".heic", ".heif", ".avif"),
+    }
+)
+
+# Why files and folders are left out.
+HIDDEN = "hidden, as their names begin with a dot"
+LITTER = "made by the system or another program"
+RUN = "the folder of a run, with a config.json and checkpoints"
+NO_IMAGE = "not images, as their first bytes show"
+NO_FILE = "neither files nor folders"
+ABOVE = "links to a folder above"
+REPEATED = "links to a folder that is read already"
+BROKEN = "broken links"
+UNREADABLE = "cannot be read"  # followed by the system's message in parentheses
+
+# Folders, in lower case, of Jupyter, macOS, Windows, Linux, Python and network storage.
+_LITTER = frozenset(
+    {
+        *("__macosx", "network trash folder", "temporary items"),
+        *("$recycle.bin", "recycler", "system volume information", "found.000"),
+        *("lost+found", "__pycache__"),
+        *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
+    }
+)
+_BEGINNING = 32  # bytes
+
+
+class Found(NamedTuple):
+    """The image files below a folder, and what else there is."""
+
+    files: list[Path]  # sorted
+    left_out: dict[str, list[Path]]  # reason -> files, and folders with all that is in them; sorted
+
+
+class Level(NamedTuple):
+    """What is directly in a folder, sorted."""
+
+    images: list[Path]
+    folders: list[Path]
+    left_out: dict[str, list[Path]]  # reason -> files and folders
+
+
+def find_images(folder: Path) -> Found:
+    """Returns the images in `folder` and in all folders within it.
+
+    Links are followed, but each folder is read once: a folder itself rather than a link to it, and
+    nothing through a link to a folder above. What is an image, and what is left out, is said at `look`.
+    """
+    files: list[Path] = []
+    left_out: dict[str, list[Path]] = collections.defaultdict(list)
+    read: set[tuple[int, int]] = set()
+    folders, links = [folder], collections.deque[Path]()
+    while folders or links:
+        # All real folders come first, so that their images keep their own names.
+        current = folders.pop() if folders else links.popleft()
+        with contextlib.suppress(OSError):  # which `look` reports
+            identity = _identity(current)
+            if identity in read:
+                left_out[REPEATED].append(current)
+                continue
+            read.add(identity)
+        level = look(current)
+        files += level.images
+        for inside in level.folders:
+            (links if inside.is_symlink() else folders).append(inside)
+        for reason, paths in level.left_out.items():
+            left_out[reason] += paths
+    return Found(sorted(files), {reason: sorted(paths) for reason, paths in left_out.items()})
+
+
+def look(folder: Path) -> Level:
+    """Returns the images and folders that are directly in `folder`.
+
+    Images are the files with a suffix of `SUFFIXES`, and those with another suffix or none whose first
+    bytes are an image's. No file is an error: one that cannot be read is among those left out, as is the
+    folder itself.
+    """
+    level = Level([], [], collections.defaultdict(list))
+    try:
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        level.left_out[f"{UNREADABLE} ({error.strerror})"].append(folder)
+        return level
+    for entry in listed:
+        path = Path(entry.path)
+        reason = _why_left_out(entry)
+        if reason:
+            level.left_out[reason].append(path)
+        elif not entry.is_dir():
+            level.images.append(path)
+        elif entry.is_symlink() and _identity(path) in _all_above(folder):
+            # It leads to the images of other folders, for example of other classes.
+            level.left_out[ABOVE].append(path)
+        else:
+            level.folders.append(path)
+    return level
+
+
+def is_fault(reason: str) -> bool:
+    """Returns whether files that are left out for this reason may be images that the user misses."""
+    return reason.startswith((BROKEN, UNREADABLE))
+
+
+def shown(path: str | Path) -> str:
+    r"""Returns a path as text for messages and files: bytes that are not UTF-8 appear as \xNN."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def why_folder_is_left_out(folder: Path) -> str:
+    """Returns the reason for which no folder of this name and content is searched, or ""."""
+    if folder.name.startswith("."):
+        return HIDDEN
+    if folder.name.lower() in _LITTER:
+        return LITTER
+    return RUN if is_run(folder) else ""
+
+
+def is_run(folder: Path) -> bool:
+    """Returns whether a training run has written to `folder`: its images are those of a report."""
+    return (folder / "config.json").is_file() and (folder / "checkpoints").is_dir()
+
+
+def _why_left_out(entry: "os.DirEntry[str]") -> str:
+    """Returns the reason for which a file or folder is left out, or ""."""
+    if entry.name.startswith("."):
+        return HIDDEN
+    try:
+        if entry.is_dir():
+            return why_folder_is_left_out(Path(entry.path))
+        if entry.is_file():
+            if os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                return ""
+            with open(entry.path, "rb") as file:
+                return "" if _begins_like_an_image(file.read(_BEGINNING)) else NO_IMAGE
+        if entry.is_symlink():
+            os.stat(entry.path)
+    except FileNotFoundError:
+        return BROKEN
+    except OSError as error:
+        return BROKEN if error.errno == errno.ELOOP else f"{UNREADABLE} ({error.strerror})"
+    return NO_FILE
+
+
+def _begins_like_an_image(data: bytes) -> bool:
+    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+    if data.startswith(starts):
+        return True
+    if data.startswith(b"RIFF"):
+        return data[8:12] == b"WEBP"
+    if data.startswith(b"BM"):  # as text may, too
+        return data[6:10] == bytes(4) and data[15:18] == bytes(3)
+    return data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif")
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    """Returns what a folder has in common with all links to it."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _all_above(folder: Path) -> set[tuple[int, int]]:
+    """Returns the identities of a folder and those above it, on its path with and without links."""
+    identities: set[tuple[int, int]] = set()
+    for path in (folder.absolute(), Path(os.path.realpath(folder))):
+        for above in (path, *path.parents):
+            with contextlib.suppress(OSError):
+                identities.add(_identity(above))
+    return identities
