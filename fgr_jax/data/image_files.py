@@ -119,13 +119,9 @@ def shown(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def why_folder_is_left_out(folder: Path) -> str:
-    """Returns the reason for which no folder of this name and content is searched, or ""."""
-    if folder.name.startswith("."):
-        return HIDDEN
-    if folder.name.lower() in _LITTER:
-        return LITTER
-    return RUN if is_run(folder) else ""
+def is_litter(name: str) -> bool:
+    """Returns whether folders of this name are made by the system or another program."""
+    return name.lower() in _LITTER
 
 
 def is_run(folder: Path) -> bool:
@@ -139,7 +135,7 @@ def _why_left_out(entry: "os.DirEntry[str]") -> str:
         return HIDDEN
     try:
         if entry.is_dir():
-            return why_folder_is_left_out(Path(entry.path))
+            return LITTER if is_litter(entry.name) else RUN * is_run(Path(entry.path))
         if entry.is_file():
             if os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                 return ""
