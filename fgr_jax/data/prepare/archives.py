@@ -12,28 +12,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from fgr_jax.data.images import kind_of
 from fgr_jax.errors import UserError
 
 # Photographs hardly compress. An archive that grows beyond both limits is not a data set.
 _MOST_GROWTH = 20
 _HARMLESS_BYTES = 100 << 20
 _CHUNK = 1 << 20
+_BEGINNING = 4096  # bytes
 _DEEPEST = 3  # archives in archives
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError)
 # gzip's and bz2's errors have no number; the others are due to names and offsets in the archive.
 _FAULTS = (None, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 _SUFFIXES = re.compile(r"\.(tar|tgz|tar\.gz|tbz2?|tar\.bz2|txz|tar\.xz|zip)$", re.IGNORECASE)
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
-_TAR = b"ustar"  # at byte 257
-_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
-_NOT_READ = {
-    b"7z\xbc\xaf\x27\x1c": "7z",
-    b"Rar!\x1a\x07": "RAR",
-    b"\x28\xb5\x2f\xfd": "Zstandard",
-    b"\x04\x22\x4d\x18": "LZ4",
-    b"LZIP": "lzip",
-}
+_READ = {f"{name} archive" for name in ("a zip", "a tar", "a gzip", "a bzip2", "an xz")}
 _METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES"}  # numbers in zips
 _WAY_OUT = "unpack it with another tool and name the folder instead"
 
@@ -42,8 +35,7 @@ def is_archive(path: Path) -> bool:
     """Returns whether a file is an archive, by its suffix or its first bytes, even if it is not read."""
     if _SUFFIXES.search(path.name):
         return True
-    beginning = _beginning(path) if path.is_file() else b""
-    return beginning.startswith((*_ZIP, *_COMPRESSED, *_NOT_READ)) or beginning[257:262] == _TAR
+    return path.is_file() and _kind_of(path).endswith(" archive")
 
 
 @dataclasses.dataclass
@@ -94,6 +86,8 @@ def _unpack(archive: Path, folder: Path, name: str, budget: _Budget, depth: int)
     try:
         for member, size, content in _members(archive, name):
             target = folder / _safe(member, name)
+            if target == folder:
+                raise _unsafe(name, member, "is a file without a name")
             budget.check(size)
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
@@ -115,7 +109,9 @@ def _unpack(archive: Path, folder: Path, name: str, budget: _Budget, depth: int)
             ) from error
         if isinstance(error, OSError) and error.errno not in _FAULTS:
             raise
-        reason = str(error).partition("\n")[0].rstrip(":")
+        kind = _kind_of(archive)
+        is_other = kind not in _READ and "unknown" not in kind
+        reason = f"it is {kind}" if is_other else str(error).partition("\n")[0].rstrip(":")
         raise UserError(
             f"{name} is damaged or truncated ({reason}): delete it and download it again"
         ) from error
@@ -127,25 +123,22 @@ def _unpack(archive: Path, folder: Path, name: str, budget: _Budget, depth: int)
 
 def _is_read(path: Path) -> bool:
     """Returns whether a member is an archive, and not, for example, what macOS notes of one."""
-    if path.name.startswith(".") or not _SUFFIXES.search(path.name):
-        return False
-    beginning = _beginning(path)
-    return beginning.startswith((*_ZIP, *_COMPRESSED)) or beginning[257:262] == _TAR
+    is_hidden = path.name.startswith(".")
+    return not is_hidden and bool(_SUFFIXES.search(path.name)) and _kind_of(path) in _READ
 
 
 def _check_kind(archive: Path, name: str) -> None:
     """Raises a UserError for formats that are not read, and for a part of an archive."""
-    beginning = _beginning(archive)
-    for start, kind in _NOT_READ.items():
-        if beginning.startswith(start):
-            raise UserError(f"{name} is a {kind} archive, which is not read: {_WAY_OUT}")
+    kind = _kind_of(archive)
+    if kind.endswith(" archive") and kind not in _READ:
+        raise UserError(f"{name} is {kind}, which is not read: {_WAY_OUT}")
     if re.search(r"\.(z\d\d|\d{3})$", archive.name) or archive.with_suffix(".z01").exists():
         raise UserError(f"{name} is a part of a split archive: {_WAY_OUT}")
 
 
-def _beginning(path: Path) -> bytes:
+def _kind_of(path: Path) -> str:
     with path.open("rb") as file:
-        return file.read(512)
+        return kind_of(file.read(_BEGINNING))
 
 
 def _members(archive: Path, name: str) -> Iterator[tuple[str, int, IO[bytes]]]:
@@ -205,8 +198,6 @@ def _safe(name: str, archive: str) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
         raise _unsafe(archive, name, "lies outside the folder")
-    if not path.parts:
-        raise _unsafe(archive, name, "is not the name of a file")
     return path
 
 
