@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from fgr_jax import arguments
 
 
 def suppression_mask(
-    key: jax.Array, maps: jax.Array, *, p_peak: float, p_patch: float, patch_size: int
+    key: jax.Array, maps: ArrayLike, *, p_peak: ArrayLike, p_patch: ArrayLike, patch_size: int
 ) -> jax.Array:
     """Draws the cells to suppress, B of equations 1–6.
 
@@ -32,20 +35,21 @@ def suppression_mask(
       bool `[B, H, W, C]`, true where the cell is suppressed.
 
     Raises:
+      TypeError: an argument is not a number, or patch_size not a whole one.
       ValueError: maps are not 4-dimensional, a probability is outside [0, 1], or patch_size < 1.
     """
-    _check(maps, p_peak, p_patch, patch_size)
+    maps, patch_size = _checked(maps, p_peak, p_patch, patch_size)
     return _suppression_mask(key, maps, p_peak, p_patch, patch_size)
 
 
 def diversify(
     key: jax.Array,
-    maps: jax.Array,
+    maps: ArrayLike,
     *,
-    p_peak: float,
-    p_patch: float,
+    p_peak: ArrayLike,
+    p_patch: ArrayLike,
     patch_size: int,
-    alpha: float,
+    alpha: ArrayLike,
 ) -> jax.Array:
     """Scales the suppressed cells by α, M' of equation 7.
 
@@ -54,35 +58,37 @@ def diversify(
 
     Args:
       key, maps, p_peak, p_patch, patch_size: see `suppression_mask`.
-      alpha: the suppression factor; 0 removes a suppressed cell, 1 turns the block off.
+      alpha: the suppression factor, in [0, 1]; 0 removes a suppressed cell, 1 turns the block off.
 
     Returns:
-      The maps in their own shape `[B, H, W, C]` and dtype.
+      The maps in their own shape `[B, H, W, C]` and dtype; maps of whole numbers as float32.
 
     Raises:
-      ValueError: as for `suppression_mask`.
+      TypeError: as for `suppression_mask`.
+      ValueError: as for `suppression_mask`, or alpha is outside [0, 1].
     """
-    _check(maps, p_peak, p_patch, patch_size)
-    if isinstance(alpha, (int, float)) and alpha == 1:
+    maps, patch_size = _checked(maps, p_peak, p_patch, patch_size)
+    arguments.check_between("alpha", alpha, 0, 1)
+    if not arguments.is_traced(alpha) and jnp.ndim(alpha) == 0 and alpha == 1:
         return maps
     return _diversify(key, maps, p_peak, p_patch, patch_size, alpha)
 
 
-def class_scores(maps: jax.Array) -> jax.Array:
+def class_scores(maps: ArrayLike) -> jax.Array:
     """Averages maps `[B, H, W, C]` over space to scores `[B, C]` (eq. 8), in at least float32."""
+    maps = arguments.floats("maps", maps, "B, H, W, C")
     dtype = jnp.promote_types(maps.dtype, jnp.float32)
     return jnp.mean(maps, axis=(1, 2), dtype=dtype)
 
 
-def _check(maps: jax.Array, p_peak: float, p_patch: float, patch_size: int) -> None:
-    if maps.ndim != 4:
-        raise ValueError(f"maps must be [B, H, W, C], got shape {maps.shape}")
-    for name, probability in (("p_peak", p_peak), ("p_patch", p_patch)):
-        # A traced probability has no value to check.
-        if isinstance(probability, (int, float)) and not 0 <= probability <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {probability}")
-    if patch_size < 1:
-        raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+def _checked(
+    maps: ArrayLike, p_peak: ArrayLike, p_patch: ArrayLike, patch_size: int
+) -> tuple[jax.Array, int]:
+    """Checks the arguments, and returns the maps as floats and the patch size as an int."""
+    arguments.check_between("p_peak", p_peak, 0, 1)
+    arguments.check_between("p_patch", p_patch, 0, 1)
+    size = arguments.at_least_one("patch_size", patch_size)
+    return arguments.floats("maps", maps, "B, H, W, C"), size
 
 
 class Draws(NamedTuple):
@@ -93,9 +99,10 @@ class Draws(NamedTuple):
 
 
 def draw(
-    key: jax.Array, shape: Sequence[int], *, p_peak: float, p_patch: float, patch_size: int
+    key: jax.Array, shape: Sequence[int], *, p_peak: ArrayLike, p_patch: ArrayLike, patch_size: int
 ) -> Draws:
     """Draws what `suppression_mask` draws for maps of `shape` (B, H, W, C)."""
+    p_peak, p_patch = arguments.floats("p_peak", p_peak), arguments.floats("p_patch", p_patch)
     batch, height, width, classes = shape
     rows, columns = -(-height // patch_size), -(-width // patch_size)
     peak_key, patch_key = jax.random.split(key)
@@ -108,7 +115,7 @@ def draw(
     return Draws(suppress_peaks, suppress_cell)
 
 
-def suppress(maps: jax.Array, draws: Draws, alpha: float) -> jax.Array:
+def suppress(maps: jax.Array, draws: Draws, alpha: ArrayLike) -> jax.Array:
     """Scales the cells of `maps` `[B, H, W, C]` that `draws` suppresses by α (eq. 7)."""
     mask = _mask(jax.lax.stop_gradient(maps), draws)
     return jnp.where(mask, jnp.asarray(alpha, maps.dtype) * maps, maps)
@@ -121,7 +128,7 @@ def _mask(maps: jax.Array, draws: Draws) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="patch_size")
 def _suppression_mask(
-    key: jax.Array, maps: jax.Array, p_peak: float, p_patch: float, patch_size: int
+    key: jax.Array, maps: jax.Array, p_peak: ArrayLike, p_patch: ArrayLike, patch_size: int
 ) -> jax.Array:
     draws = draw(key, maps.shape, p_peak=p_peak, p_patch=p_patch, patch_size=patch_size)
     return _mask(maps, draws)
@@ -131,10 +138,10 @@ def _suppression_mask(
 def _diversify(
     key: jax.Array,
     maps: jax.Array,
-    p_peak: float,
-    p_patch: float,
+    p_peak: ArrayLike,
+    p_patch: ArrayLike,
     patch_size: int,
-    alpha: float,
+    alpha: ArrayLike,
 ) -> jax.Array:
     draws = draw(key, maps.shape, p_peak=p_peak, p_patch=p_patch, patch_size=patch_size)
     return suppress(maps, draws, alpha)

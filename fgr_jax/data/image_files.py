@@ -20,7 +20,8 @@ LITTER = "made by the system or another program"
 RUN = "the folder of a run, with a config.json and checkpoints"
 NO_IMAGE = "not images, as their first bytes show"
 NO_FILE = "neither files nor folders"
-REPEATED = "links to a folder that is read anyway, or to a folder above"
+ABOVE = "links to a folder above"
+REPEATED = "links to a folder that is read already"
 BROKEN = "broken links"
 UNREADABLE = "cannot be read"  # followed by the system's message in parentheses
 
@@ -43,55 +44,78 @@ class Found(NamedTuple):
     left_out: dict[str, list[Path]]  # reason -> files, and folders with all that is in them; sorted
 
 
-def is_fault(reason: str) -> bool:
-    """Returns whether files that are left out for this reason may be images that the user misses."""
-    return reason.startswith((BROKEN, UNREADABLE))
+class Level(NamedTuple):
+    """What is directly in a folder, sorted."""
+
+    images: list[Path]
+    folders: list[Path]
+    left_out: dict[str, list[Path]]  # reason -> files and folders
 
 
 def find_images(folder: Path) -> Found:
     """Returns the images in `folder` and in all folders within it.
 
-    Images are the files with a suffix of `SUFFIXES`, and those with another suffix or none whose first
-    bytes are an image's. Links are followed, but each folder is read once: a folder itself rather than
-    a link to it, and nothing through a link to a folder above. No file is an error: one that cannot be
-    read is among those left out.
+    Links are followed, but each folder is read once: a folder itself rather than a link to it, and
+    nothing through a link to a folder above. What is an image, and what is left out, is said at `look`.
     """
-    found = Found([], collections.defaultdict(list))
-    # A link to a folder above leads to the images of other folders, for example of other classes.
-    known = _with_all_above(folder)
+    files: list[Path] = []
+    left_out: dict[str, list[Path]] = collections.defaultdict(list)
+    read: set[tuple[int, int]] = set()
     folders, links = [folder], collections.deque[Path]()
     while folders or links:
         # All real folders come first, so that their images keep their own names.
-        is_link = not folders
-        current = links.popleft() if is_link else folders.pop()
-        try:
+        current = folders.pop() if folders else links.popleft()
+        with contextlib.suppress(OSError):  # which `look` reports
             identity = _identity(current)
-            if current != folder and (
-                identity in known or (is_link and identity in _with_all_above(current.parent))
-            ):
-                found.left_out[REPEATED].append(current)
+            if identity in read:
+                left_out[REPEATED].append(current)
                 continue
-            known.add(identity)
-            with os.scandir(current) as entries:
-                listed = sorted(entries, key=lambda entry: entry.name)
-        except OSError as error:
-            found.left_out[f"{UNREADABLE} ({error.strerror})"].append(current)
-            continue
-        for entry in listed:
-            reason = _why_left_out(entry)
-            if reason:
-                found.left_out[reason].append(Path(entry.path))
-            elif not entry.is_dir():
-                found.files.append(Path(entry.path))
-            elif entry.is_symlink():
-                links.append(Path(entry.path))
-            else:
-                folders.append(Path(entry.path))
-    return Found(sorted(found.files), {why: sorted(them) for why, them in found.left_out.items()})
+            read.add(identity)
+        level = look(current)
+        files += level.images
+        for inside in level.folders:
+            (links if inside.is_symlink() else folders).append(inside)
+        for reason, paths in level.left_out.items():
+            left_out[reason] += paths
+    return Found(sorted(files), {reason: sorted(paths) for reason, paths in left_out.items()})
+
+
+def look(folder: Path) -> Level:
+    """Returns the images and folders that are directly in `folder`.
+
+    Images are the files with a suffix of `SUFFIXES`, and those with another suffix or none whose first
+    bytes are an image's. No file is an error: one that cannot be read is among those left out, as is the
+    folder itself.
+    """
+    level = Level([], [], collections.defaultdict(list))
+    try:
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        level.left_out[f"{UNREADABLE} ({error.strerror})"].append(folder)
+        return level
+    for entry in listed:
+        path = Path(entry.path)
+        reason = _why_left_out(entry)
+        if reason:
+            level.left_out[reason].append(path)
+        elif not entry.is_dir():
+            level.images.append(path)
+        elif entry.is_symlink() and _identity(path) in _all_above(folder):
+            # It leads to the images of other folders, for example of other classes.
+            level.left_out[ABOVE].append(path)
+        else:
+            level.folders.append(path)
+    return level
+
+
+def is_fault(reason: str) -> bool:
+    """Returns whether files that are left out for this reason may be images that the user misses."""
+    return reason.startswith((BROKEN, UNREADABLE))
 
 
 def shown(path: str | Path) -> str:
-    """Returns a path as text for messages and files: bytes that are not UTF-8 appear as \\xNN."""
+    r"""Returns a path as text for messages and files: bytes that are not UTF-8 appear as \xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -147,7 +171,7 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _with_all_above(folder: Path) -> set[tuple[int, int]]:
+def _all_above(folder: Path) -> set[tuple[int, int]]:
     """Returns the identities of a folder and those above it, on its path with and without links."""
     identities: set[tuple[int, int]] = set()
     for path in (folder.absolute(), Path(os.path.realpath(folder))):

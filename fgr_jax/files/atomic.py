@@ -4,6 +4,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from fgr_jax.files.names import with_suffix
+
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -11,7 +13,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
     If an error occurs, that file is removed and `path` stays unchanged.
     """
-    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished = path.with_name(with_suffix(path.name, ".unfinished"))
     try:
         yield unfinished
         unfinished.replace(path)

@@ -6,10 +6,13 @@ makes its loss NaN, and so does a label outside [0, C).
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from fgr_jax import arguments
 
 
 def cross_entropy(
-    logits: jax.Array, labels: jax.Array, *, label_smoothing: float = 0.0
+    logits: ArrayLike, labels: ArrayLike, *, label_smoothing: ArrayLike = 0.0
 ) -> jax.Array:
     """Computes cross-entropy over all classes (equation 9), with optional label smoothing.
 
@@ -25,14 +28,15 @@ def cross_entropy(
       `[B]`, −Σ_c q_c log softmax(s)_c for the target q, in at least float32.
 
     Raises:
-      ValueError: label_smoothing is outside [0, 1].
+      TypeError: logits are not numbers, or labels not integers.
+      ValueError: shapes are others, or label_smoothing is outside [0, 1].
     """
-    if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be in [0, 1], got {label_smoothing}")
-    logits = at_least_float32(logits)
+    arguments.check_between("label_smoothing", label_smoothing, 0, 1)
+    logits = at_least_float32(arguments.floats("logits", logits, "B, C"))
+    labels = arguments.labels(labels, len(logits))
     true_score = true_score_of(logits, labels)
     loss = log_sum_exp_above(logits, true_score)
-    if label_smoothing == 0:
+    if not arguments.is_traced(label_smoothing) and label_smoothing == 0:
         return loss
     # −log p_l − ε · mean over c of (log p_c − log p_l), in which the log-normalizer cancels.
     return loss - label_smoothing * jnp.mean(logits - true_score[:, None], axis=-1)

@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from fgr_jax import arguments
 from fgr_jax.losses.ce import at_least_float32, is_true_class
 from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
 
@@ -12,7 +14,7 @@ _RATE = 0.5
 _EXACT = jax.lax.Precision.HIGHEST
 
 
-def center_loss(features: jax.Array, centers: jax.Array, labels: jax.Array) -> jax.Array:
+def center_loss(features: ArrayLike, centers: ArrayLike, labels: ArrayLike) -> jax.Array:
     """Computes ½‖x − c_l‖², half the squared distance to the class center (Wen et al. 2016, eq. 2).
 
     The total loss is cross-entropy + λ times this.
@@ -24,13 +26,24 @@ def center_loss(features: jax.Array, centers: jax.Array, labels: jax.Array) -> j
 
     Returns:
       `[B]`, in at least float32.
+
+    Raises:
+      TypeError: features or centers are not numbers, or labels not integers.
+      ValueError: shapes are others.
     """
+    features, centers = _features_and_centers(features, centers)
+    labels = arguments.labels(labels, len(features))
     difference = at_least_float32(features) - _own_row(centers, labels)
     return jnp.sum(difference * difference, axis=-1) / 2
 
 
 def moved_centers(
-    features: jax.Array, centers: jax.Array, labels: jax.Array, counts: jax.Array, *, rate: float
+    features: ArrayLike,
+    centers: ArrayLike,
+    labels: ArrayLike,
+    counts: ArrayLike,
+    *,
+    rate: ArrayLike,
 ) -> jax.Array:
     """Computes the centers after a step: c_j − rate · Σ_{l = j}(c_j − x) / (1 + n_j) (eq. 4).
 
@@ -41,7 +54,13 @@ def moved_centers(
 
     Returns:
       `[C, D]`. A class without an example keeps its center bit for bit.
+
+    Raises:
+      TypeError, ValueError: as for `center_loss`.
     """
+    features, centers = _features_and_centers(features, centers)
+    labels = arguments.labels(labels, len(features))
+    counts = arguments.mask("counts", counts, len(features))
     difference = _own_row(centers, labels) - at_least_float32(features)
     difference = jnp.where(counts[:, None], difference, 0)
     members = is_true_class(labels, len(centers)) & counts[:, None]
@@ -68,6 +87,16 @@ def objective(weight: float) -> Objective:
         return {**extra, "centers": centers}
 
     return Objective(losses, init, update)
+
+
+def _features_and_centers(features: ArrayLike, centers: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    features = arguments.floats("features", features, "B, D")
+    centers = arguments.floats("centers", centers, "C, D")
+    if features.shape[1] != centers.shape[1]:
+        raise ValueError(
+            f"features and centers must have the same D, got shapes {features.shape}, {centers.shape}"
+        )
+    return features, centers
 
 
 def _own_row(table: jax.Array, labels: jax.Array) -> jax.Array:

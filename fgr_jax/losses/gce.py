@@ -2,7 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from fgr_jax import arguments
 from fgr_jax.losses.ce import (
     at_least_float32,
     cross_entropy,
@@ -13,7 +15,7 @@ from fgr_jax.losses.ce import (
 
 
 def gradient_boosting_cross_entropy(
-    logits: jax.Array, labels: jax.Array, k: int, *, rest_weight: float | jax.Array = 0.0
+    logits: ArrayLike, labels: ArrayLike, k: int, *, rest_weight: ArrayLike = 0.0
 ) -> jax.Array:
     """Computes gradient-boosting cross-entropy (GCE), equation 12.
 
@@ -38,10 +40,13 @@ def gradient_boosting_cross_entropy(
       `[B]`, in at least float32.
 
     Raises:
-      ValueError: k < 1.
+      TypeError: logits or rest_weight are not numbers, labels not integers, or k not a whole number.
+      ValueError: shapes are others, k < 1, or rest_weight is outside [0, 1].
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got k={k}")
+    k = arguments.at_least_one("k", k)
+    arguments.check_between("rest_weight", rest_weight, 0, 1)
+    logits = arguments.floats("logits", logits, "B, C")
+    labels = arguments.labels(labels, len(logits))
     classes = logits.shape[-1]
     if k >= classes - 1:
         return cross_entropy(logits, labels)

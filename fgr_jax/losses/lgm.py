@@ -4,13 +4,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
 
+from fgr_jax import arguments
 from fgr_jax.losses.ce import at_least_float32, cross_entropy, is_true_class
 from fgr_jax.losses.center import center_loss
 from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
 
 
-def gaussian_bias(means: jax.Array) -> jax.Array:
+def gaussian_bias(means: ArrayLike) -> jax.Array:
     """Computes −½‖μ_c‖², `[C]`, which makes the linear score μ_c·x equivalent to −½‖x − μ_c‖².
 
     −½‖x − μ_c‖² = μ_c·x − ½‖μ_c‖² − ½‖x‖², and the last term is the same for every class.
@@ -18,18 +21,18 @@ def gaussian_bias(means: jax.Array) -> jax.Array:
     Args:
       means: μ, `[C, D]`.
     """
-    means = at_least_float32(means)
+    means = at_least_float32(arguments.floats("means", means, "C, D"))
     return -jnp.sum(means * means, axis=-1) / 2
 
 
 def large_margin_gaussian_mixture(
-    logits: jax.Array,
-    features: jax.Array,
-    means: jax.Array,
-    labels: jax.Array,
+    logits: ArrayLike,
+    features: ArrayLike,
+    means: ArrayLike,
+    labels: ArrayLike,
     *,
-    margin: float,
-    likelihood_weight: float,
+    margin: ArrayLike,
+    likelihood_weight: ArrayLike,
 ) -> jax.Array:
     """Computes L-GM with identity covariances and equal priors (Wan et al., CVPR 2018).
 
@@ -46,8 +49,15 @@ def large_margin_gaussian_mixture(
 
     Returns:
       `[B]`, in at least float32.
+
+    Raises:
+      TypeError: an argument is not a number, or labels are not integers.
+      ValueError: shapes are others, or margin or likelihood_weight is negative.
     """
-    logits = at_least_float32(logits)
+    arguments.check_between("margin", margin, 0, np.inf)
+    arguments.check_between("likelihood_weight", likelihood_weight, 0, np.inf)
+    logits = at_least_float32(arguments.floats("logits", logits, "B, C"))
+    labels = arguments.labels(labels, len(logits))
     distance = center_loss(features, means, labels)
     is_true = is_true_class(labels, logits.shape[-1])
     with_margin = logits - jnp.where(is_true, margin * distance[:, None], 0)

@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from fgr_jax import arguments
 from fgr_jax.losses.ce import at_least_float32
 from fgr_jax.losses.interface import Objective
 
 
-def entropy(logits: jax.Array) -> jax.Array:
+def entropy(logits: ArrayLike) -> jax.Array:
     """Computes H(softmax(s)) in nats.
 
     Args:
@@ -15,8 +17,13 @@ def entropy(logits: jax.Array) -> jax.Array:
 
     Returns:
       `[B]`, in at least float32; between 0 and ln C.
+
+    Raises:
+      TypeError: logits are not numbers.
+      ValueError: logits have another shape.
     """
-    log_p = jax.nn.log_softmax(at_least_float32(logits), axis=-1)
+    logits = at_least_float32(arguments.floats("logits", logits, "B, C"))
+    log_p = jax.nn.log_softmax(logits, axis=-1)
     return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
 

@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
+from fgr_jax import arguments
 from fgr_jax.losses.ce import at_least_float32
 from fgr_jax.losses.interface import Objective
 
 
-def pairwise_confusion(logits: jax.Array, labels: jax.Array, counts: jax.Array) -> jax.Array:
+def pairwise_confusion(logits: ArrayLike, labels: ArrayLike, counts: ArrayLike) -> jax.Array:
     """Computes the mean of ‖p_i − p_j‖₂ over pairs of examples of different classes, p = softmax(s).
 
     The total loss is cross-entropy + λ times this (Dubey et al., ECCV 2018). Example i of the batch's
@@ -25,7 +27,14 @@ def pairwise_confusion(logits: jax.Array, labels: jax.Array, counts: jax.Array) 
     Returns:
       A scalar in [0, √2], in at least float32; 0 if there is no pair. Where p_i = p_j the gradient is
       0.
+
+    Raises:
+      TypeError: logits are not numbers, or labels not integers.
+      ValueError: shapes are others.
     """
+    logits = arguments.floats("logits", logits, "B, C")
+    labels = arguments.labels(labels, len(logits))
+    counts = arguments.mask("counts", counts, len(logits))
     half = logits.shape[0] // 2
     first, second = slice(0, half), slice(half, 2 * half)
     p = jax.nn.softmax(at_least_float32(logits), axis=-1)

@@ -112,7 +112,8 @@ def _write_heatmaps(
 ) -> None:
     """Writes <target>.<place>-<class>.jpg for every class of the prediction."""
     assert prediction.maps is not None
-    image = decode(prediction.image.path.read_bytes(), cut_bottom=data.cut_bottom)
+    encoded = prediction.image.path.read_bytes()
+    image = decode(encoded, cut_bottom=data.cut_bottom, max_pixels=data.max_pixels)
     target.parent.mkdir(parents=True, exist_ok=True)
     maps = zip(prediction.classes, prediction.maps, strict=True)
     for place, (index, activation) in enumerate(maps, start=1):

@@ -12,8 +12,8 @@ from fgr_jax.config import Config
 from fgr_jax.files import json_lines
 from fgr_jax.inference.saved_run import TrainedRun
 from fgr_jax.runs.description import differing_fields
-from fgr_jax.runs.logs import read_fingerprints
-from fgr_jax.runs.workdir import PROVENANCE, TIMINGS
+from fgr_jax.runs.logs import read_fingerprints, read_rates
+from fgr_jax.runs.workdir import PROVENANCE
 
 
 class Field(NamedTuple):
@@ -94,11 +94,9 @@ def _of_start(start: dict[str, Any]) -> dict[str, str]:
 def _training_seconds(folder: Path, batch_size: int) -> float:
     """Sums the timings in seconds, which exclude evaluation, saving and compilation."""
     seconds, before = 0.0, 0
-    for record in json_lines.read(folder / TIMINGS):
-        if "images_per_second" in record:
-            images = (record["step"] - before) * batch_size
-            seconds += images / max(record["images_per_second"], 1e-9)
-            before = record["step"]
+    for step, rate in read_rates(folder).items():
+        seconds += (step - before) * batch_size / max(rate, 1e-9)
+        before = step
     return seconds
 
 

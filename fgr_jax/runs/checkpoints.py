@@ -1,12 +1,17 @@
 """Saves and restores the state of a run, a tree of arrays. No other module uses Orbax."""
 
+import asyncio
 import contextlib
 import errno
 import json
 import logging
 import operator
 import os
+import re
 import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,13 +20,19 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
 from fgr_jax.files.atomic import atomic_write
 from fgr_jax.files.buckets import is_in_bucket
 
 _LATEST_TO_KEEP = 2
 _METRIC = "top1"
+_ITEM = "default"  # Orbax's name of the state in the folder of a step
+_STEP = re.compile(r"0|[1-9][0-9]*")
 _OVERHEAD_BYTES = 1_000_000  # of metadata beside the arrays
+# Paths that Orbax, epath and TensorStore all take literally. Of others, they expand wildcards, change
+# "gs:/" and backslashes, or refuse characters that are not UTF-8 and names that end in .__lock.
+_LITERAL = re.compile(r"(?!.*__lock)[\w/.,+=@ -]{1,1000}", re.ASCII)
 
 
 class Checkpoints:
@@ -29,10 +40,18 @@ class Checkpoints:
 
     The best one is kept for inspection. A run reports its last step: selecting a step on the test split
     would bias the result.
+
+    Args:
+      directory: where they are; its parent must exist.
+
+    Raises:
+      UserError: that path needs a temporary folder, and there is none.
     """
 
     def __init__(self, directory: epath.Path):
         self._directory = directory
+        self._stack = contextlib.ExitStack()
+        literal = self._stack.enter_context(_literal_path(directory))
         logging.getLogger("absl").addFilter(_is_news)
         self._saving: int | None = None
         latest = checkpoint_managers.LatestN(_LATEST_TO_KEEP)
@@ -44,7 +63,8 @@ class Checkpoints:
             preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
             best_fn=operator.itemgetter(_METRIC),  # otherwise a reopened folder has no metrics
         )
-        self._manager = ocp.CheckpointManager(directory, options=options)
+        self._manager = ocp.CheckpointManager(literal, options=options)
+        self._literal = literal
         self._remove_unfinished()  # Orbax cleans up later, in the background
 
     def restore(self, step: int, like: Any) -> Any:
@@ -55,12 +75,15 @@ class Checkpoints:
         """
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
+            once_for_all(lambda: _merge_if_forgotten(self._literal / str(step) / _ITEM))
             return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            folder = self._directory / str(step)
+            others = [each for each in self._manager.all_steps() if each < step]
+            start = f"from step {max(others):,}" if others else "from its beginning"
             raise UserError(
-                f"the checkpoint {folder} cannot be read ({type(error).__name__}): delete that folder, "
-                "and the run is resumed from the one before"
+                f"the checkpoint {self._directory / str(step)} cannot be read ({type(error).__name__}): "
+                f"move that folder elsewhere, and the run is resumed {start}. Keep it until you know "
+                "that nothing in it can be saved"
             ) from error
 
     def save(self, step: int, state: Any, *, test_top1: float | None) -> None:
@@ -111,11 +134,12 @@ class Checkpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Waits for a save in progress, even if the run ends with an error."""
-        if kind is None:
-            self.wait()
-        elif issubclass(kind, Exception):
-            with contextlib.suppress(Exception):  # the run's own error is the one to raise
+        with self._stack:
+            if kind is None:
                 self.wait()
+            elif issubclass(kind, Exception):
+                with contextlib.suppress(Exception):  # the run's own error is the one to raise
+                    self.wait()
 
     def _explain(self, error: Exception) -> None:
         """Raises a UserError if `error` is one that the user can fix."""
@@ -141,7 +165,10 @@ class Checkpoints:
 
 def saved_steps(directory: epath.Path) -> list[int]:
     """Returns the steps saved completely in `directory`, in order; none if it does not exist."""
-    return sorted(ocp.utils.checkpoint_steps(directory)) if directory.exists() else []
+    if not directory.exists():
+        return []
+    numbered = [path for path in directory.iterdir() if _STEP.fullmatch(path.name)]
+    return sorted(int(path.name) for path in numbered if ocp.utils.is_checkpoint_finalized(path))
 
 
 def latest_step(directory: epath.Path) -> int | None:
@@ -177,16 +204,64 @@ def read(directory: epath.Path, step: int) -> dict[str, Any]:
     folder = directory / str(step)
     logging.getLogger("absl").addFilter(_is_news)
     try:
-        with ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer:
-            shapes = checkpointer.metadata(folder / "default").item_metadata.tree
+        with (
+            _literal_path(directory) as literal,
+            ocp.StandardCheckpointer(multiprocessing_options=alone) as checkpointer,
+        ):
+            item = literal / str(step) / _ITEM
+            _merge_if_forgotten(item)
+            shapes = checkpointer.metadata(item).item_metadata.tree
             # As NumPy arrays: the devices that wrote them may not be here.
             like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
-            return checkpointer.restore(folder / "default", like)
+            return checkpointer.restore(item, like)
+    except UserError:
+        raise
     except Exception as error:  # Orbax and TensorStore raise many kinds
         raise UserError(
             f"the checkpoint {folder} cannot be read ({type(error).__name__}): it is damaged, or the "
             "run has replaced it with a later one; try another step"
         ) from error
+
+
+@contextlib.contextmanager
+def _literal_path(directory: epath.Path) -> Iterator[epath.Path]:
+    """Yields a path to `directory` that Orbax and TensorStore take literally.
+
+    It is `directory` itself or leads there by a link, in a temporary folder, to the parent.
+
+    Raises:
+      UserError: the link cannot be created, or the path of the temporary folder has odd characters too.
+    """
+    if is_in_bucket(os.fspath(directory)) or _LITERAL.fullmatch(os.fspath(directory)):
+        yield directory
+        return
+    needed = (
+        f"{directory} has characters that Orbax does not take literally, and needs a link to it"
+    )
+    with contextlib.ExitStack() as stack:
+        try:
+            made = tempfile.TemporaryDirectory(prefix="fgr_jax-", ignore_cleanup_errors=True)
+            link = Path(stack.enter_context(made), "workdir")
+            link.symlink_to(directory.parent)
+        except OSError as error:
+            raise UserError(
+                f"{needed}, which cannot be created ({error.strerror}): set TMPDIR to another folder"
+            ) from error
+        if not _LITERAL.fullmatch(str(link)):
+            raise UserError(
+                f"{needed}, but so has the folder for temporary files, {link.parent.parent}: set TMPDIR "
+                "to a folder with letters and digits only"
+            )
+        yield epath.Path(link / directory.name)
+
+
+def _merge_if_forgotten(item: epath.Path) -> None:
+    """Completes a checkpoint whose arrays Orbax did not merge, as its path had wildcards."""
+    if (item / "_METADATA").exists() and not (item / "manifest.ocdbt").exists():
+        merging = ocp.type_handlers.merge_ocdbt_per_process_files(
+            item, ocp.type_handlers.get_ts_context(use_ocdbt=True), use_zarr3=False
+        )
+        asyncio.run(merging)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

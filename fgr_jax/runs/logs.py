@@ -18,6 +18,12 @@ from fgr_jax.runs.workdir import FINGERPRINTS, METRICS, TENSORBOARD, TIMINGS
 # In the order of computation in a step: the first that differs is the cause.
 STREAMS = ("images", "labels", "masks", "loss", "parameters")
 
+_METRIC_FIELDS: json_lines.Fields = {
+    "split": str,
+    **dict.fromkeys(("loss", "top1", "top5"), (int, float)),
+    **dict.fromkeys(("examples", "skipped"), int),
+}
+
 # (epoch, error in [0, 1]), from the first evaluation to the last.
 Curve = tuple[tuple[float, float], ...]
 
@@ -90,8 +96,12 @@ class FingerprintLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Reads the metrics of a run, oldest first."""
-    return json_lines.read(folder / METRICS)
+    """Reads the metrics of a run, oldest first.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    return json_lines.read(folder / METRICS, _METRIC_FIELDS)
 
 
 def is_evaluated(folder: Path, step: int) -> bool:
@@ -102,11 +112,28 @@ def is_evaluated(folder: Path, step: int) -> bool:
 
 
 def read_fingerprints(folder: Path) -> dict[int, dict[str, str]]:
-    """Reads the digests of a run, by step and stream."""
+    """Reads the digests of a run, by step and stream.
+
+    Raises:
+      UserError: the file is damaged.
+    """
     return {
         record["step"]: {name: record[name] for name in STREAMS}
-        for record in json_lines.read(folder / FINGERPRINTS)
+        for record in json_lines.read(folder / FINGERPRINTS, dict.fromkeys(STREAMS, str))
     }
+
+
+def read_rates(folder: Path) -> dict[int, float]:
+    """Reads the measured images per second of a run, by the step that ends each measurement.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    rates = {
+        record["step"]: record.get("images_per_second")
+        for record in json_lines.read(folder / TIMINGS)
+    }
+    return {step: rate for step, rate in rates.items() if isinstance(rate, (int, float))}
 
 
 def error_curve(records: Iterable[Mapping[str, Any]], split: str, *, epoch: float) -> Curve:

@@ -1,5 +1,6 @@
 """The results of a finished run, in a table and in sentences."""
 
+from fgr_jax.errors import UserError
 from fgr_jax.runs import workdir as files
 from fgr_jax.runs.logs import read_metrics
 from fgr_jax.runs.workdir import Workdir
@@ -20,11 +21,21 @@ _CONTENTS = {
 def print_summary(
     workdir: Workdir, class_count: int, image_license: str, terminal: Terminal
 ) -> None:
-    """Prints the last results of the finished run in `workdir`, and where its files are."""
+    """Prints the last results of the finished run in `workdir`, and where its files are.
+
+    Raises:
+      UserError: its metrics are damaged or missing.
+    """
     records = read_metrics(workdir.local)
-    tests = [record for record in records if record["split"] == "test"]
-    training = [record for record in records if record["split"] == "train"][-1]
-    last, best = tests[-1], max(tests, key=lambda record: record["top1"])
+    tests, trainings = (
+        [record for record in records if record["split"] == split] for split in ("test", "train")
+    )
+    if not (tests and trainings):
+        raise UserError(
+            f"{workdir}: {files.METRICS} has no results, though the run is finished: put back a copy of "
+            "it; python -m fgr_jax.evaluate tests the network anew"
+        )
+    last, best, training = tests[-1], max(tests, key=lambda each: each["top1"]), trainings[-1]
     shown = {
         "test": last,
         "training, last epoch": training,

@@ -7,7 +7,9 @@ import dataclasses
 import fcntl
 import json
 import os
+import re
 import tempfile
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +24,7 @@ from fgr_jax.runs.checkpoints import latest_step
 from fgr_jax.runs.description import Description
 
 _Parsed = TypeVar("_Parsed")
+_SCHEME = re.compile("[a-z][a-z0-9+.-]*://")
 
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
@@ -62,10 +65,16 @@ class Workdir:
           flag: the flag that it was given with, for errors.
 
         Raises:
-          UserError: it is in a bucket that cannot be reached.
+          UserError: it is in a bucket that cannot be reached, or another URL.
         """
         name = str(name)
         if not buckets.is_in_bucket(name):
+            scheme = _SCHEME.match(name)
+            if scheme:
+                raise UserError(
+                    f"{flag}={name}: {scheme.group()} is not supported; name a folder, or "
+                    "gs://BUCKET/FOLDER"
+                )
             local = Path(name)
             return cls(name, flag, local, epath.Path(local.absolute()) / CHECKPOINTS)
         remote = buckets.open_folder(name, flag)
@@ -121,15 +130,16 @@ class Workdir:
         if not (self.local / CONFIG).is_file():
             raise UserError(f"{self} is no workdir of a run: it has no {CONFIG}")
         return Description(
-            config=self._read_json(CONFIG, _require(dict)),
+            config=self._read_json(CONFIG, _parse_fields),
             data=self._read_json(DATA, DataIdentity.from_json),
-            class_names=self._read_json(CLASSES, _require(list)),
+            class_names=self._read_json(CLASSES, _parse_names),
         )
 
     def _read_json(self, name: str, parse: Callable[[Any], _Parsed]) -> _Parsed:
         try:
-            return parse(json.loads((self.local / name).read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+            text = (self.local / name).read_text(encoding="utf-8-sig")  # editors add a mark
+            return parse(json.loads(text))
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(
                 f"{self}: {name} cannot be read ({error}): it describes the run; put back the file that "
                 "the run wrote, or use another folder"
@@ -193,16 +203,24 @@ class Workdir:
         return False
 
 
-def _require(kind: type[_Parsed]) -> Callable[[Any], _Parsed]:
-    def parse(value: Any) -> _Parsed:
-        if not isinstance(value, kind) or not value:
-            raise ValueError(f"it holds {value!r}, not a {kind.__name__}")
-        return value
+def _parse_fields(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"it holds {_beginning(value)}, not the fields of a config")
+    return value
 
-    return parse
+
+def _parse_names(value: Any) -> list[str]:
+    if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"it holds {_beginning(value)}, not the names of classes")
+    return value
+
+
+def _beginning(value: Any) -> str:
+    return textwrap.shorten(repr(value), 80, placeholder=" …")
 
 
 def _write_json(path: Path, value: Any) -> None:
     with atomic_write(path) as unfinished:
         text = json.dumps(value, indent=2, ensure_ascii=False)
-        unfinished.write_text(text + "\n", encoding="utf-8")
+        # JSON writes the bytes of a path that is not UTF-8 as Python's error handler does.
+        unfinished.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")

@@ -271,7 +271,7 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "no names": (
         change_json("classes.json", lambda _: []),
         [],
-        r"classes.json cannot be read \(it holds \[\], not a list\)",
+        r"classes.json cannot be read \(it holds \[\], not the names of classes\)",
     ),
     "no data": (
         change_json("data.json", lambda _: "images"),

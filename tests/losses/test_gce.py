@@ -208,7 +208,7 @@ def test_a_label_that_names_no_class_makes_the_loss_nan(k: int, label: int) -> N
 
 @pytest.mark.parametrize("k", [0, -3])
 def test_k_below_1_is_an_error_that_names_it(k: int) -> None:
-    with pytest.raises(ValueError, match=f"k must be at least 1, got k={k}"):
+    with pytest.raises(ValueError, match=f"k must be at least 1, got {k}"):
         gradient_boosting_cross_entropy(jnp.zeros((2, 4)), jnp.asarray([0, 1]), k)
 
 

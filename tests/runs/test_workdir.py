@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgr_jax.config import Config, flat
 from fgr_jax.data.identity import DataIdentity
 from fgr_jax.errors import UserError
+from fgr_jax.inference.saved_run import open_run
 from fgr_jax.runs.checkpoints import Checkpoints
 from fgr_jax.runs.description import Description, differing_fields, missing_fields
 from fgr_jax.runs.workdir import Workdir
@@ -133,3 +134,63 @@ def test_a_missing_field_has_its_default() -> None:
     lacks = {name: value for name, value in RUN.config.items() if name != "seed"}
     del lacks["runtime.devices"], lacks["data.data_dir"]
     assert missing_fields(lacks) == ["seed"]
+
+
+def damaged(content: bytes) -> st.SearchStrategy[bytes]:
+    """`content` cut anywhere, with other bytes, or replaced by another JSON value."""
+    places = st.integers(0, len(content))
+    cut = places.map(lambda end: content[:end])
+    changed = st.tuples(places, st.binary(max_size=4)).map(
+        lambda pair: content[: pair[0]] + pair[1] + content[pair[0] + len(pair[1]) :]
+    )
+    values = st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=9) | st.integers(),
+        lambda inner: (
+            st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3)
+        ),
+        max_leaves=5,
+    )
+    others = st.sampled_from([b"", b"\0" * 99, b"[" * 100_000, content.decode().encode("utf-16")])
+    return st.one_of(cut, changed, values.map(lambda value: json.dumps(value).encode()), others)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_whatever_a_description_holds_it_is_read_or_named(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    folder = Workdir.open(tmp_path_factory.mktemp("described") / "run")
+    folder.claim(with_fields(data__name="cub"))
+    name = data.draw(st.sampled_from(["config.json", "classes.json", "data.json"]))
+    path = folder.local / name
+    path.write_bytes(data.draw(damaged(path.read_bytes())))
+    try:
+        open_run(folder)
+    except UserError as error:
+        message = str(error)
+    else:
+        return
+    assert name in message
+    assert len(message) < 1000
+    assert len(message.splitlines()) == 1
+
+
+def test_a_description_that_an_editor_saved_is_read(folder: Workdir) -> None:
+    """With a byte-order mark, and the line ends of another system."""
+    for name in ("config.json", "classes.json", "data.json"):
+        path = folder.local / name
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert folder.read() == RUN
+
+
+def test_paths_that_are_not_utf_8_are_described(tmp_path: Path) -> None:
+    run = with_fields(data__data_dir="/data/\udcff", pretrained="w\udc80.pth")
+    folder = Workdir.open(tmp_path / "run\udcff")
+    folder.claim(run)
+    assert folder.read() == run
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/run", "file:///run", "hf://a/b", "https://a.b/c"])
+def test_other_urls_are_no_folders(url: str) -> None:
+    with pytest.raises(UserError, match=rf"--workdir={url}: [a-z0-9]+:// is not supported; name a"):
+        Workdir.open(url)

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -11,6 +12,10 @@ import scipy.io
 
 from fgr_jax.errors import UserError
 
+_NAMED = 20  # problems in a message
+_BREAKS = frozenset(
+    {"Cc", "Zl", "Zp"}
+)  # Unicode's categories of control characters and line separators
 _DEEPEST = 4  # levels of folders; no official archive has annotations further down
 
 _T = TypeVar("_T")
@@ -31,16 +36,21 @@ class Listing:
 
     class_names: Sequence[str]
     splits: Mapping[str, Sequence[ImageFile]]  # "train", "test"
-    unused: Sequence[str] = ()  # folders that are splits, too, and are not used
+    unused: Sequence[str] = ()  # folders beside those of the splits
     # Reason -> names of files, and of folders with all that is in them.
     left_out: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    notes: Sequence[str] = ()  # what to tell the user about how the folders were understood
+    problems: Sequence[str] = ()  # what `check` is to name besides what it finds itself
 
 
 def raise_if_any(problems: Sequence[str], what: str, way_out: str) -> None:
-    """Raises a UserError that lists all `problems` of `what`, one per line, if there are any."""
+    """Raises a UserError that lists `problems` of `what`, one per line, if there are any."""
     if problems:
-        heading = f"{what}: {len(problems)} {'problem' if len(problems) == 1 else 'problems'}"
-        raise UserError("\n  ".join([f"{heading}; {way_out}", *problems]))
+        heading = f"{what}: {len(problems):,} {'problem' if len(problems) == 1 else 'problems'}"
+        lines = [_on_one_line(problem) for problem in problems[:_NAMED]]
+        if len(problems) > _NAMED:
+            lines.append(f"and {len(problems) - _NAMED:,} more")
+        raise UserError("\n  ".join([f"{heading}; {way_out}", *lines]))
 
 
 def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str, int]) -> int:
@@ -55,18 +65,22 @@ def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str,
       The total size of the images, in bytes.
 
     Raises:
-      UserError: naming every wrong number, every image that is missing or empty, every name that
-        occurs twice, every class without training images, every split without images.
+      UserError: naming the listing's own problems, every wrong number, every name of a class that
+        cannot be kept, every image that is missing or empty, every name that occurs twice, every class
+        without training images, every split without images.
     """
-    problems: list[str] = []
+    problems = list(listing.problems)
     total_bytes = 0
     if len(listing.class_names) < 2:
         names = ", ".join(map(repr, listing.class_names)) or "none"
         problems.append(f"there must be at least two classes, and there is {names}")
     if classes not in (None, len(listing.class_names)):
         problems.append(f"{len(listing.class_names):,} classes instead of {classes:,}")
-    for name in _repeated(listing.class_names):
-        problems.append(f"the class {name!r} occurs twice in the list of classes")
+    problems += _problems_of_names(listing.class_names)
+    present = {file.label for file in listing.splits.get("train", ())}
+    for label, name in enumerate(listing.class_names):
+        if label not in present:
+            problems.append(f"the class {name!r} has no training images")
     for split, files in listing.splits.items():
         if not files:
             problems.append(f"the split {split} has no images")
@@ -83,12 +97,46 @@ def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str,
             if size == 0:
                 problems.append(f"{split}: {file.name} is empty")
             total_bytes += size
-    present = {file.label for file in listing.splits.get("train", ())}
-    for label, name in enumerate(listing.class_names):
-        if label not in present:
-            problems.append(f"the class {name!r} has no training images")
     raise_if_any(problems, what, "nothing was prepared; correct this and run the command again")
     return total_bytes
+
+
+def _problems_of_names(class_names: Sequence[str]) -> list[str]:
+    """Returns what makes a name unreadable, or the same as another, in files and tables."""
+    problems = [
+        f"the class {name!r} occurs twice in the list of classes" for name in _repeated(class_names)
+    ]
+    normalized: dict[str, str] = {}
+    for name in dict.fromkeys(class_names):
+        kinds = {unicodedata.category(character) for character in name}
+        same = normalized.setdefault(unicodedata.normalize("NFC", name), name)
+        if "Cs" in kinds:
+            what = "that is not UTF-8"
+        elif kinds & _BREAKS:
+            what = "with a control character or line break"
+        elif kinds <= {"Zs", "Cf"}:
+            what = "without a visible character"
+        elif name != name.strip():
+            what = "that begins or ends with white space"
+        elif same != name:
+            what = f"that is another way to write {same!a} in Unicode"
+        else:
+            continue
+        shown = f"{name!a}" if same != name else f"'{name}'"
+        problems.append(f"the class {shown} has a name {what}: rename it")
+    return problems
+
+
+def _on_one_line(text: str) -> str:
+    """Returns `text` with line breaks, control characters and bytes that are not UTF-8 escaped."""
+    return "".join(
+        f"\\x{ord(character) & 0xFF:02x}"
+        if "\udc80" <= character <= "\udcff"  # how Python reads bytes that are not UTF-8
+        else ascii(character)[1:-1]
+        if unicodedata.category(character) in {*_BREAKS, "Cs"}
+        else character
+        for character in text
+    )
 
 
 def _repeated(names: Iterable[str]) -> list[str]:

@@ -87,6 +87,8 @@ def _prepare_folder(folder: str, data_dir: Path, terminal: Terminal, *, verify: 
     build = functools.partial(
         preparation.store, Folder, listing, data_dir, terminal, variant=variant, verify=verify
     )
+    if listing.problems:  # even if the rest of it is prepared already
+        build()
     return preparation.prepare_once(f"{Folder.name}/{variant.name}", data_dir, terminal, build)
 
 

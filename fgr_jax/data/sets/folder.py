@@ -1,20 +1,23 @@
 """Folders of images, one for each class: the user's own, and data sets that come in this form."""
 
+import collections
 import hashlib
 import os
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from fgr_jax.data.image_files import BROKEN, Level, find_images, is_fault, look, shown
+from fgr_jax.data.prepare.archives import is_archive
 from fgr_jax.data.prepare.builder import ImageBuilder
-from fgr_jax.data.prepare.listing import ImageFile, LayoutNotFoundError, Listing, raise_if_any
+from fgr_jax.data.prepare.listing import ImageFile, LayoutNotFoundError, Listing
+from fgr_jax.data.sets.layout import Layout, is_split, shown_below, understand
 from fgr_jax.errors import UserError
 
-_TRAIN = ("train", "training")
-_TEST = ("test", "val", "valid", "validation")
+BESIDE = "images beside the folders of the classes"
 _TEST_PERCENT = 20
-_NO_IMAGES = {".txt", ".csv", ".json", ".md", ".xml", ".db", ".ini", ".html", ".pdf"}
 
 
 class Folder(ImageBuilder):
@@ -26,12 +29,14 @@ class Folder(ImageBuilder):
     def read(cls, root: Path) -> Listing:
         """Reads `train/<class>/*` and `test/<class>/*`, or `<class>/*` split by file name.
 
-        The test folder may also be called val, valid or validation. With one level of folders, the hash
-        of a file's name decides whether it is a test image, as about one in five is; the split is the
-        same on every machine, whatever files are added or removed.
+        The names of the splits may be others, as `layout.understand` says. With one level of folders,
+        `split_by_name` decides which images are for testing: about one in five, and at least one of each
+        class.
         """
         if not root.is_dir():
-            raise UserError(f"--config.data.folder={root}: no such folder")
+            is_packed = root.is_file() and is_archive(root)
+            what = "is an archive: unpack it and name the folder" if is_packed else "no such folder"
+            raise UserError(f"--config.data.folder={shown(root)}: {what}")
         return read_class_folders(root)
 
     @classmethod
@@ -53,88 +58,142 @@ class Folder(ImageBuilder):
 def read_class_folders(root: Path) -> Listing:
     """Reads a folder of folders, with or without splits.
 
+    What is wrong with it, such as a class without images, is in the listing's `problems`.
+
     Raises:
-      LayoutNotFoundError: there are no folders, or only one of the two splits.
-      UserError: a class is empty or in only one split, or a folder cannot be read.
+      LayoutNotFoundError: the folders have no meaning, or more than one.
     """
-    try:
-        folders = {path.name: path for path in sorted(root.iterdir()) if _is_class(path)}
-        train = [folders[name] for name in folders if name.lower() in _TRAIN]
-        test = [folders[name] for name in folders if name.lower() in _TEST]
-        if len(train) == 1 and test:
-            # "test" takes precedence over "val", which is for model selection.
-            chosen = min(test, key=lambda path: _TEST.index(path.name.lower()))
-            return _two_splits(train[0], chosen)
-        if train or test:
-            raise LayoutNotFoundError(
-                f"{root} holds {', '.join(folders)}: it needs both train/ and one of "
-                f"{', '.join(name + '/' for name in _TEST)}, or a folder for each class and no splits"
-            )
-        if not folders:
-            raise LayoutNotFoundError(
-                f"{root} holds no folders: put the images of each class in a folder of their own"
-            )
-        return _one_level(root, list(folders))
-    except PermissionError as error:
-        raise UserError(
-            f"{error.filename} cannot be read ({error.strerror}): change its permissions"
-        ) from error
+    layout = understand(root)
+    left_out: dict[str, set[Path]] = collections.defaultdict(set)
+    train = _classes(layout.train, left_out)
+    if layout.test is None:
+        _refuse_splits_in_classes(layout.train, train)
+        problems = [
+            f"{shown(layout.train / name)} holds one image: a class needs two, one of them for testing"
+            for name, files in train.items()
+            if len(files) == 1
+        ]
+        halves = {name: split_by_name(files) for name, files in train.items()}
+        train, test = ({name: half[i] for name, half in halves.items()} for i in (0, 1))
+        empty = [layout.train / name for name, half in halves.items() if not any(half)]
+    else:
+        test = _classes(layout.test, left_out)
+        added = [layout.test / name for name in test if name not in train]
+        problems = [f"{shown(path)} has no counterpart in {shown(layout.train)}" for path in added]
+        empty = [layout.train / name for name, files in train.items() if not files]
+        empty += [layout.test / name for name in train if not test.get(name)]
+    for folder in _passed_through(root, layout):
+        _leave_out(look(folder), left_out)
+    faults, faulty = _faults(left_out)
+    # What cannot be read may well be the images that are missed.
+    problems += [
+        f"{shown(path)} holds no images: put images into it or remove it"
+        for path in empty
+        if not any(path in (fault, *fault.parents) for fault in faulty)
+    ]
+    class_names = [name for name, files in train.items() if files]
+    splits = {"train": (layout.train, train), "test": (layout.test or layout.train, test)}
+    return Listing(
+        class_names,
+        {
+            split: _labeled(folder, [classes.get(name, []) for name in class_names])
+            for split, (folder, classes) in splits.items()
+        },
+        unused=[shown_below(root, path) for path in layout.unused],
+        left_out={
+            reason: [shown_below(root, path) for path in sorted(paths)]
+            for reason, paths in sorted(left_out.items())
+        },
+        notes=layout.notes,
+        problems=[*problems, *faults],
+    )
 
 
-def _two_splits(train: Path, test: Path) -> Listing:
-    class_names = sorted(path.name for path in train.iterdir() if _is_class(path))
-    problems: list[str] = []
-    for path in sorted(test.iterdir()):
-        if _is_class(path) and path.name not in class_names:
-            problems.append(f"{path} has no counterpart in {train}")
-    folders = {"train": train, "test": test}
-    splits = {split: _labeled(path, class_names, problems) for split, path in folders.items()}
-    raise_if_any(problems, str(train.parent), "every class needs images in both splits")
-    return Listing(class_names, splits)
+def split_by_name(files: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Splits the images of a class into (train, test) by `is_test` of their names alone.
 
-
-def _one_level(root: Path, class_names: list[str]) -> Listing:
-    problems: list[str] = []
-    splits: dict[str, list[ImageFile]] = {"train": [], "test": []}
-    for file in _labeled(root, class_names, problems):
-        splits["test" if is_test(file.name.rpartition("/")[2]) else "train"].append(file)
-    raise_if_any(problems, str(root), "put images into these folders or remove them")
-    return Listing(class_names, splits)
-
-
-def _labeled(root: Path, class_names: list[str], problems: list[str]) -> list[ImageFile]:
-    """Lists the images of all classes; a class without images is added to `problems`."""
-    listed = []
-    for label, name in enumerate(class_names):
-        files = _files(root / name) if (root / name).is_dir() else []
-        if not files:
-            problems.append(f"{root / name} holds no images")
-        listed += [ImageFile(str(root / file), label, file) for file in files]
-    return listed
+    Where that leaves one half empty, the image whose hash is nearest to the limit moves there: of two or
+    more images, each half has at least one. The split is the same on every machine, and images that are
+    added or removed move at most one other image.
+    """
+    ranked = sorted(files, key=lambda file: (_hash(file.rpartition("/")[2]), file))
+    count = sum(is_test(file.rpartition("/")[2]) for file in files)
+    if len(files) > 1:
+        count = min(max(count, 1), len(files) - 1)
+    test = set(ranked[:count])
+    return [file for file in files if file not in test], [file for file in files if file in test]
 
 
 def is_test(file_name: str) -> bool:
     """Returns whether an image belongs to the test split, by the hash of its name: one in five."""
+    return _hash(file_name) < _TEST_PERCENT
+
+
+def _hash(file_name: str) -> int:
+    """Returns a number in [0, 100) that is about evenly distributed."""
     digest = hashlib.sha256(file_name.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") % 100 < _TEST_PERCENT
+    return int.from_bytes(digest[:8], "big") % 100
 
 
-def _files(folder: Path) -> list[str]:
-    """Returns paths relative to the folder above `folder`, sorted, from all folders within it."""
-    found = []
-    for path, _, names in os.walk(folder, onerror=_raise, followlinks=True):
-        inside = Path(path).relative_to(folder.parent)
-        found += [
-            (inside / name).as_posix()
-            for name in names
-            if not name.startswith(".") and Path(name).suffix.lower() not in _NO_IMAGES
-        ]
-    return sorted(found)
+def _classes(folder: Path, left_out: dict[str, set[Path]]) -> dict[str, list[str]]:
+    """Returns the images of each class, sorted, as paths relative to `folder`."""
+    classes = {}
+    level = look(folder)
+    _leave_out(level, left_out)
+    for of_class in level.folders:
+        found = find_images(of_class)
+        for reason, paths in found.left_out.items():
+            left_out[reason].update(paths)
+        above = len(str(of_class)) - len(of_class.name)  # `relative_to` is slow
+        classes[of_class.name] = sorted(str(path)[above:] for path in found.files)
+    return classes
 
 
-def _raise(error: OSError) -> None:
-    raise error
+def _leave_out(level: Level, left_out: dict[str, set[Path]]) -> None:
+    """Adds what `look` leaves out in a folder of folders, and the images in it."""
+    for reason, paths in level.left_out.items():
+        left_out[reason].update(paths)
+    if level.images:
+        left_out[BESIDE].update(level.images)
 
 
-def _is_class(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith((".", "__"))
+def _passed_through(root: Path, layout: Layout) -> Iterator[Path]:
+    """Yields the folders from `root` down to the ones that hold the classes, without these."""
+    for folder in filter(None, (layout.train, layout.test)):
+        while folder != root:
+            folder = folder.parent
+            yield folder
+
+
+def _faults(left_out: Mapping[str, set[Path]]) -> tuple[list[str], set[Path]]:
+    """Returns a problem for each file that may be an image which the user misses, and these files."""
+    problems, faulty = [], set[Path]()
+    for reason, paths in sorted(left_out.items()):
+        if is_fault(reason):
+            faulty |= paths
+            what = "is a broken link" if reason == BROKEN else reason
+            problems += [f"{shown(path)} {what}" for path in sorted(paths)]
+    return problems, faulty
+
+
+def _labeled(folder: Path, classes: Sequence[Sequence[str]]) -> list[ImageFile]:
+    return [
+        ImageFile(os.path.join(folder, file), label, shown(file))
+        for label, files in enumerate(classes)
+        for file in files
+    ]
+
+
+def _refuse_splits_in_classes(root: Path, classes: Mapping[str, Sequence[str]]) -> None:
+    """Raises a LayoutNotFoundError if the splits are within the class folders."""
+    for name, files in classes.items():
+        inside = sorted({file.split("/", 2)[1] for file in files if file.count("/") > 1})
+        trains = [folder for folder in inside if is_split(folder, train=True)]
+        tests = [folder for folder in inside if is_split(folder, train=False)]
+        if trains and tests:
+            train, test = f"{shown(trains[0])}/", f"{shown(tests[0])}/"
+            raise LayoutNotFoundError(
+                f"{shown(root / name)} holds {train} and {test}: if it is a class, put the splits above "
+                f"it, as in {train}{shown(name)}/; if it holds all the images, name it instead of "
+                f"{shown(root)}"
+            )

@@ -1,0 +1,240 @@
+"""Which folders are classes and which are splits, from their names and from what is in them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fgr_jax.data.image_files import Level, is_fault, is_run, look, shown
+from fgr_jax.data.prepare.archives import is_archive
+from fgr_jax.data.prepare.listing import LayoutNotFoundError
+from fgr_jax.errors import UserError
+
+_TRAIN = ("train", "training", "trainset", "trainval", "trn")
+# By precedence: "val" is for model selection.
+_TEST = (
+    *("test", "testing", "testset", "tests", "eval", "evaluation", "holdout"),
+    *("val", "valid", "validation", "valset", "dev", "devset"),
+)
+# Words that tell nothing about the content of a folder.
+_GENERIC = frozenset(
+    {
+        *("set", "sets", "split", "splits", "data", "dataset", "folder", "folders", "classes"),
+        *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures"),
+    }
+)
+_CLASS = "class"  # as the last word of a name, says that it is no split
+
+
+class Layout(NamedTuple):
+    """Where the folders of the classes are."""
+
+    train: Path  # holds a folder for each class
+    test: Path | None  # likewise; None: the images in `train` are yet to be split
+    unused: list[Path]  # folders beside the splits
+    notes: list[str]  # what was decided where the names alone do not tell
+
+
+class _Split(NamedTuple):
+    """A folder with the name of a split."""
+
+    path: Path
+    is_train: bool
+    place: int  # in `_TRAIN` or `_TEST`
+    rest: tuple[
+        str, ...
+    ]  # the other words of its name: "seg" of "seg_train", "2017" of "train2017"
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the name says nothing else, unlike that of a class "train station"."""
+        return all(word.isdigit() for word in self.rest)
+
+
+def understand(root: Path) -> Layout:
+    """Finds the folders of the classes below `root`.
+
+    A folder has the name of a split if a word of it is `train`, `test`, `val` or the like, in any case,
+    as in `seg_train`, `TestSet` or `val2017`. Two such folders are the splits if they have class folders
+    in common, perhaps one level further down in a folder of their own name. Without such a pair, the
+    folders are classes, and so is one called `train` that holds images itself, like the others, or one
+    whose name has other words, such as `train station`.
+
+    Raises:
+      LayoutNotFoundError: there are no folders, only one split, or more than one possible meaning.
+    """
+    if is_run(root):
+        raise UserError(
+            f"{shown(root)} is the folder of a run (config.json, checkpoints/): move the images to "
+            "another folder, or the run"
+        )
+    level = look(root)
+    if not level.folders and not any(map(is_fault, level.left_out)):
+        raise LayoutNotFoundError(_why_no_folders(root, level))
+    folder, inside = root, level
+    while True:
+        pair = _pair(folder, inside.folders)
+        if pair is not None:
+            train, test = pair
+            notes = [] if folder == root else [f"the splits are in {shown_below(root, folder)}/"]
+            unused = [path for path in inside.folders if path not in (train.path, test.path)]
+            return Layout(_innermost(train), _innermost(test), unused, notes)
+        if len(inside.folders) != 1 or inside.images or _split(inside.folders[0]):
+            break
+        folder = inside.folders[0]
+        inside = look(folder)
+    notes = _notes_on_classes(folder, inside.folders)
+    if folder != root and len(inside.folders) > 1:
+        raise LayoutNotFoundError(
+            f"{shown(root)} holds a single class, {shown_below(root, level.folders[0])}/. If the "
+            f"{len(inside.folders)} folders in {shown(folder)} are the classes, name that folder"
+        )
+    return Layout(root, None, [], notes)
+
+
+def shown_below(root: Path, path: Path) -> str:
+    """Returns a path relative to a folder above it, as text."""
+    return shown(path.relative_to(root).as_posix())
+
+
+def is_split(name: str, *, train: bool) -> bool:
+    """Returns whether the name of a folder says that it is for training (or testing) alone."""
+    split = _split(Path(name))
+    return split is not None and split.is_train == train and split.is_certain
+
+
+def _words(name: str) -> list[str]:
+    """Returns the words and numbers of a name, in lower case: "TrainSet2" gives train, set, 2."""
+    separated = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
+    return re.findall(r"[^\W\d_]+|\d+", separated)
+
+
+def _split(path: Path) -> _Split | None:
+    """Returns what the name of a folder says, or None if it is not that of a split."""
+    words = _words(path.name)
+    if words[-1:] == [_CLASS]:
+        return None
+    trains = [_TRAIN.index(word) for word in words if word in _TRAIN]
+    tests = [_TEST.index(word) for word in words if word in _TEST]
+    rest = tuple(word for word in words if word not in (*_TRAIN, *_TEST, *_GENERIC))
+    if trains and (not tests or min(tests) >= _TEST.index("val")):  # "train_val" is for training
+        return _Split(path, True, min(trains), rest)
+    if tests and not trains:
+        return _Split(path, False, min(tests), rest)
+    return None
+
+
+def _innermost(split: _Split) -> Path:
+    """Returns the folder that holds the classes: `seg_train/seg_train`, if that is all there is."""
+    folder = split.path
+    while True:
+        level = look(folder)
+        if len(level.folders) != 1 or level.images:
+            return folder
+        (inner,) = level.folders
+        same = _split(inner)
+        is_wrapper = set() < set(_words(inner.name)) <= _GENERIC
+        if not is_wrapper and (same is None or same.is_train != split.is_train):
+            return folder
+        folder = inner
+
+
+def _class_names(split: _Split) -> set[str]:
+    return {path.name for path in look(_innermost(split)).folders}
+
+
+def _pair(folder: Path, inside: Sequence[Path]) -> tuple[_Split, _Split] | None:
+    """Returns the folders for training and testing among those in `folder`, or None.
+
+    Raises:
+      LayoutNotFoundError: it could be any of several.
+    """
+    splits = [split for split in map(_split, inside) if split is not None]
+    if len({split.is_train for split in splits}) < 2:
+        return None
+    classes = {split.path: _class_names(split) for split in splits}
+    pairs = [
+        (train, test)
+        for train in splits
+        for test in splits
+        if train.is_train and not test.is_train and classes[train.path] & classes[test.path]
+    ]
+    # "seg_train" goes with "seg_test", and "train" with "test".
+    pairs = [(train, test) for train, test in pairs if train.rest == test.rest] or pairs
+    if not pairs:
+        return None
+    best = min(test.place for _, test in pairs)
+    pairs = [(train, test) for train, test in pairs if test.place == best]
+    if len(pairs) > 1:
+        names = ", ".join(sorted({f"{split.path.name}/" for pair in pairs for split in pair}))
+        raise LayoutNotFoundError(
+            f"{shown(folder)} holds {shown(names)}: it is not clear which are for training and "
+            "testing; move the others to another folder"
+        )
+    ((train, test),) = pairs
+    common = classes[train.path] & classes[test.path]
+    others = [path for path in inside if _split(path) is None]
+    alike = [path for path in others if common & {within.name for within in look(path).folders}]
+    if len(alike) >= len(splits):
+        raise LayoutNotFoundError(
+            f"{shown(folder)}: {shown(train.path.name)}/ and {shown(test.path.name)}/ could be splits, "
+            f"or classes like {shown(alike[0].name)}/, which holds the same folders: rename these two, "
+            "or move the others to another folder"
+        )
+    return train, test
+
+
+def _notes_on_classes(root: Path, folders: Sequence[Path]) -> list[str]:
+    """Returns what to tell about folders that are classes in spite of their names.
+
+    Raises:
+      LayoutNotFoundError: one of them is called like a split and does not look like the other classes.
+    """
+    splits = [split for split in map(_split, folders) if split is not None]
+    splits.sort(key=lambda split: (not split.is_train, split.place))
+    others = [path for path in folders if _split(path) is None]
+    are_all = not others and len({split.is_train for split in splits}) == 2
+    notes, doubtful = [], []
+    for split in splits:
+        name = shown(split.path.name)
+        if not split.is_certain and not are_all:
+            notes.append(f"{name}/ is a class, not a split")
+        elif (
+            split.is_train and look(split.path).images and any(look(path).images for path in others)
+        ):
+            notes.append(
+                f"{name}/ is a class, not a split: it holds images itself, like the others"
+            )
+        else:
+            doubtful.append(split)
+    if doubtful:
+        raise LayoutNotFoundError(_why_no_splits(root, doubtful, others))
+    return notes
+
+
+def _why_no_folders(root: Path, level: Level) -> str:
+    archives = [
+        path.name for paths in level.left_out.values() for path in filter(is_archive, paths)
+    ]
+    if archives:
+        return f"{shown(root)} holds {shown(archives[0])} and no folders: unpack it"
+    what = "no folders, only images" if level.images else "no folders"
+    return f"{shown(root)} holds {what}: put the images of each class in a folder of their own"
+
+
+def _why_no_splits(root: Path, splits: Sequence[_Split], others: Sequence[Path]) -> str:
+    """Returns a message on folders called like splits that neither splits nor classes can be."""
+    names = " and ".join(shown(split.path.name) + "/" for split in splits)
+    holds = f"{shown(root)} holds {names}" + (
+        f" beside {len(others)} other folders" if others else ""
+    )
+    needed = (
+        "it needs both train/ and one of test/, val/ and so on, with the same folder for each class"
+    )
+    if len({split.is_train for split in splits}) == 2:
+        needed = f"they have no class folder in common. {needed[0].upper()}{needed[1:]} in both"
+    renamed = f"{splits[0].path.name} {_CLASS}"
+    return (
+        f"{holds}: {needed}, or a folder for each class and no splits. If "
+        f"{shown(splits[0].path.name)}/ is a class, rename it, for example to {shown(renamed)!r}"
+    )

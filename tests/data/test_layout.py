@@ -1,0 +1,328 @@
+"""What the names of folders and their content say: classes, splits, or neither."""
+
+import contextlib
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fgr_jax.data import image_files
+from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, check
+from fgr_jax.data.sets.folder import BESIDE, read_class_folders, split_by_name
+from fgr_jax.errors import UserError
+
+TRAIN = ["train", "training", "Train", "TRAIN", "trainset", "trainval"]
+# In the order of their precedence.
+TEST = ["test", "Testing", "testset", "EVAL", "evaluation", "val", "Valid", "validation", "dev"]
+PATTERNS = [
+    *("{}", "{}_set", "seg_{}", "images_{}", "{} images", "{}2017", "{}-data", "my {}", "01_{}"),
+    *("{}.v2", "birds-{}-300x300"),
+]
+
+
+def can_be_a_name(name: str) -> bool:
+    """Whether it is the name of a folder that is not left out, on any file system."""
+    return not (
+        {"/", "\0"} & set(name)
+        or name.startswith(".")
+        or name.lower() in image_files._LITTER
+        or len(name.encode()) > 100
+    )
+
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+names = st.one_of(
+    names, st.sampled_from(["__background__", "_negative", "train", "10", "9", "cat"])
+)
+names = names.filter(can_be_a_name)
+class_names = st.sets(names, min_size=2, max_size=4)
+
+
+def is_plain(name: str) -> bool:
+    """Whether the name is "train", or has nothing like the name of a split in it."""
+    return name == "train" or not re.search("tr[an]|test|val|dev|holdout", name.lower())
+
+
+litter = st.sampled_from(["", ".ipynb_checkpoints", "@eaDir", "__MACOSX", ".DS_Store"])
+
+
+@contextlib.contextmanager
+def tree(files: list[str]) -> Iterator[Path]:
+    """Yields a folder with such files."""
+    with tempfile.TemporaryDirectory() as name:
+        for file in files:
+            path = Path(name) / "root" / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(file.encode("utf-8", "surrogateescape"))
+        yield Path(name) / "root"
+
+
+def read(files: list[str]) -> Listing:
+    with tree(files) as root:
+        return read_class_folders(root)
+
+
+def labeled(listing: Listing, split: str) -> dict[str, str]:
+    return {file.name: listing.class_names[file.label] for file in listing.splits[split]}
+
+
+@settings(deadline=None)
+@given(
+    classes=class_names,
+    train=st.sampled_from(TRAIN),
+    tests=st.sets(st.sampled_from(TEST), min_size=1, max_size=3),
+    pattern=st.sampled_from(PATTERNS),
+    above=st.sampled_from(["", "archive/", "a/b/"]),
+    repeated=st.booleans(),
+    litter=litter,
+    others=st.sets(st.sampled_from(["seg_pred", "annotations", "unlabeled"]), max_size=1),
+)
+def test_two_folders_with_the_same_classes_are_splits(
+    classes: set[str],
+    train: str,
+    tests: set[str],
+    pattern: str,
+    above: str,
+    repeated: bool,
+    litter: str,
+    others: set[str],
+) -> None:
+    def inside(split: str) -> str:
+        name = pattern.format(split)
+        return f"{above}{name}/{name}/" if repeated else f"{above}{name}/"
+
+    files = [f"{inside(split)}{name}/{split}.png" for split in {train, *tests} for name in classes]
+    files += [f"{above}{other}/{name}/x.png" for other in others for name in classes]
+    if litter:
+        files += [f"{inside(train)}{name}/{litter}/copy.png" for name in classes]
+        files += [f"{above}{litter}/x.png", f"{inside(train)}{litter}/x.png"]
+    listing = read(files)
+    test = min(tests, key=TEST.index)
+    assert listing.class_names == sorted(classes)
+    for split, word in (("train", train), ("test", test)):
+        assert labeled(listing, split) == {f"{name}/{word}.png": name for name in classes}
+    expected = {f"{above}{pattern.format(split)}" for split in tests - {test}}
+    assert set(listing.unused) == expected | {above + other for other in others}
+    assert sum(map(len, listing.left_out.values())) == (len(classes) + 2 if litter else 0)
+    assert not listing.problems
+    assert listing.notes == ([f"the splits are in {above.rstrip('/')}/"] if above else [])
+
+
+@settings(deadline=None)
+@given(
+    classes=st.sets(names.filter(is_plain), min_size=2, max_size=4),
+    depth=st.sampled_from(["", "2020/", "a/b/"]),
+    litter=litter,
+)
+def test_other_folders_are_classes(classes: set[str], depth: str, litter: str) -> None:
+    flat = {"train"} & classes if len(classes) > 1 else set()
+    files = [f"{name}/{'' if flat else depth}{index}.png" for name in classes for index in range(9)]
+    if litter:
+        files += [f"{name}/{litter}/0.png" for name in classes]
+    listing = read(files)
+    assert listing.class_names == sorted(classes)
+    both = labeled(listing, "train") | labeled(listing, "test")
+    expected = {file: file.partition("/")[0] for file in files if not litter or litter not in file}
+    assert both == expected
+    assert not labeled(listing, "train").keys() & labeled(listing, "test").keys()
+    assert not listing.problems
+    assert sum(map(len, listing.left_out.values())) == (len(classes) if litter else 0)
+    told = "train/ is a class, not a split: it holds images itself, like the others"
+    assert listing.notes == ([told] if flat else [])
+
+
+@pytest.mark.parametrize("name", ["train station", "crash_test_dummy", "Bullet Train", "test tube"])
+def test_a_name_with_other_words_is_a_class(name: str) -> None:
+    listing = read([f"{of}/{deep}{i}.png" for of in ("bus", name) for deep in "ab/" for i in "12"])
+    assert listing.class_names == sorted(["bus", name])
+    assert listing.notes == [f"{name}/ is a class, not a split"]
+
+
+def test_a_name_may_say_that_it_is_a_class() -> None:
+    for name in ("train class", "test_class", "ValClass"):
+        assert read(
+            [f"{of}/x/{i}.png" for of in ("bus", name) for i in "12"]
+        ).class_names == sorted(["bus", name])
+
+
+def flat(*folders: str) -> list[str]:
+    return [f"{folder}/{index}.png" for folder in folders for index in range(3)]
+
+
+DOUBTFUL = {
+    "one split": (flat("train/oak", "train/elm"), "it needs both train/ and one of test/, val/"),
+    "the other": (flat("val/oak", "val/elm"), "it needs both train/ and one of test/, val/"),
+    "no classes": (flat("train", "test"), "train/ and test/: they have no class folder in common"),
+    "other classes": (flat("train/oak", "train/elm", "test/fir", "test/ash"), "in common"),
+    "unlabeled": (flat("train/oak", "train/elm", "test"), "test/: they have no class folder in"),
+    "images to predict beside classes": (
+        flat("oak", "elm", "test"),
+        "test/ beside 2 other folders: it needs both train/ and one of test/, val/ and so on, with the "
+        "same folder for each class, or a folder for each class and no splits. If test/ is a class, "
+        "rename it, for example to 'test class'",
+    ),
+    "a class or a split": (flat("bus", "car", "train/oak", "train/elm"), "to 'train class'"),
+    "classes with the same folders": (
+        flat(*(f"{of}/{year}" for of in ("bus", "car", "train", "test") for year in (2019, 2020))),
+        "train/ and test/ could be splits, or classes like bus/, which holds the same folders",
+    ),
+    "two data sets": (
+        flat(*(f"{of}_{split}/{c}" for of in "ab" for split in ("train", "test") for c in "xy")),
+        "holds a_test/, a_train/, b_test/, b_train/: it is not clear which are for training",
+    ),
+    "the same split twice": (
+        flat(*(f"{split}/{c}" for split in ("train", "Train", "test") for c in "xy")),
+        "holds Train/, test/, train/: it is not clear which are for training and testing",
+    ),
+    "splits in classes": (
+        flat(*(f"{of}/{split}" for of in ("oak", "elm") for split in ("train", "val"))),
+        "elm holds train/ and val/: if it is a class, put the splits above it, as in train/elm/",
+    ),
+    "classes and splits in one name": (
+        flat("cat_train", "cat_test", "dog_train", "dog_test"),
+        "they have no class folder in common",
+    ),
+    "one folder too high": (
+        flat("archive/cat", "archive/dog"),
+        "root/archive are the classes, name",
+    ),
+    "two folders too high": (
+        flat("a/b/cat", "a/b/dog"),
+        "root/a/b are the classes, name that folder",
+    ),
+    "no folders": (["0.png"], "holds no folders, only images: put the images of each class in a"),
+    "nothing": ([".hidden/0.png"], "holds no folders: put the images of each class in a folder"),
+    "an archive": (["photos.zip"], "holds photos.zip and no folders: unpack it"),
+    "a run": (["config.json", "checkpoints/1/x", "evaluation/0.png"], "is the folder of a run"),
+}
+
+
+@pytest.mark.parametrize("case", DOUBTFUL)
+def test_what_has_no_meaning_or_several_is_refused(case: str) -> None:
+    files, words = DOUBTFUL[case]
+    with pytest.raises(UserError) as caught:
+        read(files)
+    assert words in str(caught.value)
+    assert isinstance(caught.value, LayoutNotFoundError) or case == "a run"
+
+
+def test_what_lies_beside_the_classes_is_told() -> None:
+    listing = read(
+        [
+            *flat("wrapped/train/oak", "wrapped/train/elm", "wrapped/test/oak", "wrapped/test/elm"),
+            *("wrapped/x.png", "wrapped/train/x.png", "wrapped/test/notes.md", "README.md"),
+            *("wrapped/my run/config.json", "wrapped/my run/checkpoints/1/x"),
+        ]
+    )
+    assert listing.left_out == {
+        BESIDE: ["wrapped/train/x.png", "wrapped/x.png"],
+        image_files.NO_IMAGE: ["README.md", "wrapped/test/notes.md"],
+        image_files.RUN: ["wrapped/my run"],
+    }
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    files = [*flat("oak", "elm", " "), "one/0.png", "none/0.txt", "a\nb/0.png", "a\nb/1.png"]
+    with tree(files) as root:
+        (root / "oak" / "gone.png").symlink_to("/nowhere")
+        (root / "lost").symlink_to("lost")
+        (root / "elm" / "empty.png").touch()
+        with pytest.raises(UserError) as caught:
+            check(read_class_folders(root), "data set folder", None, {})
+        assert str(caught.value).splitlines() == [
+            "data set folder: 7 problems; nothing was prepared; correct this and run the command again",
+            f"  {root}/one holds one image: a class needs two, one of them for testing",
+            f"  {root}/none holds no images: put images into it or remove it",
+            f"  {root}/lost is a broken link",
+            f"  {root}/oak/gone.png is a broken link",
+            "  the class ' ' has a name without a visible character: rename it",
+            r"  the class 'a\nb' has a name with a control character or line break: rename it",
+            "  train: elm/empty.png is empty",
+        ]
+
+
+def test_a_long_list_of_problems_is_shortened() -> None:
+    with tree(flat("oak", "elm")) as root:
+        for index in range(1234):
+            (root / "oak" / f"{index:04}.png").symlink_to("/nowhere")
+        with pytest.raises(UserError) as caught:
+            check(read_class_folders(root), "data set folder", None, {})
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("data set folder: 1,234 problems; ")
+    assert lines[20].endswith("/oak/0019.png is a broken link")
+    assert lines[21:] == ["  and 1,214 more"]
+
+
+BAD_NAMES = {
+    "caf\udce9": r"the class 'caf\xe9' has a name that is not UTF-8",
+    "a\nb": r"the class 'a\nb' has a name with a control character or line break",
+    "a\rb": r"the class 'a\rb' has a name with a control",
+    "a\u2028b": r"the class 'a\u2028b' has a name with a control",
+    "\x1b[31m": r"the class '\x1b[31m' has a name with a control",
+    "": "the class '' has a name without a visible character",
+    " ": "the class ' ' has a name without a visible character",
+    "\u3000\u200b": "has a name without a visible character",
+    "cat ": "the class 'cat ' has a name that begins or ends with white space",
+    "\xa0cat": "has a name that begins or ends with white space",
+    "cafe\u0301": r"the class 'cafe\u0301' has a name that is another way to write 'caf\xe9' in Unicode",
+}
+GOOD_NAMES = [
+    *(
+        "cat",
+        "Cat",
+        "café",
+        "[x]",
+        ":cat:",
+        "10",
+        "9",
+        "🐈‍⬛",
+        "חתול",
+        "\u202ecat",
+        "e\u0301",
+        "a  b",
+        "-",
+    ),
+    *("<b>", "a,b", '"', "'", "%s", "{}", "\\n", "CON", "日本楓", "\U0001fae8"),
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_names_of_classes_that_cannot_be_kept(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        check(Listing([*GOOD_NAMES, "café", name], {}), "data set trees", None, {})
+    told = [line for line in str(caught.value).splitlines() if "rename it" in line]
+    assert len(told) == 1
+    assert BAD_NAMES[name] in told[0]
+    told[0].encode()
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.characters(), max_size=6), max_size=4))
+def test_any_problem_of_any_name_is_told_on_a_line_of_its_own(names: list[str]) -> None:
+    problems = [f"{name} is a broken link" for name in names]
+    with pytest.raises(UserError) as caught:
+        check(Listing(names, {}, problems=problems), "data set trees", None, {})
+    heading, *lines = str(caught.value).splitlines()
+    count = int(heading.removeprefix("data set trees: ").partition(" ")[0])
+    assert len(lines) == min(count, 21)
+    assert sum(line.endswith(" is a broken link") for line in lines) == len(names)
+    str(caught.value).encode()
+
+
+@settings(deadline=None)
+@given(st.lists(names, unique=True, min_size=2, max_size=40), st.data())
+def test_each_class_has_images_in_both_halves(files: list[str], data: st.DataObject) -> None:
+    files = [f"oak/{name}" for name in files]
+    train, test = split_by_name(files)
+    assert train
+    assert test
+    assert sorted(train + test) == sorted(files)
+    again = split_by_name(data.draw(st.permutations(files)))
+    assert (set(again[0]), set(again[1])) == (set(train), set(test))
+    # One more image moves at most one other.
+    more = [set(half) for half in split_by_name([*files, "oak/one more.png"])]
+    assert len(set(train) - more[0]) + len(set(test) - more[1]) <= 1
