@@ -90,6 +90,12 @@ class Data:
     )
     resize: int = field(512, "Side of the square that images are resized to.", at_least(1))
     crop: int = field(448, "Side of the crop: random in training, central in tests.", at_least(1))
+    max_pixels: int = field(
+        100_000_000,
+        "Of an image. Larger JPEGs are decoded at half, a quarter or an eighth of their size; other "
+        "images and progressive JPEGs are refused.",
+        at_least(1),
+    )
     augmentation: str = field(
         "flip",
         '"flip": left and right; "dihedral": all 8 symmetries of a square.',
@@ -264,6 +270,9 @@ def validate(config: Config) -> None:
         _refuse("data.folder", data.folder, 'empty where data.name is not "folder"')
     if data.crop > data.resize:
         _refuse("data.crop", data.crop, f"at most data.resize, which is {data.resize}")
+    if data.max_pixels < 4 * data.resize**2:
+        least = f"at least {4 * data.resize**2}, four times the square of data.resize"
+        _refuse("data.max_pixels", data.max_pixels, least)
     # Losses that exclude each other: GCE and all others, L-GM and all others.
     loss = config.loss
     names = ("label_smoothing", "max_entropy", "pairwise_confusion", "center", "lgm")

@@ -27,7 +27,8 @@ LAYERS = [
 
 # The same within `data`.
 DATA_LAYERS = [
-    ["images", "augmentation", "identity", "image_files"],
+    ["images", "augmentation", "identity"],
+    ["image_files"],
     ["batch", "prepare"],
     ["sets"],
     ["source"],

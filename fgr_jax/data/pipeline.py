@@ -169,7 +169,9 @@ def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[V
             image[row] = 0
             continue
         try:
-            decoded = images.decode(example.encoded_image, cut_bottom=data.cut_bottom)
+            decoded = images.decode(
+                example.encoded_image, cut_bottom=data.cut_bottom, max_pixels=data.max_pixels
+            )
         except images.ImageError as error:
             if not annotated and data.corrupt_images == "stop":
                 raise UserError(

@@ -40,7 +40,8 @@ class Overlays:
         path, data = prediction.image.path, self._run.config.data
         target = self._folder / os.path.relpath(path, self._common)
         try:
-            image = decode(path.read_bytes(), cut_bottom=data.cut_bottom)
+            encoded = path.read_bytes()
+            image = decode(encoded, cut_bottom=data.cut_bottom, max_pixels=data.max_pixels)
             target.parent.mkdir(parents=True, exist_ok=True)
             maps = zip(prediction.classes, prediction.maps, strict=True)
             for place, (index, activation) in enumerate(maps, start=1):
@@ -48,8 +49,8 @@ class Overlays:
                 class_name = shortened(as_part(self._run.class_names[index]), _LONGEST_CLASS)
                 name = with_suffix(target.name, f".{place}-{class_name}.jpg")
                 with atomic_write(target.with_name(name)) as unfinished:
-                    encoded = cv2.imencode(".jpg", overlaid[:, :, ::-1])[1]
-                    unfinished.write_bytes(encoded.tobytes())
+                    jpeg = cv2.imencode(".jpg", overlaid[:, :, ::-1])[1]
+                    unfinished.write_bytes(jpeg.tobytes())
         except OSError as error:
             return os.strerror(error.errno or 0)
         except (ImageError, cv2.error) as error:  # the file has changed, or is too large for a JPEG

@@ -104,7 +104,10 @@ class RunImages:
 
     def _thumbnail(self, index: int) -> Image:
         if index not in self._thumbnails:
-            image = decode(self._encoded(index), cut_bottom=self._data.cut_bottom)
+            data = self._data
+            image = decode(
+                self._encoded(index), cut_bottom=data.cut_bottom, max_pixels=data.max_pixels
+            )
             height, width = image.shape[:2]
             factor = min(1.0, _LONGER_SIDE / max(height, width))
             size = (max(1, round(width * factor)), max(1, round(height * factor)))

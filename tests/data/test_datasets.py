@@ -11,9 +11,11 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import official_layouts as layouts
 import pytest
@@ -353,14 +355,16 @@ def test_verify_finds_what_only_decoding_finds(
 ) -> None:
     written = layouts.write_cub(tmp_path)
     set_counts(monkeypatch, Cub, written)
-    hollow = (
-        b"\xff\xd8" + b"\xff\xe0\0\x04ab" * 20 + b"\xff\xd9"
-    )  # both ends of a JPEG, and no middle
+    # The checksums of this PNG are right, but its pixels cannot be decompressed.
+    png = cv2.imencode(".png", np.zeros((2, 8, 3), np.uint8))[1].tobytes()
+    pixels = b"IDAT\x78\x9c" + b"\xff" * 20
+    hollow = png[:33] + len(pixels[4:]).to_bytes(4, "big") + pixels
+    hollow += zlib.crc32(pixels).to_bytes(4, "big") + png[-12:]
     name = written.records[0].name
     archive = rewritten(
         written.archives[0], lambda path, data: hollow if path.endswith(name) else data
     )
-    with pytest.raises(UserError, match="is not an image that can be decoded"):
+    with pytest.raises(UserError, match="is truncated or damaged"):
         prepare(Cub, [archive], tmp_path / "tfds", QUIET, verify=True)
     prepare(Cub, [archive], tmp_path / "tfds", QUIET)
 

@@ -115,8 +115,10 @@ def test_every_format_is_decoded_as_pillow_does_it(smooth: images.Image) -> None
 
 
 def test_every_format_cut_off_is_found_without_decoding(smooth: images.Image) -> None:
-    for data in in_all_formats(smooth).values():
-        for kept in (10, len(data) // 3, len(data) * 9 // 10, len(data) - 1):
+    for name, data in in_all_formats(smooth).items():
+        # The first frame of a GIF is complete before its end.
+        ends = [] if "gif" in name else [len(data) * 9 // 10, len(data) - 1]
+        for kept in (10, len(data) // 3, *ends):
             with pytest.raises(images.ImageError, match="is "):
                 images.check(data[:kept])
 

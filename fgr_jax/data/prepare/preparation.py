@@ -138,7 +138,13 @@ def _read_sources(
             return builder.read(sources[0])
         except LayoutNotFoundError as error:
             known = (sources[0] / archive.file_name for archive in builder.ARCHIVES)
+            others = [path.name for path in sorted(sources[0].iterdir()) if is_archive(path)]
             sources = [path for path in known if path.is_file()]
+            if not sources and others:
+                raise UserError(
+                    f"{error}, but archives: {', '.join(others)}. Pass those of {builder.name} with "
+                    "--source=, each by itself"
+                ) from error
             if not sources:
                 raise UserError(f"{error}. {_how_to_get(builder)}") from error
     for source in sources:

@@ -1,0 +1,31 @@
+"""Images as NumPy arrays: what files are, decoding, resizing, cropping. Color is RGB, `[H, W, 3]`."""
+
+from fgr_jax.data.images.crops import (
+    center_offset,
+    crop,
+    crops_at,
+    resize,
+    resize_and_crop,
+    test_crop_offsets,
+    test_crops,
+)
+from fgr_jax.data.images.decoding import Image, check, decode
+from fgr_jax.data.images.errors import ImageError
+from fgr_jax.data.images.kinds import SUFFIXES, is_image, kind_of
+
+__all__ = [
+    "SUFFIXES",
+    "Image",
+    "ImageError",
+    "center_offset",
+    "check",
+    "crop",
+    "crops_at",
+    "decode",
+    "is_image",
+    "kind_of",
+    "resize",
+    "resize_and_crop",
+    "test_crop_offsets",
+    "test_crops",
+]

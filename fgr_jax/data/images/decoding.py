@@ -1,0 +1,243 @@
+"""Decoding of image files: JPEGs as they usually are by simplejpeg, which is faster, all else by Pillow.
+
+Both use libjpeg-turbo, so the pixels are the same.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import simplejpeg
+from PIL import ExifTags, ImageFile
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from fgr_jax.config import Data
+from fgr_jax.data.images import jpeg, png
+from fgr_jax.data.images.errors import ImageError
+from fgr_jax.data.images.kinds import Kind, identify
+
+# What Pillow has to say about odd metadata names no file.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+Image = npt.NDArray[np.uint8]
+
+_MAX_PIXELS = Data().max_pixels
+# The classes themselves: `Image.open` applies a limit of its own to all images of the process.
+_OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "AVIF": AvifImageFile,
+    "BMP": BmpImageFile,
+    "GIF": GifImageFile,
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "TIFF": TiffImageFile,
+    "WEBP": WebPImageFile,
+}
+try:
+    from pillow_heif.as_plugin import HeifImageFile
+
+    _OPENERS["HEIF"] = HeifImageFile
+except ImportError:
+    pass
+
+# How images are turned upright, by the orientation in EXIF: an image that is stored as `x[H, W, 3]`.
+_UPRIGHT: dict[Any, Callable[[Image], Image]] = {
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: x[::-1].swapaxes(0, 1),
+    7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+    8: lambda x: x.swapaxes(0, 1)[::-1],
+}
+
+
+class _Plan(NamedTuple):
+    """How an image is decoded."""
+
+    kind: Kind
+    header: jpeg.Jpeg | png.Png | None
+    reduction: int  # 1, or the factor by which both sides are divided as a JPEG is decoded
+
+
+def check(data: bytes, *, max_pixels: int = _MAX_PIXELS) -> None:
+    """Checks that `decode` accepts an image.
+
+    Of JPEGs and PNGs as they usually are only the structure is read. All other images are decoded.
+
+    Raises:
+      ImageError: as of `decode`.
+    """
+    plan = _plan(data, max_pixels)
+    match plan.header:
+        case jpeg.Jpeg(sound=True) | png.Png(usual=True):
+            return
+    _decode(data, plan, max_pixels)
+
+
+def decode(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) -> Image:
+    """Decodes an image to uint8 RGB `[H, W, 3]`, upright according to its EXIF or XMP orientation.
+
+    Grayscale, palettes, CMYK and LAB become RGB, transparency is dropped whatever the color beneath,
+    and of several frames or pages the first is decoded. 16 bits become 8: the upper 8 of the 8, 10, 12
+    or 16 that the brightest sample needs, as cameras often store 12 bits in 16.
+
+    Args:
+      data: the encoded image.
+      cut_bottom: number of rows to cut off at the bottom.
+      max_pixels: a JPEG of more pixels is decoded at half, a quarter or an eighth of its size, so that
+        it has at most as many; any other image of more pixels is refused before memory is allocated.
+
+    Raises:
+      ImageError: the bytes are not an image of a format that is read, or are truncated; or the image
+        has too many pixels, or samples that have no unique meaning as colors, or no row is left.
+    """
+    plan = _plan(data, max_pixels)
+    image = _decode(data, plan, max_pixels)
+    cut_bottom //= plan.reduction
+    if cut_bottom >= len(image):
+        raise ImageError(f"is {len(image)} pixels high, of which {cut_bottom} are to be cut off")
+    return image[: len(image) - cut_bottom]
+
+
+def _plan(data: bytes, max_pixels: int) -> _Plan:
+    """Reads what decides how an image is decoded."""
+    kind = identify(data)
+    if not data:
+        raise ImageError("is empty")
+    if kind.format not in _OPENERS:
+        what = kind.name if kind.is_image else f"not an image but {kind.name}"
+        raise ImageError(f"is {what}: {kind.way_out}")
+    header: jpeg.Jpeg | png.Png | None = None
+    if kind.format == "JPEG":
+        header = jpeg.read(data)
+    elif kind.format == "PNG":
+        header = png.read(data)
+    reduction = 1
+    if isinstance(header, jpeg.Jpeg) and not header.progressive:  # reducing saves no memory there
+        while reduction < 8 and _pixels(header, reduction) > max_pixels:
+            reduction *= 2
+    if header is not None:
+        _check_size(_pixels(header, reduction), header.width, header.height, max_pixels)
+    return _Plan(kind, header, reduction)
+
+
+def _pixels(header: jpeg.Jpeg | png.Png, reduction: int) -> int:
+    return -(-header.height // reduction) * -(-header.width // reduction)
+
+
+def _check_size(pixels: int, width: int, height: int, max_pixels: int) -> None:
+    if pixels > max_pixels:
+        raise ImageError(
+            f"has {width:,} × {height:,} pixels, more than --config.data.max_pixels={max_pixels}"
+        )
+
+
+def _decode(data: bytes, plan: _Plan, max_pixels: int) -> Image:
+    """Decodes the whole image, upright."""
+    header = plan.header
+    if isinstance(header, jpeg.Jpeg) and header.sound and plan.reduction == 1:
+        pixels = _decode_jpeg(data, header)
+        if pixels is not None and header.may_be_turned:
+            pixels = _upright(pixels, _orientation(JpegImageFile(io.BytesIO(data))))
+        if pixels is not None:
+            return pixels
+    return _decode_with_pillow(data, plan, max_pixels)
+
+
+def _decode_jpeg(data: bytes, header: jpeg.Jpeg) -> Image | None:
+    """Decodes a JPEG as it is stored; returns None if it is too unusual for simplejpeg."""
+    try:
+        if len(header.components) in (1, 3):
+            return simplejpeg.decode_jpeg(data, "RGB", strict=False)
+        if len(header.components) == 4 and header.has_adobe:  # stored inverted
+            inks = simplejpeg.decode_jpeg(data, "CMYK", strict=False).astype(np.uint16)
+            key = inks[:, :, 3:]
+            return (key - ((255 - inks[:, :, :3]) * key >> 8)).astype(np.uint8)
+    except ValueError:
+        pass
+    return None
+
+
+def _decode_with_pillow(data: bytes, plan: _Plan, max_pixels: int) -> Image:
+    try:
+        image = _OPENERS[plan.kind.format](io.BytesIO(data))
+        width, height = image.size
+        if plan.reduction > 1:
+            image.draft(image.mode, (width // plan.reduction, height // plan.reduction))
+        _check_size(image.width * image.height, width, height, max_pixels)
+        samples = str(image.tile[0].args) if image.tile else ""
+        # Pillow turns a TIFF upright as it loads it.
+        stored = _orientation(image) if plan.kind.format == "TIFF" else None
+        image.load()
+        orientation = _orientation(image)
+        pixels = _to_rgb(image, plan.kind, "12" in samples)
+        if ";16" in samples and image.mode in ("RGB", "RGBA") and pixels.max() < 16:
+            pixels, orientation = _dark_colors(data), stored or orientation
+    except ImageError:
+        raise
+    except Exception as error:  # decoders raise all sorts of exceptions for damaged data
+        raise ImageError(_reason(plan.kind, error)) from error
+    return _upright(pixels, orientation)
+
+
+def _reason(kind: Kind, error: Exception) -> str:
+    """Returns why Pillow raised `error`: these words tell what it does not read from damage."""
+    if re.search("unsupported|unknown|unrecogni|support", str(error), re.IGNORECASE):
+        return f"is {kind.name} of a kind that is not read ({error}): convert it to JPEG or PNG"
+    return f"is truncated or damaged ({kind.name}: {error})"
+
+
+def _to_rgb(image: PIL.Image.Image, kind: Kind, twelve_bits: bool) -> Image:
+    """Converts a loaded image to uint8 RGB `[H, W, 3]`."""
+    if image.mode in ("I", "F"):
+        numbers = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
+        raise ImageError(
+            f"is {kind.name} of {numbers}: convert it to 8 bits, as its range is unknown"
+        )
+    if image.mode.startswith("I;16"):
+        gray = _upper_bits(np.asarray(image), 12 if twelve_bits else None)
+        return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode in ("La", "RGBa"):  # which Pillow converts to nothing else
+        image = image.convert(image.mode.upper())
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _upper_bits(samples: npt.NDArray[np.uint16], bits: int | None = None) -> Image:
+    """Returns the upper 8 of the `bits` of 16-bit samples, or of those that the brightest needs."""
+    if bits is None:
+        needed = int(samples.max()).bit_length()
+        bits = next((each for each in (8, 10, 12) if needed <= each), 16)
+    return (samples >> (bits - 8)).astype(np.uint8)
+
+
+def _dark_colors(data: bytes) -> Image:
+    """Decodes color of 16 bits, of which Pillow keeps the upper 8 even where they are not used."""
+    samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is None or samples.dtype != np.uint16:
+        raise ImageError("uses at most 12 of its 16 bits: convert it to 8 bits")
+    return _upper_bits(samples[:, :, 2::-1].astype(np.uint16))
+
+
+def _orientation(image: PIL.Image.Image) -> Any:
+    """Returns the orientation in EXIF, or else in XMP; 1 if there is none or it cannot be read."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged metadata do the pixels no harm
+        return 1
+
+
+def _upright(stored: Image, orientation: Any) -> Image:
+    turn = _UPRIGHT.get(orientation)
+    return stored if turn is None else np.ascontiguousarray(turn(stored))

@@ -1,0 +1,57 @@
+"""The chunks of a PNG, read without decoding it."""
+
+import dataclasses
+import zlib
+
+from fgr_jax.data.images.errors import ImageError
+
+_START = 8  # bytes of the signature
+_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+
+
+@dataclasses.dataclass(slots=True)
+class Png:
+    """What the chunks of a PNG state."""
+
+    height: int
+    width: int
+    usual: bool  # of 8 bits, not interlaced, not animated
+
+
+def read(data: bytes) -> Png:
+    """Reads all chunks up to the end of the image, whatever follows, and compares their checksums.
+
+    Raises:
+      ImageError: it is truncated or damaged, or its header is invalid.
+    """
+    view = memoryview(data)
+    png, position, kind, has_pixels = None, _START, b"", False
+    while kind != b"IEND":
+        kind, start = data[position + 4 : position + 8], position + 8
+        end = start + int.from_bytes(data[position : position + 4], "big") + 4
+        if end > len(data):
+            raise ImageError("is truncated")
+        if png is None:
+            png = _header(kind, data[start : end - 4])
+        checksum = int.from_bytes(data[end - 4 : end], "big")
+        if kind in _CRITICAL and zlib.crc32(view[position + 4 : end - 4]) != checksum:
+            raise ImageError("is a damaged PNG: the checksum of its data is wrong")
+        has_pixels |= kind == b"IDAT"
+        png.usual &= kind != b"acTL"
+        position = end
+    if png is None or not has_pixels:
+        raise ImageError("is a PNG without pixels")
+    return png
+
+
+def _header(kind: bytes, body: bytes) -> Png:
+    if kind != b"IHDR" or len(body) != 13:
+        raise ImageError("is a PNG with an invalid header")
+    width, height = (int.from_bytes(body[at : at + 4], "big") for at in (0, 4))
+    bits, color, *methods = body[8:]
+    if bits not in _DEPTHS.get(color, ()) or methods[:2] != [0, 0] or methods[2] > 1:
+        raise ImageError("is a PNG with an invalid header")
+    if not height or not width:
+        raise ImageError(f"has {width}×{height} pixels")
+    return Png(height, width, bits == 8 and methods[2] == 0)
