@@ -129,7 +129,7 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
         raise UserError("no config: name one, as in --config=configs/quickstart.py")
     config_lib.validate(own_flags.config)
     arguments = [f"--config={path}", *overrides(own_flags)]
-    return Invocation(own_flags.config, Path(path.partition(":")[0]), arguments)
+    return Invocation(own_flags.config, _split(path)[0], arguments)
 
 
 def define_config(argv: Sequence[str], own_flags: flags.FlagValues) -> list[str]:
@@ -238,9 +238,17 @@ def join_job(own_flags: flags.FlagValues) -> None:
 
 def _load(value: str) -> Config:
     """Returns the config that FILE or FILE:ARGUMENT defines."""
-    file, colon, argument = value.partition(":")
-    arguments = [argument] if colon else []
-    return python_files.load(Path(file), "get_config", Config, flag="--config", arguments=arguments)
+    file, arguments = _split(value)
+    return python_files.load(file, "get_config", Config, flag="--config", arguments=arguments)
+
+
+def _split(value: str) -> tuple[Path, list[str]]:
+    """Returns FILE and, in a list, ARGUMENT of FILE or FILE:ARGUMENT; both may have more colons."""
+    parts = value.split(":")
+    ends = [end for end in range(1, len(parts) + 1) if Path(":".join(parts[:end])).is_file()]
+    end = ends[0] if ends else 1
+    arguments = [":".join(parts[end:])] if end < len(parts) else []
+    return Path(":".join(parts[:end])), arguments
 
 
 def _print_fields(config: Config) -> None:
