@@ -13,6 +13,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 
+from fgr_jax.data.image_files import shown
 from fgr_jax.data.prepare.archives import is_archive, unpack
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import download
@@ -26,8 +27,20 @@ _RECORD_OVERHEAD = 1.02  # size of a prepared data set, relative to its image fi
 
 
 def local_data_dir(data_dir: str = "") -> Path:
-    """Returns the folder in which data sets are prepared: `data_dir`, or if empty, tfds's own."""
-    return Path(data_dir or constants.DATA_DIR).expanduser()
+    """Returns the folder in which data sets are prepared: `data_dir`, or if empty, tfds's own.
+
+    Raises:
+      UserError: its path is not UTF-8, which array_record does not take.
+    """
+    path = Path(os.path.expanduser(data_dir or constants.DATA_DIR))
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"--config.data.data_dir={shown(path)}: its path, {shown(path.absolute())}, is not UTF-8; "
+            "name another folder"
+        ) from error
+    return path
 
 
 def prepare(
