@@ -7,12 +7,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-SUFFIXES = frozenset(
-    {
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".gif"),
-        *(".tif", ".tiff", ".heic", ".heif", ".avif"),
-    }
-)
+from fgr_jax.data.images.kinds import SUFFIXES, identify
 
 # Why files and folders are left out.
 HIDDEN = "hidden, as their names begin with a dot"
@@ -34,7 +29,7 @@ _LITTER = frozenset(
         *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
     }
 )
-_BEGINNING = 32  # bytes
+_BEGINNING = 4096  # bytes
 
 
 class Found(NamedTuple):
@@ -84,8 +79,8 @@ def look(folder: Path) -> Level:
     """Returns the images and folders that are directly in `folder`.
 
     Images are the files with a suffix of `SUFFIXES`, and those with another suffix or none whose first
-    bytes are an image's. No file is an error: one that cannot be read is among those left out, as is the
-    folder itself.
+    bytes are an image's, even of a format that is not read. No file is an error: one that cannot be read
+    is among those left out, as is the folder itself.
     """
     level = Level([], [], collections.defaultdict(list))
     try:
@@ -119,13 +114,9 @@ def shown(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def why_folder_is_left_out(folder: Path) -> str:
-    """Returns the reason for which no folder of this name and content is searched, or ""."""
-    if folder.name.startswith("."):
-        return HIDDEN
-    if folder.name.lower() in _LITTER:
-        return LITTER
-    return RUN if is_run(folder) else ""
+def is_litter(name: str) -> bool:
+    """Returns whether folders of this name are made by the system or another program."""
+    return name.lower() in _LITTER
 
 
 def is_run(folder: Path) -> bool:
@@ -139,12 +130,12 @@ def _why_left_out(entry: "os.DirEntry[str]") -> str:
         return HIDDEN
     try:
         if entry.is_dir():
-            return why_folder_is_left_out(Path(entry.path))
+            return LITTER if is_litter(entry.name) else RUN * is_run(Path(entry.path))
         if entry.is_file():
             if os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                 return ""
             with open(entry.path, "rb") as file:
-                return "" if _begins_like_an_image(file.read(_BEGINNING)) else NO_IMAGE
+                return "" if identify(file.read(_BEGINNING)).is_image else NO_IMAGE
         if entry.is_symlink():
             os.stat(entry.path)
     except FileNotFoundError:
@@ -152,17 +143,6 @@ def _why_left_out(entry: "os.DirEntry[str]") -> str:
     except OSError as error:
         return BROKEN if error.errno == errno.ELOOP else f"{UNREADABLE} ({error.strerror})"
     return NO_FILE
-
-
-def _begins_like_an_image(data: bytes) -> bool:
-    starts = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
-    if data.startswith(starts):
-        return True
-    if data.startswith(b"RIFF"):
-        return data[8:12] == b"WEBP"
-    if data.startswith(b"BM"):  # as text may, too
-        return data[6:10] == bytes(4) and data[15:18] == bytes(3)
-    return data[4:8] == b"ftyp" and data[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"avif")
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -6,6 +6,7 @@ import http.server
 import io
 import os
 import tarfile
+import tempfile
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fgr_jax.data.prepare import archives
 from fgr_jax.data.prepare.archives import unpack
@@ -57,6 +60,15 @@ def test_what_was_packed_comes_out(tmp_path: Path, name: str) -> None:
     unpack(path, tmp_path / "out", told.append)
     assert content(tmp_path / "out") == FILES
     assert told[-1] == sum(map(len, FILES.values()))
+
+
+def test_a_tar_of_the_folder_itself(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.jpg").write_bytes(b"first")
+    with tarfile.open(tmp_path / "x.tar", "w") as opened:
+        opened.add(tmp_path / "data", ".")
+    unpack(tmp_path / "x.tar", tmp_path / "out", ignore)
+    assert content(tmp_path / "out") == {"a.jpg": b"first"}
 
 
 def test_a_tar_in_a_tar_goes_into_a_folder_of_its_name(tmp_path: Path) -> None:
@@ -132,7 +144,7 @@ def test_archives_cut_off_anywhere(tmp_path: Path, name: str) -> None:
         ):
             unpack(path, tmp_path / "out", ignore)
     path.write_bytes(b"<html>not found</html>" * 100)
-    with pytest.raises(UserError, match="is damaged or truncated"):
+    with pytest.raises(UserError, match=r"is damaged or truncated \(it is an HTML page\)"):
         unpack(path, tmp_path / "out", ignore)
     damaged = bytearray(whole)
     damaged[len(damaged) // 2] ^= 255
@@ -140,6 +152,212 @@ def test_archives_cut_off_anywhere(tmp_path: Path, name: str) -> None:
         path.write_bytes(damaged)
         with pytest.raises(UserError, match="is damaged or truncated"):
             unpack(path, tmp_path / "out", ignore)
+
+
+def test_a_zip_of_windows(tmp_path: Path) -> None:
+    """Backslashes between folders, folders as members, and UTF-8 that is not marked as such."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as opened:
+        opened.writestr("data\\", "")
+        opened.writestr("data\\caf\u00e9\\", "")
+        opened.writestr("data\\caf\u00e9\\a.jpg", "first")
+    unmarked = bytearray((tmp_path / "x.zip").read_bytes())
+    for start, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        position = unmarked.find(start)
+        while position >= 0:
+            unmarked[position + flags + 1] &= ~8  # the flag 0x800
+            position = unmarked.find(start, position + 1)
+    (tmp_path / "x.zip").write_bytes(unmarked)
+    unpack(tmp_path / "x.zip", tmp_path / "out", ignore)
+    assert content(tmp_path / "out") == {"data/caf\u00e9/a.jpg": b"first"}
+
+
+def test_names_of_the_first_pcs_stay_those_of_the_format(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as opened:
+        opened.writestr("caf??.jpg", "first")
+    data = (tmp_path / "x.zip").read_bytes().replace(b"caf??", b"caf\x82\x84")
+    (tmp_path / "x.zip").write_bytes(data)
+    unpack(tmp_path / "x.zip", tmp_path / "out", ignore)
+    assert content(tmp_path / "out") == {"caf\u00e9\u00e4.jpg": b"first"}
+
+
+def test_a_zip_of_more_than_four_gigabytes_has_other_headers(tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(tmp_path / "x.zip", "w") as opened,
+        opened.open("a.jpg", "w", force_zip64=True) as member,
+    ):
+        member.write(b"first")
+    unpack(tmp_path / "x.zip", tmp_path / "out", ignore)
+    assert content(tmp_path / "out") == {"a.jpg": b"first"}
+
+
+def patched_zip(path: Path, local: int, central: int, value: int) -> Path:
+    """Writes a zip whose only member has `value` at these places of its two headers."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("data/a.jpg", b"first" * 100)
+    data = bytearray(path.read_bytes())
+    data[local] = value
+    data[data.find(b"PK\1\2") + central] = value
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("method", "name"), [(9, "Deflate64"), (99, "AES"), (98, "PPMd"), (1, "method 1")]
+)
+def test_other_compression_is_named(tmp_path: Path, method: int, name: str) -> None:
+    path = patched_zip(tmp_path / "x.zip", 8, 10, method)
+    with pytest.raises(
+        UserError, match=rf"x.zip is a zip .*a.jpg is compressed with {name}.*unpack it"
+    ):
+        unpack(path, tmp_path / "out", ignore)
+
+
+def test_a_password_is_named(tmp_path: Path) -> None:
+    path = patched_zip(tmp_path / "x.zip", 6, 8, 1)
+    with pytest.raises(
+        UserError, match=r"x.zip is protected with a password: unpack it with another"
+    ):
+        unpack(path, tmp_path / "out", ignore)
+
+
+@pytest.mark.parametrize("name", ["x.z01", "x.zip.001", "x.7z.001", "x.zip"])
+def test_parts_of_an_archive_are_named(tmp_path: Path, name: str) -> None:
+    patched_zip(tmp_path / name, 6, 8, 0)
+    (tmp_path / "x.z01").touch()
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes() or b"PK\3\4")
+    with pytest.raises(UserError, match=rf"{name} is a part of a split archive: unpack it"):
+        unpack(tmp_path / name, tmp_path / "out", ignore)
+
+
+@pytest.mark.parametrize(
+    ("start", "kind"),
+    [
+        (b"7z\xbc\xaf\x27\x1c\0\4", "7-Zip"),
+        (b"Rar!\x1a\7\1\0", "RAR"),
+        (b"\x28\xb5\x2f\xfd", "Zstandard"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.7z", "x.zip", "no suffix"])
+def test_other_archives_are_named(tmp_path: Path, start: bytes, kind: str, name: str) -> None:
+    (tmp_path / name).write_bytes(start + bytes(999))
+    assert archives.is_archive(tmp_path / name)
+    with pytest.raises(
+        UserError, match=f"{name} is a {kind} archive, which is not read: unpack it"
+    ):
+        unpack(tmp_path / name, tmp_path / "out", ignore)
+
+
+@pytest.mark.parametrize("kind", ["x.zip", "x.tar", "x.tgz", "of folders.zip", "of folders.tar"])
+def test_an_empty_archive(tmp_path: Path, kind: str) -> None:
+    if kind.endswith("zip"):
+        with zipfile.ZipFile(tmp_path / kind, "w") as opened:
+            if "folders" in kind:
+                opened.writestr("data/", "")
+    else:
+        with tarfile.open(tmp_path / kind, "w:gz" if kind == "x.tgz" else "w") as written:
+            if "folders" in kind:
+                folder = tarfile.TarInfo("data")
+                folder.type = tarfile.DIRTYPE
+                written.addfile(folder)
+    with pytest.raises(UserError, match=rf"{kind} holds no files: download it again"):
+        unpack(tmp_path / kind, tmp_path / "out", ignore)
+
+
+def test_archives_in_archives(tmp_path: Path) -> None:
+    """They are unpacked beside themselves, three deep; what only has their name is left alone."""
+
+    def zipped(members: dict[str, bytes]) -> bytes:
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as opened:
+            for name, data in members.items():
+                opened.writestr(name, data)
+        return packed.getvalue()
+
+    deepest = zipped({"d.zip": zipped({"e.jpg": b"5"})})
+    tgz = tar(tmp_path / "y", {"n/c.jpg": b"3", "deep.ZIP": deepest}).read_bytes()
+    whole = zipped(
+        {
+            "a.jpg": b"1",
+            "data/cars.zip": zipped({"b.jpg": b"2"}),
+            "images.tar.gz": tgz,
+            "__MACOSX/._cars.zip": b"\0\5\x16\7",
+            "page.zip": b"<html>",
+        }
+    )
+    (tmp_path / "x.zip").write_bytes(whole)
+    unpack(tmp_path / "x.zip", tmp_path / "out", ignore)
+    assert content(tmp_path / "out") == {
+        "a.jpg": b"1",
+        "data/cars/b.jpg": b"2",
+        "images/n/c.jpg": b"3",
+        "images/deep/d.zip": zipped({"e.jpg": b"5"}),
+        "__MACOSX/._cars.zip": b"\0\5\x16\7",
+        "page.zip": b"<html>",
+    }
+    (tmp_path / "y.zip").write_bytes(zipped({"data/cars.zip": zipped({"b.jpg": b"2"})[:-9] + b"x"}))
+    with pytest.raises(UserError, match=r"y.zip, data/cars.zip is damaged or truncated"):
+        unpack(tmp_path / "y.zip", tmp_path / "y out", ignore)
+
+
+def test_an_archive_in_an_archive_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "_HARMLESS_BYTES", 4 << 20)
+    inner = tmp_path / "inner.zip"
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("zeros", bytes(5 << 20))
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as opened:
+        opened.write(inner, "inner.zip")
+    with pytest.raises(UserError, match=r"x.zip unpacks to more than 4 MiB"):
+        unpack(tmp_path / "x.zip", tmp_path / "out", ignore)
+
+
+@pytest.mark.parametrize(
+    "names", [["a/b", "a"], ["a", "a/b"], ["."], ["n" * 300], ["a/" * 3000 + "b"]]
+)
+@pytest.mark.parametrize("kind", ["x.zip", "x.tar"])
+def test_names_that_no_folder_can_hold(tmp_path: Path, names: list[str], kind: str) -> None:
+    if kind == "x.zip":
+        with zipfile.ZipFile(tmp_path / kind, "w") as opened:
+            for name in names:
+                opened.writestr(name, "x")
+    else:
+        tar(tmp_path / kind, dict.fromkeys(names, b"x"), "w")
+    told = "( is damaged| has names that are too long|: its member '.' is a file without a name)"
+    with pytest.raises(UserError, match=kind + told):
+        unpack(tmp_path / kind, tmp_path / "out", ignore)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sampled_from(["zip", "w:", "w:gz", "w:bz2", "w:xz"]),
+    st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=4)), max_size=3),
+    st.floats(0, 2),
+)
+def test_a_damaged_archive_is_unpacked_or_refused_in_one_line(
+    kind: str, damages: list[tuple[float, bytes]], length: float
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "x"
+        if kind == "zip":
+            with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as opened:
+                for member, data in FILES.items():
+                    opened.writestr(member, data[:900])
+        else:
+            tar(path, {member: data[:900] for member, data in FILES.items()}, kind)
+        whole = bytearray(path.read_bytes())
+        for place, damage in damages:
+            start = round(place * len(whole))
+            whole[start : start + len(damage)] = damage
+        path.write_bytes(whole[: round(length * len(whole))])
+        refusal = str(path)
+        try:
+            unpack(path, folder / "out", ignore)
+        except UserError as error:
+            refusal = str(error)
+        assert len(refusal.splitlines()) == 1
+        assert str(path) in refusal
 
 
 PAYLOAD = gzip.compress(os.urandom(3 << 20))

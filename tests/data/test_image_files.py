@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fgr_jax.data import image_files
 from fgr_jax.data.image_files import find_images, is_fault, shown
+from fgr_jax.data.images import SUFFIXES
 
 PNG = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
 
@@ -35,7 +36,7 @@ def left_out(folder: Path) -> dict[str, list[str]]:
     }
 
 
-@pytest.mark.parametrize("suffix", sorted(image_files.SUFFIXES))
+@pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_suffix_of_an_image_is_enough(tmp_path: Path, suffix: str) -> None:
     """Whether such a file can be read is another question: it is not left out silently."""
     touch(tmp_path / f"a{suffix}", tmp_path / f"b{suffix.upper()}", data=b"")
@@ -49,6 +50,10 @@ def test_other_names_are_judged_by_the_first_bytes(tmp_path: Path, name: str) ->
         image = np.zeros((8, 8, 3), np.uint8)
         touch(tmp_path / name, data=cv2.imencode(suffix, image)[1].tobytes())
         assert found(tmp_path) == [name]
+    touch(
+        tmp_path / name, data=b"\0\0\0\x0cJXL \r\n\x87\n"
+    )  # named when it cannot be read, not left out
+    assert found(tmp_path) == [name]
     for other in (b"", b"BMW and Audi, two makes of cars", b"RIFF....WAVE", b"\xff\xfe<\0h\0"):
         touch(tmp_path / name, data=other)
         assert left_out(tmp_path) == {image_files.NO_IMAGE: [name]}

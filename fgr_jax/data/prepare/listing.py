@@ -1,5 +1,6 @@
 """Lists the images of a data set from its annotations, before any image is read."""
 
+import codecs
 import collections
 import dataclasses
 import os
@@ -10,12 +11,19 @@ from typing import Any, NamedTuple, TypeVar
 
 import scipy.io
 
+from fgr_jax.data.image_files import is_litter, shown
 from fgr_jax.errors import UserError
 
 _NAMED = 20  # problems in a message
-_BREAKS = frozenset(
-    {"Cc", "Zl", "Zp"}
-)  # Unicode's categories of control characters and line separators
+_BREAKS = frozenset({"Cc", "Zl", "Zp"})  # control characters and ends of lines, in Unicode
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_MATLAB_HDF5 = b"MATLAB 7.3"
 _DEEPEST = 4  # levels of folders; no official archive has annotations further down
 
 _T = TypeVar("_T")
@@ -150,7 +158,8 @@ class LayoutNotFoundError(UserError):
 def find(root: Path, *wanted: str) -> Path:
     """Returns the file `wanted`, or the first of several that exists, at most a few levels below `root`.
 
-    A name that ends in a slash is that of a folder.
+    A name that ends in a slash is that of a folder. Folders of other programs, such as `__MACOSX`, are
+    not searched.
 
     Raises:
       LayoutNotFoundError: there is no such file or folder.
@@ -159,9 +168,44 @@ def find(root: Path, *wanted: str) -> Path:
         is_of_kind = Path.is_dir if name.endswith("/") else Path.is_file
         for depth in range(_DEEPEST):
             for candidate in sorted(root.glob("*/" * depth + name.rstrip("/"))):
-                if is_of_kind(candidate):
+                above = candidate.relative_to(root).parts[:-1]
+                if is_of_kind(candidate) and not any(map(is_litter, above)):
                     return candidate
-    raise LayoutNotFoundError(f"{root} holds no {' and no '.join(wanted)}")
+    raise LayoutNotFoundError(f"{shown(root)} holds no {' and no '.join(wanted)}")
+
+
+def read_text(path: Path) -> str:
+    """Returns the text of an annotation file: UTF-8, or UTF-16 or UTF-32 with a byte-order mark.
+
+    Raises:
+      UserError: the file does not exist, or is in another encoding, which cannot be told for certain.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist: the archive is incomplete") from None
+    # The mark of UTF-16 is also the beginning of that of UTF-32.
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+        where = text.find("\0")
+        if where < 0:
+            return text
+        what, perhaps = f"character {where + 1:,} is a NUL", "UTF-16LE"
+    except UnicodeDecodeError as error:
+        what, perhaps = f"byte {error.start + 1:,} is {data[error.start]:#04x}", "WINDOWS-1252"
+    raise UserError(
+        f"{path} is not text in UTF-8 ({what}): download it again or convert it, with `iconv -f "
+        f"{perhaps} -t UTF-8` if that is its encoding"
+    )
+
+
+def split_lines(text: str) -> list[str]:
+    """Splits at the ends of lines of Unix, Windows and old Macs, and nowhere else.
+
+    A name may contain other characters at which `str.splitlines` splits.
+    """
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 def read_lines(path: Path, fields: int) -> list[list[str]]:
@@ -170,12 +214,10 @@ def read_lines(path: Path, fields: int) -> list[list[str]]:
     The last part keeps its spaces, and empty lines are skipped.
 
     Raises:
-      UserError: the file does not exist, or a line has fewer parts.
+      UserError: the file does not exist or is not text, or a line has fewer parts.
     """
-    if not path.is_file():
-        raise UserError(f"{path} does not exist: the archive is incomplete")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(split_lines(read_text(path)), start=1):
         if not line.strip():
             continue
         row = line.strip().split(maxsplit=fields - 1)
@@ -189,13 +231,22 @@ def read_matlab(path: Path, variable: str, convert: Callable[[Any], _T]) -> list
     """Returns the elements of a variable of a MATLAB file, each converted with `convert`.
 
     Raises:
-      UserError: the file is damaged, or lacks the variable or a field of it.
+      UserError: the file is damaged or of a version that cannot be read, or lacks the variable or a
+        field of it.
     """
     try:
+        with path.open("rb") as file:
+            if file.read(len(_MATLAB_HDF5)) == _MATLAB_HDF5:
+                raise UserError(
+                    f"{path} is in MATLAB's format 7.3, which is not read: save it with -v7"
+                )
         elements = scipy.io.loadmat(str(path), squeeze_me=True)[variable].reshape(-1)
         return [convert(element) for element in elements]
-    except (ValueError, TypeError, KeyError, OSError, NotImplementedError) as error:
-        raise UserError(f"{path} is damaged or incomplete ({error}): download it again") from error
+    except UserError:
+        raise
+    except Exception as error:  # SciPy raises almost anything for a file that is damaged
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise UserError(f"{path} is damaged or incomplete ({reason}): download it again") from error
 
 
 def from_one(index: str | int, count: int, where: str) -> int:

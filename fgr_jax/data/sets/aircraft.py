@@ -34,7 +34,7 @@ class Aircraft(ImageBuilder):
     def read(cls, root: Path) -> Listing:
         """Reads `data/`; the training split is the official train and val together, as in the paper."""
         variants = find(root, "variants.txt")
-        class_names = [line.strip() for line in variants.read_text().splitlines() if line.strip()]
+        class_names = [name for (name,) in read_lines(variants, 1)]
         labels = {name: label for label, name in enumerate(class_names)}
         folder = variants.parent
         splits: dict[str, list[ImageFile]] = {"train": [], "test": []}

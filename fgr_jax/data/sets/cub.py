@@ -1,9 +1,11 @@
 """Caltech-UCSD Birds-200-2011."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow_datasets as tfds
 
 from fgr_jax.data.prepare.builder import ImageBuilder
@@ -62,7 +64,9 @@ class Cub(ImageBuilder):
             label, is_training, box = (table[number] for table in tables.values())
             index = from_one(label, len(class_names), f"{label_file}, image {number}")
             extra = {
-                "bounding_box": np.array(box.split(), np.float32),
+                "bounding_box": _numbers(
+                    box.split(), 4, f"{folder}/bounding_boxes.txt, image {number}"
+                ),
                 "part_locations": parts.get(number, np.zeros((_PARTS, 3), np.float32)),
             }
             image = ImageFile(str(folder / "images" / path), index, path, extra)
@@ -74,6 +78,8 @@ def _class_names(path: Path) -> list[str]:
     """Reads `classes.txt`, of lines "1 001.Black_footed_Albatross"."""
     names = _by_number(path)
     by_label = {from_one(number, len(names), str(path)): name for number, name in names.items()}
+    if len(by_label) < len(names):
+        raise UserError(f"{path} has two classes of the same number: download it again")
     return [by_label[label].partition(".")[2] or by_label[label] for label in range(len(names))]
 
 
@@ -88,5 +94,16 @@ def _part_locations(path: Path) -> dict[str, Any]:
     if path.is_file():
         for number, part, x, y, visible in read_lines(path, 5):
             table = locations.setdefault(number, np.zeros((_PARTS, 3), np.float32))
-            table[from_one(part, _PARTS, str(path))] = float(x), float(y), float(visible)
+            where = f"{path}, image {number}"
+            table[from_one(part, _PARTS, where)] = _numbers((x, y, visible), 3, where)
     return locations
+
+
+def _numbers(values: Sequence[str], count: int, where: str) -> npt.NDArray[np.float32]:
+    try:
+        numbers = np.array(values, np.float32)
+    except ValueError:
+        numbers = np.empty(0, np.float32)
+    if len(numbers) != count:
+        raise UserError(f"{where}: {' '.join(values)!r} are not {count} numbers")
+    return numbers

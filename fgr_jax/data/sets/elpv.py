@@ -18,6 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 import tensorflow_datasets as tfds
 from etils import epath
 
+from fgr_jax.data.prepare.listing import read_text, split_lines
 from fgr_jax.errors import UserError
 
 LICENSE = "CC BY-NC-SA 4.0"
@@ -117,7 +118,7 @@ def installed_source() -> Path:
 def read_labels(path: Path) -> list[Cell]:
     """Reads `labels.csv`: path, defect probability and cell type, separated by spaces."""
     cells = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(split_lines(read_text(path)), start=1):
         if not line.strip():
             continue
         try:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import ClassVar
 
+from fgr_jax.data.image_files import find_images, look
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
 from fgr_jax.data.prepare.listing import (
@@ -12,6 +13,7 @@ from fgr_jax.data.prepare.listing import (
     find,
     from_one,
     read_matlab,
+    read_text,
 )
 from fgr_jax.errors import UserError
 
@@ -71,7 +73,7 @@ def _of_classes(folder: Path, labels: dict[str, int]) -> list[ImageFile]:
         ImageFile(str(path), label, f"{number}/{path.name}")
         for number, label in labels.items()
         if (folder / number).is_dir()
-        for path in sorted((folder / number).iterdir())
+        for path in find_images(folder / number).files
     ]
 
 
@@ -79,8 +81,8 @@ def _flat(
     folder: Path, truth_file: Path, synsets: dict[int, tuple[str, str]], labels: dict[str, int]
 ) -> list[ImageFile]:
     """Returns the validation images in the order of their names, which is that of the ground truth."""
-    truth = truth_file.read_text().split()
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    truth = read_text(truth_file).split()
+    files = look(folder).images
     if len(files) != len(truth):
         raise UserError(
             f"{folder} holds {len(files):,} images and {truth_file} has {len(truth):,} labels: "
@@ -88,7 +90,10 @@ def _flat(
         )
     listed = []
     for path, index in zip(files, truth, strict=True):
-        number, _ = synsets[from_one(index, len(labels), f"{truth_file}, {path.name}") + 1]
+        where = f"{truth_file}, {path.name}"
+        number, _ = synsets.get(from_one(index, len(labels), where) + 1, ("", ""))
+        if number not in labels:
+            raise UserError(f"{where}: there are no training images of the class {index}, {number}")
         listed.append(ImageFile(str(path), labels[number], path.name))
     return listed
 

@@ -1,0 +1,170 @@
+"""Annotation files in any encoding and with any ends of lines: read, or refused with the way out."""
+
+import codecs
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import official_layouts as layouts
+import pytest
+import scipy.io
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fgr_jax.data.prepare.archives import unpack
+from fgr_jax.data.prepare.builder import ImageBuilder
+from fgr_jax.data.prepare.listing import find, read_lines, read_matlab, read_text
+from fgr_jax.data.sets import elpv
+from fgr_jax.data.sets.aircraft import Aircraft
+from fgr_jax.data.sets.cub import Cub
+from fgr_jax.data.sets.dogs import Dogs
+from fgr_jax.data.sets.imagenet import Imagenet
+from fgr_jax.errors import UserError
+
+UNICODE = {
+    "UTF-8": (b"", "utf-8"),
+    "UTF-8 with a mark": (codecs.BOM_UTF8, "utf-8"),
+    "UTF-16, little-endian": (codecs.BOM_UTF16_LE, "utf-16-le"),
+    "UTF-16, big-endian": (codecs.BOM_UTF16_BE, "utf-16-be"),
+    "UTF-32, little-endian": (codecs.BOM_UTF32_LE, "utf-32-le"),
+    "UTF-32, big-endian": (codecs.BOM_UTF32_BE, "utf-32-be"),
+}
+# White space at either end of a line is no part of a name, and an empty line no name.
+names = st.text(
+    st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\0\ufeff"), min_size=1
+)
+names = names.map(str.strip).filter(bool)
+
+
+def rewrite(folder: Path, encoding: str, end: str) -> None:
+    """Converts all text files in `folder`."""
+    mark, codec = UNICODE[encoding]
+    for path in (*folder.rglob("*.txt"), *folder.rglob("*.csv")):
+        text = path.read_text(encoding="utf-8").replace("\n", end)
+        path.write_bytes(mark + text.encode(codec))
+
+
+@pytest.mark.parametrize("encoding", UNICODE)
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("builder", "write"),
+    [
+        (Aircraft, layouts.write_aircraft),
+        (Cub, layouts.write_cub),
+        (Imagenet, layouts.write_imagenet),
+    ],
+)
+def test_every_data_set_reads_all_of_unicode(
+    tmp_path: Path,
+    builder: type[ImageBuilder],
+    write: Callable[[Path], layouts.Written],
+    encoding: str,
+    end: str,
+) -> None:
+    for archive in write(tmp_path).archives:
+        unpack(archive, tmp_path / "data" / archive.name.partition(".")[0], lambda _: None)
+    before = builder.read(tmp_path / "data")
+    rewrite(tmp_path / "data", encoding, end)
+    after = builder.read(tmp_path / "data")
+    assert before.class_names == after.class_names
+    for split, files in before.splits.items():
+        assert [file[:3] for file in files] == [file[:3] for file in after.splits[split]]
+
+
+@settings(deadline=None)
+@given(st.lists(names), st.sampled_from(sorted(UNICODE)), st.sampled_from(["\n", "\r\n", "\r"]))
+def test_names_are_split_at_the_ends_of_lines_and_nowhere_else(
+    lines: list[str], encoding: str, end: str
+) -> None:
+    mark, codec = UNICODE[encoding]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "classes.txt"
+        path.write_bytes(mark + "".join(f"{line}{end}{end}" for line in lines).encode(codec))
+        assert read_lines(path, 1) == [[line] for line in lines]
+        path.write_bytes(mark + end.join(f"7 {line}" for line in lines).encode(codec))
+        assert read_lines(path, 2) == [["7", line] for line in lines]
+
+
+OTHERS = {
+    "Latin-1": ("Café 1\nB\n".encode("latin-1"), "byte 4 is 0xe9", "WINDOWS-1252"),
+    "Windows": ("B\n“Café”\n".encode("cp1252"), "byte 3 is 0x93", "WINDOWS-1252"),
+    "Cyrillic": ("Кошка\n".encode("cp1251"), "byte 1 is 0xca", "WINDOWS-1252"),
+    "Japanese": ("猫\n".encode("shift-jis"), "byte 1 is 0x94", "WINDOWS-1252"),
+    "UTF-16 without a mark": ("B\n".encode("utf-16-le"), "character 2 is a NUL", "UTF-16LE"),
+    "a NUL": (b"A\nB\0\n", "character 4 is a NUL", "UTF-16LE"),
+    "half a character": ("B\nC".encode("utf-16")[:-1], "byte 7 is", "WINDOWS-1252"),
+    "an image": (b"\x89PNG\r\n\x1a\n\0\0", "byte 1 is 0x89", "WINDOWS-1252"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_other_encodings_are_not_guessed(tmp_path: Path, case: str) -> None:
+    data, what, perhaps = OTHERS[case]
+    path = tmp_path / "variants.txt"
+    path.write_bytes(data)
+    for reader in (read_text, lambda path: read_lines(path, 1), elpv.read_labels):
+        with pytest.raises(UserError) as caught:
+            reader(path)
+        assert f"{path} is not text in UTF-8 ({what}" in str(caught.value)
+        assert f"`iconv -f {perhaps} -t UTF-8`" in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
+    for builder in (Aircraft, Cub):  # which read it below a folder of data
+        (tmp_path / "image_class_labels.txt").write_bytes(data)
+        (tmp_path / "classes.txt").write_bytes(data)
+        with pytest.raises(UserError, match="is not text in UTF-8"):
+            builder.read(tmp_path)
+
+
+def test_matlab_files_that_cannot_be_read(tmp_path: Path) -> None:
+    path = tmp_path / "train_list.mat"
+    scipy.io.savemat(path, {"labels": np.arange(400)}, do_compression=True)
+    whole = path.read_bytes()
+    path.write_bytes(b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(600))
+    with pytest.raises(UserError, match=r"train_list.mat is in MATLAB's format 7.3.*-v7"):
+        read_matlab(path, "labels", int)
+    for data in (b"", b"x", bytes(600), b"<html>" * 99, *(whole[:i] for i in range(1, 300, 7))):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"train_list.mat is damaged or incomplete .*download"):
+            read_matlab(path, "labels", int)
+    path.write_bytes(whole)
+    assert read_matlab(path, "labels", int) == list(range(400))
+    with pytest.raises(UserError, match=r"damaged or incomplete \('file_list'\)"):
+        read_matlab(path, "file_list", str)
+    (tmp_path / "Images").mkdir()
+    with pytest.raises(UserError, match=r"damaged or incomplete \('file_list'\)"):
+        Dogs.read(tmp_path)
+
+
+def test_folders_of_other_programs_hold_no_annotations(tmp_path: Path) -> None:
+    for folder in ("__MACOSX", "archive"):
+        (tmp_path / folder / "cars_train").mkdir(parents=True)
+    assert find(tmp_path, "cars_train/") == tmp_path / "archive" / "cars_train"
+
+
+BAD_CUB = {
+    "classes.txt": ("1 001.A\n01 002.B\n", "classes.txt has two classes of the same number"),
+    "bounding_boxes.txt": ("1 0 0 5 wide\n", "bounding_boxes.txt, image 1: '0 0 5 wide' are not 4"),
+    "parts/part_locs.txt": ("1 1 2 3 no\n", "part_locs.txt, image 1: '2 3 no' are not 3 numbers"),
+}
+
+
+@pytest.mark.parametrize("file", BAD_CUB)
+def test_numbers_that_are_none(tmp_path: Path, file: str) -> None:
+    (tmp_path / "parts").mkdir()
+    files = {
+        "classes.txt": "1 001.A\n2 002.B\n",
+        "image_class_labels.txt": "1 1\n",
+        "images.txt": "1 001.A/x.jpg\n",
+        "train_test_split.txt": "1 1\n",
+        "bounding_boxes.txt": "1 0 0 5 5\n",
+        "parts/part_locs.txt": "1 1 2 3 1\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert len(Cub.read(tmp_path).splits["train"]) == 1
+    text, words = BAD_CUB[file]
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UserError) as caught:
+        Cub.read(tmp_path)
+    assert words in str(caught.value)
