@@ -78,8 +78,8 @@ class _Plan(NamedTuple):
     reduction: int  # 1, or the factor by which both sides are divided as a JPEG is decoded
 
 
-def check(data: bytes, *, max_pixels: int = _MAX_PIXELS) -> None:
-    """Checks that `decode` accepts an image.
+def check(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) -> None:
+    """Checks that `decode` with the same arguments accepts an image.
 
     Of JPEGs and PNGs as they usually are only the structure is read. All other images are decoded.
 
@@ -88,9 +88,10 @@ def check(data: bytes, *, max_pixels: int = _MAX_PIXELS) -> None:
     """
     plan = _plan(data, max_pixels)
     match plan.header:
-        case jpeg.Jpeg(sound=True) | png.Png(usual=True):
-            return
-    _decode(data, plan, max_pixels)
+        case jpeg.Jpeg(sound=True) | png.Png(usual=True) as header:
+            if cut_bottom < min(header.height, header.width):  # it may be turned by a quarter
+                return
+    _decode_and_cut(data, plan, cut_bottom, max_pixels)
 
 
 def decode(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) -> Image:
@@ -110,7 +111,10 @@ def decode(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) -
       ImageError: the bytes are not an image of a format that is read, or are truncated; or the image
         has too many pixels, or samples that have no unique meaning as colors, or no row is left.
     """
-    plan = _plan(data, max_pixels)
+    return _decode_and_cut(data, _plan(data, max_pixels), cut_bottom, max_pixels)
+
+
+def _decode_and_cut(data: bytes, plan: _Plan, cut_bottom: int, max_pixels: int) -> Image:
     image = _decode(data, plan, max_pixels)
     cut_bottom //= plan.reduction
     if cut_bottom >= len(image):
@@ -201,6 +205,9 @@ def _decode_with_pillow(data: bytes, plan: _Plan, max_pixels: int) -> Image:
         return _upright(pixels, _orientation(image))
     except ImageError:
         raise
+    except PIL.Image.DecompressionBombError as error:
+        pixels = int(re.findall(r"\d+", str(error))[0])
+        raise ImageError(f"has {pixels:,} pixels, more than Pillow reads in {plan.kind.name}") from error
     except Exception as error:  # decoders raise all sorts of exceptions for damaged data
         raise ImageError(_reason(data, plan.kind, error)) from error
 
@@ -209,7 +216,7 @@ def _reason(data: bytes, kind: Kind, error: Exception) -> str:
     """Returns why Pillow raised `error`: its words tell what it does not read from damage."""
     if kind.format == "TIFF" and tiff.is_cut(data):
         return "is truncated"
-    if re.search("support|unknown|unrecogni|exceeds limit", str(error), re.IGNORECASE):
+    if re.search("support|unknown|unrecogni", str(error), re.IGNORECASE):
         return f"is {kind.name} of a kind that is not read ({error}): convert it to JPEG or PNG"
     return f"is truncated or damaged ({kind.name}: {error})"
 
