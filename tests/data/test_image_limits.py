@@ -7,6 +7,7 @@ import struct
 import time
 import tracemalloc
 import zlib
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from fgr_jax.data import images
 from fgr_jax.errors import UserError
 
 
-def saved(image: Image.Image, format: str, **options: object) -> bytes:  # noqa: A002
+def saved(image: Image.Image, format: str, **options: Any) -> bytes:  # noqa: A002
     buffer = io.BytesIO()
     image.save(buffer, format, **options)
     return buffer.getvalue()
@@ -56,9 +57,7 @@ def test_too_many_pixels_are_refused_before_memory_is_allocated(name: str) -> No
     tracemalloc.start()
     started = time.perf_counter()
     for read in (images.check, images.decode):
-        with pytest.raises(
-            images.ImageError, match=r"has [\d,]+ (× [\d,]+ )?pixels, more than"
-        ):
+        with pytest.raises(images.ImageError, match=r"has [\d,]+ (× [\d,]+ )?pixels, more than"):
             read(data)
     assert time.perf_counter() - started < 1
     assert tracemalloc.get_traced_memory()[1] < 10e6

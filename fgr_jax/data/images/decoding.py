@@ -207,7 +207,9 @@ def _decode_with_pillow(data: bytes, plan: _Plan, max_pixels: int) -> Image:
         raise
     except PIL.Image.DecompressionBombError as error:
         pixels = int(re.findall(r"\d+", str(error))[0])
-        raise ImageError(f"has {pixels:,} pixels, more than Pillow reads in {plan.kind.name}") from error
+        raise ImageError(
+            f"has {pixels:,} pixels, more than Pillow reads in {plan.kind.name}"
+        ) from error
     except Exception as error:  # decoders raise all sorts of exceptions for damaged data
         raise ImageError(_reason(data, plan.kind, error)) from error
 
