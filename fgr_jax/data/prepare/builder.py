@@ -168,8 +168,11 @@ def _read(file: ImageFile, reading: Data, verify: bool) -> tuple[bytes, bytes, s
     """Returns the content, its digest, and the problem, or "" if there is none."""
     try:
         data = Path(file.path).read_bytes()
-        read = images.decode if verify else images.check
-        read(data, cut_bottom=reading.cut_bottom, max_pixels=reading.max_pixels)
+        limits = {"cut_bottom": reading.cut_bottom, "max_pixels": reading.max_pixels}
+        if verify:
+            images.decode(data, strict=True, **limits)
+        else:
+            images.check(data, **limits)
     except OSError as error:
         return b"", b"", f"cannot be read ({error.strerror})"
     except images.ImageError as error:
