@@ -205,8 +205,8 @@ def _decode_with_pillow(data: bytes, plan: _Plan, max_pixels: int) -> Image:
     try:
         try:
             image = _OPENERS[plan.kind.format](io.BytesIO(data))
-        except SyntaxError as error:
-            if str(error) != "unknown pixel mode":
+        except SyntaxError:
+            if plan.kind.format != "TIFF":
                 raise
             return _decode_rare_tiff(data, max_pixels)
         width, height = image.size
@@ -234,7 +234,7 @@ def _reason(data: bytes, kind: Kind, error: Exception) -> str:
     """Returns why Pillow raised `error`: its words tell what it does not read from damage."""
     if kind.format == "TIFF" and tiff.is_cut(data):
         return "is truncated"
-    if re.search("support|unknown|unrecogni", str(error), re.IGNORECASE):
+    if re.search("support|unknown|unrecogni|cannot handle", str(error), re.IGNORECASE):
         return f"is {kind.name} of a kind that is not read ({error}): convert it to JPEG or PNG"
     return f"is truncated or damaged ({kind.name}: {error})"
 
