@@ -1,6 +1,7 @@
 """What the names of folders and their content say: classes, splits, or neither."""
 
 import contextlib
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -12,14 +13,15 @@ from hypothesis import strategies as st
 
 from fgr_jax.data import image_files
 from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, check
-from fgr_jax.data.sets.folder import BESIDE, read_class_folders, split_by_name
+from fgr_jax.data.sets.folder import BESIDE, is_test, read_class_folders, split_by_name
 from fgr_jax.errors import UserError
 
-TRAIN = ["train", "training", "Train", "TRAIN", "trainset", "trainval"]
+TRAIN = ["train", "training", "Train", "TRAIN", "trainval"]
 # In the order of their precedence.
-TEST = ["test", "Testing", "testset", "EVAL", "evaluation", "val", "Valid", "validation", "dev"]
+TEST = ["test", "Testing", "EVAL", "evaluation", "val", "Valid", "validation", "dev"]
 PATTERNS = [
     *("{}", "{}_set", "seg_{}", "images_{}", "{} images", "{}2017", "{}-data", "my {}", "01_{}"),
+    *("{}set", "{}images", "data-{}Set"),
     *("{}.v2", "birds-{}-300x300"),
 ]
 
@@ -142,6 +144,14 @@ def test_a_name_with_other_words_is_a_class(name: str) -> None:
     assert listing.notes == [f"{name}/ is a class, not a split"]
 
 
+def test_names_with_other_words_are_no_pair() -> None:
+    years = ["2019", "2020"]
+    files = flat(*(f"{of}/{y}" for of in ("bus", "train station", "test track") for y in years))
+    assert read(files).class_names == ["bus", "test track", "train station"]
+    files = flat(*(f"{of}/{name}" for of in ("train_flipped", "test") for name in ("oak", "elm")))
+    assert read(files).class_names == ["elm", "oak"]
+
+
 def test_a_name_may_say_that_it_is_a_class() -> None:
     for name in ("train class", "test_class", "ValClass"):
         assert read(
@@ -156,14 +166,27 @@ def flat(*folders: str) -> list[str]:
 DOUBTFUL = {
     "one split": (flat("train/oak", "train/elm"), "it needs both train/ and one of test/, val/"),
     "the other": (flat("val/oak", "val/elm"), "it needs both train/ and one of test/, val/"),
-    "no classes": (flat("train", "test"), "train/ and test/: they have no class folder in common"),
-    "other classes": (flat("train/oak", "train/elm", "test/fir", "test/ash"), "in common"),
-    "unlabeled": (flat("train/oak", "train/elm", "test"), "test/: they have no class folder in"),
+    "no classes": (
+        flat("train", "test"),
+        "holds train/ and test/: to be splits, they need class folders in common",
+    ),
+    "other classes": (
+        flat("train/oak", "train/elm", "test/fir", "test/ash"),
+        "class folders in common",
+    ),
+    "unlabeled": (
+        flat("train/oak", "train/elm", "test"),
+        "and test/: to be splits, they need class folders",
+    ),
     "images to predict beside classes": (
         flat("oak", "elm", "test"),
         "test/ beside 2 other folders: it needs both train/ and one of test/, val/ and so on, with the "
         "same folder for each class, or a folder for each class and no splits. If test/ is a class, "
         "rename it, for example to 'test class'",
+    ),
+    "a station and a tube": (
+        flat(*(f"{of}/{year}" for of in ("train station", "test tube") for year in (2019, 2020))),
+        "test tube/: to be splits, they need class folders in common, and names that differ in nothing",
     ),
     "a class or a split": (flat("bus", "car", "train/oak", "train/elm"), "to 'train class'"),
     "classes with the same folders": (
@@ -182,9 +205,14 @@ DOUBTFUL = {
         flat(*(f"{of}/{split}" for of in ("oak", "elm") for split in ("train", "val"))),
         "elm holds train/ and val/: if it is a class, put the splits above it, as in train/elm/",
     ),
+    "other splits in classes": (
+        flat("a/seg_train/oak", "a/seg_train/elm", "a/seg_test/oak", "a/seg_test/elm", "b"),
+        "a holds seg_train/ and seg_test/: if it is a class, put the splits above it, as in "
+        "seg_train/a/; if it holds all the images, name it",
+    ),
     "classes and splits in one name": (
         flat("cat_train", "cat_test", "dog_train", "dog_test"),
-        "they have no class folder in common",
+        "dog_test/: to be splits, they need class folders in common",
     ),
     "one folder too high": (
         flat("archive/cat", "archive/dog"),
@@ -208,6 +236,30 @@ def test_what_has_no_meaning_or_several_is_refused(case: str) -> None:
         read(files)
     assert words in str(caught.value)
     assert isinstance(caught.value, LayoutNotFoundError) or case == "a run"
+
+
+def test_a_split_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def forbidden(path: Path) -> object:
+        if path.name == "test":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    with tree(flat("train/oak", "train/elm", "test/oak", "test/elm")) as root:
+        monkeypatch.setattr("os.scandir", forbidden)
+        with pytest.raises(UserError, match=r"root/test: cannot be read \(Permission denied\)"):
+            read_class_folders(root)
+        monkeypatch.undo()
+
+
+def test_classes_with_the_same_folders_are_told() -> None:
+    """These may be splits of which the names say nothing."""
+    files = flat(*(f"{of}/{inner}" for of in ("fold 1", "fold 2") for inner in ("oak", "elm")))
+    listing = read(files)
+    assert listing.class_names == ["fold 1", "fold 2"]
+    assert listing.notes == ["every class has the folders elm, oak: they are read as one class"]
+    assert not read([*files, "fold 3/0.png", "fold 3/1.png"]).notes
 
 
 def test_what_lies_beside_the_classes_is_told() -> None:
@@ -321,6 +373,10 @@ def test_each_class_has_images_in_both_halves(files: list[str], data: st.DataObj
     assert train
     assert test
     assert sorted(train + test) == sorted(files)
+    # Where both halves have images, the split is that of the names alone, as it always was.
+    of_test = {file for file in files if is_test(file.rpartition("/")[2])}
+    if of_test and of_test != set(files):
+        assert set(test) == of_test
     again = split_by_name(data.draw(st.permutations(files)))
     assert (set(again[0]), set(again[1])) == (set(train), set(test))
     # One more image moves at most one other.

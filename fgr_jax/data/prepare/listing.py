@@ -102,6 +102,9 @@ def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str,
             except FileNotFoundError:
                 problems.append(f"{split}: {file.name} is in the list but not in the folder")
                 continue
+            except OSError as error:
+                problems.append(f"{split}: {file.name} cannot be read ({error.strerror})")
+                continue
             if size == 0:
                 problems.append(f"{split}: {file.name} is empty")
             total_bytes += size

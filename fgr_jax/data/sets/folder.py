@@ -13,7 +13,7 @@ from fgr_jax.data.image_files import BROKEN, Level, find_images, is_fault, look,
 from fgr_jax.data.prepare.archives import is_archive
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.listing import ImageFile, LayoutNotFoundError, Listing
-from fgr_jax.data.sets.layout import Layout, is_split, shown_below, understand
+from fgr_jax.data.sets.layout import Layout, find_pair, shown_below, understand
 from fgr_jax.errors import UserError
 
 BESIDE = "images beside the folders of the classes"
@@ -64,10 +64,11 @@ def read_class_folders(root: Path) -> Listing:
       LayoutNotFoundError: the folders have no meaning, or more than one.
     """
     layout = understand(root)
+    notes = list(layout.notes)
     left_out: dict[str, set[Path]] = collections.defaultdict(set)
     train = _classes(layout.train, left_out)
     if layout.test is None:
-        _refuse_splits_in_classes(layout.train, train)
+        notes += _notes_on_inner_folders(layout.train, train)
         problems = [
             f"{shown(layout.train / name)} holds one image: a class needs two, one of them for testing"
             for name, files in train.items()
@@ -104,7 +105,7 @@ def read_class_folders(root: Path) -> Listing:
             reason: [shown_below(root, path) for path in sorted(paths)]
             for reason, paths in sorted(left_out.items())
         },
-        notes=layout.notes,
+        notes=notes,
         problems=[*problems, *faults],
     )
 
@@ -184,16 +185,28 @@ def _labeled(folder: Path, classes: Sequence[Sequence[str]]) -> list[ImageFile]:
     ]
 
 
-def _refuse_splits_in_classes(root: Path, classes: Mapping[str, Sequence[str]]) -> None:
-    """Raises a LayoutNotFoundError if the splits are within the class folders."""
-    for name, files in classes.items():
-        inside = sorted({file.split("/", 2)[1] for file in files if file.count("/") > 1})
-        trains = [folder for folder in inside if is_split(folder, train=True)]
-        tests = [folder for folder in inside if is_split(folder, train=False)]
-        if trains and tests:
-            train, test = f"{shown(trains[0])}/", f"{shown(tests[0])}/"
+def _notes_on_inner_folders(root: Path, classes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns a note if the folders in all class folders have the same names.
+
+    Raises:
+      LayoutNotFoundError: they are splits.
+    """
+    inner = {
+        name: {file.split("/", 2)[1] for file in files if file.count("/") > 1}
+        for name, files in classes.items()
+    }
+    for name, folders in inner.items():
+        pair = find_pair(sorted(folders))
+        if pair:
+            train, test = (f"{shown(folder)}/" for folder in pair)
             raise LayoutNotFoundError(
                 f"{shown(root / name)} holds {train} and {test}: if it is a class, put the splits above "
                 f"it, as in {train}{shown(name)}/; if it holds all the images, name it instead of "
                 f"{shown(root)}"
             )
+    first = next(iter(inner.values()), set())
+    if len(inner) < 2 or len(first) < 2 or any(folders != first for folders in inner.values()):
+        return []
+    return [
+        f"every class has the folders {shown(', '.join(sorted(first)))}: they are read as one class"
+    ]
