@@ -68,6 +68,10 @@ def read(files: list[str]) -> Listing:
         return read_class_folders(root)
 
 
+def flat(*folders: str) -> list[str]:
+    return [f"{folder}/{index}.png" for folder in folders for index in range(3)]
+
+
 def labeled(listing: Listing, split: str) -> dict[str, str]:
     return {file.name: listing.class_names[file.label] for file in listing.splits[split]}
 
@@ -152,15 +156,29 @@ def test_names_with_other_words_are_no_pair() -> None:
     assert read(files).class_names == ["elm", "oak"]
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "unused"),
+    [
+        ("BirdsTrain", "BirdsTest", []),
+        ("train_val", "test", []),
+        ("train", "test", ["train_flipped", "val"]),
+        ("train2017", "val2017", ["train2014"]),
+        ("1_train", "3_test", ["2_val"]),
+        ("trainingData", "evalImages", ["devset"]),
+    ],
+)
+def test_the_pair_that_is_used(train: str, test: str, unused: list[str]) -> None:
+    names = [train, test, *unused]
+    listing = read(flat(*(f"{split}/{of}" for split in names for of in ("oak", "elm"))))
+    assert {Path(file.path).parts[-3] for file in listing.splits["train"]} == {train}
+    assert {Path(file.path).parts[-3] for file in listing.splits["test"]} == {test}
+    assert listing.unused == unused
+
+
 def test_a_name_may_say_that_it_is_a_class() -> None:
-    for name in ("train class", "test_class", "ValClass"):
-        assert read(
-            [f"{of}/x/{i}.png" for of in ("bus", name) for i in "12"]
-        ).class_names == sorted(["bus", name])
-
-
-def flat(*folders: str) -> list[str]:
-    return [f"{folder}/{index}.png" for folder in folders for index in range(3)]
+    assert read(flat("train class", "TestClass")).class_names == ["TestClass", "train class"]
+    nested = flat(*(f"{of}/{y}" for of in ("train_class", "test_class") for y in ("2019", "2020")))
+    assert read(nested).class_names == ["test_class", "train_class"]
 
 
 DOUBTFUL = {
