@@ -1,7 +1,13 @@
 """The command line: `--config=FILE --config.FIELD=VALUE`, flags, and one-line errors.
 
-Every command imports this module first: it reports what to install if a package is missing.
+Every command imports this module first: from then on signals are handled, and it reports what to install
+if a package is missing.
 """
+
+from fgr_jax import signals  # isort: skip  # before the imports that take time
+
+if signals.is_command():
+    signals.install()
 
 import dataclasses
 import difflib
@@ -13,7 +19,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 try:
     from absl import flags
@@ -24,7 +30,7 @@ except ModuleNotFoundError as error:
     )
 
 from fgr_jax import config as config_lib
-from fgr_jax import distributed
+from fgr_jax import distributed, terminal
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.files import python_files
@@ -45,31 +51,59 @@ class Invocation:
 
 
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
-    """Runs a command and exits with its status; user and disk errors become one line and status 1."""
+    """Runs a command and exits with its status.
+
+    Errors of the user and of the disk, signals, and a lost output become one line.
+    """
+    terminal.guard_output()
     try:
-        status = main(sys.argv)
+        with signals.raised():
+            status = main(sys.argv)
+    except SystemExit as ended:  # after --help
+        status = int(ended.code or 0)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        status = 1
-    except BrokenPipeError:  # the reader of our output has closed the pipe
-        os._exit(128 + signal.SIGPIPE)
+        status = _fail(str(error))
+    except signals.Stopped as stopped:
+        _print_error(str(stopped))
+        status = 128 + stopped.number
     except OSError as error:
-        if error.errno is None or not (error.errno in _DISK_FULL or error.filename):
-            raise
-        where = f": {error.filename}" if error.filename else ""
-        way_out = "make room" if error.errno in _DISK_FULL else "correct this"
-        print(
-            f"error: {os.strerror(error.errno)}{where}; {way_out} and run the same command again",
-            file=sys.stderr,
-        )
-        status = 1
-    except KeyboardInterrupt:
-        print("stopped without saving", file=sys.stderr)
-        status = 130
-    sys.stdout.flush()
-    sys.stderr.flush()
+        status = _fail_on_disk(error)
+    except Exception:
+        status = _fail_as_bug()
+    for stream in (sys.stdout, sys.stderr):
+        if stream:
+            stream.flush()
+    failure = terminal.failure_of("stdout")
+    if failure and failure.errno == errno.EPIPE:
+        status = status or 128 + signal.SIGPIPE
+    elif failure and failure.errno != errno.EIO:  # EIO: the terminal is gone
+        status = status or _fail(f"standard output: {failure.strerror}; some of it is lost")
     # Not sys.exit: after an error, threads that decode or save must not delay the exit.
-    os._exit(status)
+    signals.end(status)
+
+
+def _fail(message: str) -> int:
+    """Prints an error in one line and returns the exit status."""
+    _print_error(f"error: {message}")
+    return 1
+
+
+def _fail_on_disk(error: OSError) -> int:
+    if error.errno is None or not (error.errno in _DISK_FULL or error.filename):
+        return _fail_as_bug()
+    where = f": {error.filename}" if error.filename else ""
+    way_out = "make room" if error.errno in _DISK_FULL else "correct this"
+    return _fail(f"{os.strerror(error.errno)}{where}; {way_out} and run the same command again")
+
+
+def _fail_as_bug() -> int:
+    """Prints the traceback of the exception that is being handled."""
+    sys.excepthook(*sys.exc_info())
+    return 1
+
+
+def _print_error(message: str) -> None:
+    print(terminal.shown(message), file=sys.stderr, flush=True)
 
 
 def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invocation:
@@ -95,7 +129,20 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
         raise UserError("no config: name one, as in --config=configs/quickstart.py")
     config_lib.validate(own_flags.config)
     arguments = [f"--config={path}", *overrides(own_flags)]
-    return Invocation(own_flags.config, Path(path.partition(":")[0]), arguments)
+    return Invocation(own_flags.config, _split(path)[0], arguments)
+
+
+def parse_fields(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> dict[str, Any]:
+    """Reads the flags of a command that opens a run, and returns the fields of its config to change.
+
+    Raises:
+      UserError: as of `parse_flags`, or there is a config: the run has its own.
+    """
+    parse_flags(define_config(argv, own_flags), usage, own_flags)
+    path = config_file(own_flags)
+    if path is not None:
+        raise UserError(f"--config={path}: the run has its own config; name single fields")
+    return given_fields(own_flags)
 
 
 def define_config(argv: Sequence[str], own_flags: flags.FlagValues) -> list[str]:
@@ -141,8 +188,12 @@ def config_file(own_flags: flags.FlagValues) -> str | None:
 
 def overrides(own_flags: flags.FlagValues) -> list[str]:
     """Returns the arguments that override fields of the config, after `define_config`."""
-    values = config_flags.get_override_values(own_flags["config"])
-    return [f"--config.{name}={value}" for name, value in values.items()]
+    return [f"--config.{name}={value}" for name, value in given_fields(own_flags).items()]
+
+
+def given_fields(own_flags: flags.FlagValues) -> dict[str, Any]:
+    """Returns the fields of the config that the arguments override, after `define_config`."""
+    return dict(config_flags.get_override_values(own_flags["config"]))
 
 
 def parse_flags(
@@ -204,9 +255,17 @@ def join_job(own_flags: flags.FlagValues) -> None:
 
 def _load(value: str) -> Config:
     """Returns the config that FILE or FILE:ARGUMENT defines."""
-    file, colon, argument = value.partition(":")
-    arguments = [argument] if colon else []
-    return python_files.load(Path(file), "get_config", Config, flag="--config", arguments=arguments)
+    file, arguments = _split(value)
+    return python_files.load(file, "get_config", Config, flag="--config", arguments=arguments)
+
+
+def _split(value: str) -> tuple[Path, list[str]]:
+    """Returns FILE and, in a list, ARGUMENT of FILE or FILE:ARGUMENT; both may have more colons."""
+    parts = value.split(":")
+    ends = [end for end in range(1, len(parts) + 1) if Path(":".join(parts[:end])).is_file()]
+    end = ends[0] if ends else 1
+    arguments = [":".join(parts[end:])] if end < len(parts) else []
+    return Path(":".join(parts[:end])), arguments
 
 
 def _print_fields(config: Config) -> None:

@@ -14,16 +14,15 @@ share, or gs://BUCKET/FOLDER.
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
 import shlex
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 from absl import flags
 
-from fgr_jax import distributed
+from fgr_jax import distributed, signals
 from fgr_jax.config import Config
-from fgr_jax.data.source import NotPreparedError
+from fgr_jax.data.prepare.prepared import NotPreparedError
 from fgr_jax.distributed import chosen, compute_deterministically, data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run
@@ -53,22 +52,22 @@ def main(argv: Sequence[str]) -> int:
     except NotPreparedError as error:
         prepare = shlex.join(["python", "-m", "fgr_jax.prepare", *invocation.config_arguments])
         raise UserError(f"{error}: run {prepare}") from error
-    if outcome.interrupted_by is not None and outcome.step < outcome.total_steps:
+    if outcome.interrupted_by is not None:
         terminal.line(
             f"stopped after step {outcome.step:,} of {outcome.total_steps:,} and saved; the same "
             "command resumes it"
         )
         distributed.leave()
         return 128 + outcome.interrupted_by
-    distributed.once_for_all(
-        lambda: print_summary(workdir, outcome.class_count, outcome.license, terminal)
-    )
-    if config.runtime.report:
-        try:
+    try:
+        distributed.once_for_all(
+            lambda: print_summary(workdir, outcome.class_count, outcome.license, terminal)
+        )
+        if config.runtime.report:
             _report(config, workdir, outcome, terminal)
-        except KeyboardInterrupt:
-            terminal.line("stopped; the run is saved, and the same command writes its report")
-            return 128 + signal.SIGINT
+    except signals.Stopped as stopped:
+        terminal.line(f"{stopped}; the run is finished and saved: the same command ends its report")
+        return 128 + stopped.number
     distributed.leave()
     return 0
 
@@ -81,7 +80,8 @@ def _report(config: Config, workdir: Workdir, outcome: Outcome, terminal: Termin
     if distributed.agreed_integer(is_there):
         return
     # Opened again: the other processes have no copy yet of a folder in a bucket.
-    run = open_run(Workdir.open(workdir.name), data_dir=config.data.data_dir)
+    here = {"data.data_dir": config.data.data_dir, "data.folder": config.data.folder}
+    run = open_run(Workdir.open(workdir.name), here)
     try:
         page = write_report(run, None, data_mesh(chosen(config.runtime.devices)), terminal)
     except UserError as error:

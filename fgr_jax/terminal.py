@@ -5,10 +5,105 @@ is not a terminal, and there are no colors where standard output is not a termin
 """
 
 import contextlib
-from collections.abc import Iterator
+import errno
+import io
+import os
+import sys
+import unicodedata
+from collections.abc import Iterator, Sequence
 
 from rich import progress, table
+from rich.cells import cell_len
 from rich.console import Console
+from rich.text import Text
+
+from fgr_jax import signals
+
+_UNBOUNDED = 10_000  # columns of an output that is no terminal
+_COLUMN_FRAME = 3  # columns of a table's border and padding
+# Of format characters, which also join emoji, those that reorder text until they are ended.
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+class Output(io.TextIOWrapper):
+    """Standard output or error that never raises, because losing it must not cost a run its results.
+
+    Characters that the encoding lacks are escaped. After a failed write the rest goes to /dev/null, and
+    `failure` tells why. If the reader of a pipe is gone, the process is stopped as by SIGPIPE; if the
+    terminal is gone, it got a SIGHUP, unless it is to survive that.
+    """
+
+    failure: OSError | None = None
+
+    def write(self, text: str) -> int:
+        """Writes `text`."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._lost(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Writes what is buffered."""
+        try:
+            super().flush()
+        except OSError as error:
+            self._lost(error)
+
+    def _lost(self, error: OSError) -> None:
+        self.failure = error
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self.fileno())
+        os.close(null)
+        if error.errno == errno.EPIPE:
+            signals.pipe_is_broken()
+
+
+def guard_output() -> None:
+    """Replaces standard output and error by an `Output`, and opens those that are closed on /dev/null.
+
+    Otherwise the next file that the process opens would take their place, and receive what is printed.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, Output):
+            output = Output(
+                stream.detach(),
+                stream.encoding,
+                "backslashreplace",
+                line_buffering=stream.line_buffering,
+                write_through=stream.write_through,
+            )
+            setattr(sys, name, output)
+            setattr(sys, f"__{name}__", output)
+
+
+def failure_of(name: str) -> OSError | None:
+    """Returns why "stdout" or "stderr" has been lost; None if it has not."""
+    return getattr(getattr(sys, name), "failure", None)
+
+
+def shown(text: str) -> str:
+    """Returns `text` as it can be shown in one line.
+
+    Control characters, line separators and characters that reorder text are escaped, and so are the
+    bytes of a file name that is not UTF-8.
+    """
+    return "".join(character if _is_plain(character) else _escaped(character) for character in text)
+
+
+def _is_plain(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category not in ("Cc", "Cs", "Zl", "Zp") and character not in _REORDERING
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python decodes a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 class Bar:
@@ -19,38 +114,76 @@ class Bar:
 
     def update(self, done: int, note: str = "") -> None:
         """Sets the number of finished steps, and the note after the bar."""
-        self._drawn.update(self._task, completed=done, note=note)
+        self._drawn.update(self._task, completed=done, note=shown(note))
 
 
 class Terminal:
-    """Writes lines, bars and tables, or nothing with `quiet=True`."""
+    """Writes lines, bars and tables, or nothing with `quiet=True`.
+
+    All text is data: nothing in it is markup, and each text stays in its line or cell.
+    """
 
     def __init__(self, *, quiet: bool = False):
-        self._out = Console(quiet=quiet, highlight=False, soft_wrap=True)
-        self._err = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._out, self._err = (
+            Console(
+                stderr=stderr,
+                quiet=quiet,
+                markup=False,
+                emoji=False,
+                highlight=False,
+                soft_wrap=True,
+            )
+            for stderr in (False, True)
+        )
         self._bars = 0
 
     def line(self, text: str) -> None:
         """Writes a line."""
-        self._console().print(text, markup=False)
+        self._console().print(Text(shown(text)))
 
     def warn(self, text: str) -> None:
         """Writes a warning, in one line."""
-        self._console().print(f"warning: {text}", style="yellow", markup=False)
+        self._console().print(Text(f"warning: {shown(text)}", "yellow"))
 
     def table(self, title: str, rows: list[tuple[str, ...]], header: tuple[str, ...]) -> None:
-        """Writes a table, its first column aligned to the left and the others to the right."""
-        drawn = table.Table(title=title, title_justify="left")
+        """Writes a table, its first column aligned to the left and the others to the right.
+
+        Where a terminal is too narrow for the other columns, each cell gets a line of its own.
+        """
+        title, header = shown(title), _shown_cells(header)
+        rows = [_shown_cells(row) for row in rows]
+        console = self._console()
+        has_width = console.is_terminal or "COLUMNS" in os.environ
+        width = console.width if has_width else _UNBOUNDED
+        widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
+        if width < sum(widths[1:]) + min(widths[0], 12) + _COLUMN_FRAME * len(widths) + 1:
+            self._list(console, title, rows, header)
+            return
+        drawn = table.Table(title=Text(title, "table.title"), title_justify="left")
         for index, name in enumerate(header):
-            drawn.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
+            justify, overflow = ("left", "fold") if index == 0 else ("right", "ellipsis")
+            drawn.add_column(Text(name), justify=justify, overflow=overflow, no_wrap=index > 0)  # type: ignore[arg-type]
         for row in rows:
-            drawn.add_row(*row)
-        self._out.print(drawn)
+            drawn.add_row(*map(Text, row))
+        console.print(drawn, width=width, soft_wrap=False)
+
+    def _list(
+        self,
+        console: Console,
+        title: str,
+        rows: Sequence[tuple[str, ...]],
+        header: tuple[str, ...],
+    ) -> None:
+        console.print(Text(title, "table.title"))
+        for first, *others in rows:
+            console.print(Text(first))
+            for name, cell in zip(header[1:], others, strict=True):
+                console.print(Text(f"  {name} {cell}"))
 
     def _console(self) -> Console:
-        """Returns standard output, or the console of the bar that would overwrite the line."""
+        """Returns standard output, unless it is lost, or on a terminal that also shows a bar."""
         overwritten = self._bars and self._out.is_terminal and self._err.is_terminal
-        return self._err if overwritten else self._out
+        return self._err if overwritten or failure_of("stdout") else self._out
 
     @contextlib.contextmanager
     def bar(self, what: str, total: int, *, start: int = 0, unit: str, per: int) -> Iterator[Bar]:
@@ -64,23 +197,27 @@ class Terminal:
           per: the number of units in a step.
         """
         drawn = progress.Progress(
-            progress.TextColumn("{task.description}"),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(),
             progress.MofNCompleteColumn(),
             _RateColumn(unit, per),
-            progress.TextColumn("{task.fields[note]}"),
+            progress.TextColumn("{task.fields[note]}", markup=False),
             progress.TimeRemainingColumn(elapsed_when_finished=True),
             console=self._err,
             transient=True,
             disable=not self._err.is_terminal,
         )
-        task = drawn.add_task(what, total=total, completed=start, note="")
+        task = drawn.add_task(shown(what), total=total, completed=start, note="")
         self._bars += 1
         try:
             with drawn:
                 yield Bar(drawn, task)
         finally:
             self._bars -= 1
+
+
+def _shown_cells(cells: Sequence[str]) -> tuple[str, ...]:
+    return tuple(map(shown, cells))
 
 
 class _RateColumn(progress.ProgressColumn):

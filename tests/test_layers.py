@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "fgr_jax"
 # From the bottom up. A package or module imports only itself and what is in the lines above its own.
 LAYERS = [
     ["arguments"],
-    ["errors", "durations", "random_streams", "digests", "diversification", "losses"],
+    ["errors", "signals", "durations", "random_streams", "digests", "diversification", "losses"],
     ["terminal", "files", "distributed", "config"],
     ["calendar", "cli"],
     ["data"],

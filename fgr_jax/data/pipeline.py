@@ -7,15 +7,23 @@ contiguous share of the rows of every global batch.
 
 import dataclasses
 import functools
+import mmap
+import multiprocessing
+import os
+import re
+import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol, SupportsIndex, TypeVar, cast
+from pathlib import Path
+from typing import Any, Generic, Protocol, SupportsIndex, TypeVar, cast
 
 import cv2
 import grain
 import numpy as np
 import numpy.typing as npt
 
+from fgr_jax import signals
 from fgr_jax.config import Data, Runtime
 from fgr_jax.data import images
 from fgr_jax.data.augmentation import View, random_view
@@ -37,6 +45,15 @@ class Source(Protocol):
 
 
 _AnyBatch = TypeVar("_AnyBatch", Batch, TrainingBatch, AnnotatedBatch)
+
+_SHARED_MEMORY = Path("/dev/shm")
+_NO_WORKERS = "--config.runtime.decode_workers=0 decodes in the training process"
+_BATCHES_PER_WORKER = 3  # in shared memory: in its queue, and on either side of it
+_MORE_SHARED_MEMORY = f"give {_SHARED_MEMORY} more (docker run --shm-size=8g), or {_NO_WORKERS}"
+
+
+class WorkerError(UserError):
+    """A worker process cannot deliver batches; everything computed before is still right."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,24 +78,32 @@ def training_batches(
 
     Raises:
       UserError: (while iterating) an image is corrupt and `data.corrupt_images` is "stop".
+      WorkerError: shared memory is too small, or (while iterating) a worker process died.
     """
     order = grain.MapDataset.range(len(source)).shuffle(seed=stream_seed(seed, Stream.ORDER))
-    views = order.repeat().random_map(
+    # The number of epochs is given: in Grain, batches of one of an endless data set overflow.
+    epochs = -(-steps.stop * share.batch_size // len(source))
+    views = order.repeat(epochs).random_map(
         functools.partial(random_view, data), seed=stream_seed(seed, Stream.AUGMENTATION)
     )
     render = functools.partial(_render, TrainingBatch, source, data)
-    return _read(views, render, runtime, share, steps)
+    batches = _batches(views, render, share, steps)
+    return _read(batches, runtime, _batch_bytes(data, share))
 
 
 def evaluation_batches(
-    source: Source, data: Data, runtime: Runtime, share: Share
+    source: Source, data: Data, runtime: Runtime, share: Share, *, rounds: int | None = 1
 ) -> Iterator[Batch]:
     """Yields the center crop of every example once, in order; the last batch is padded and masked.
 
+    Args:
+      rounds: how often to begin again after the last batch; None: without an end. Threads and worker
+        processes are started once.
+
     Raises:
-      UserError: (while iterating) an image is corrupt and `data.corrupt_images` is "stop".
+      UserError, WorkerError: as for `training_batches`.
     """
-    return _read_in_order(Batch, source, data, runtime, share, crops=1)
+    return _read_in_order(Batch, source, data, runtime, share, crops=1, rounds=rounds)
 
 
 def annotated_batches(
@@ -91,8 +116,11 @@ def annotated_batches(
 
     Args:
       crops: 1: the center crop, which is that of `evaluation_batches`; 5: `images.test_crops`.
+
+    Raises:
+      WorkerError: as for `training_batches`.
     """
-    return _read_in_order(AnnotatedBatch, source, data, runtime, share, crops=crops)
+    return _read_in_order(AnnotatedBatch, source, data, runtime, share, crops=crops, rounds=1)
 
 
 def evaluation_batch_count(source: Source, share: Share) -> int:
@@ -101,50 +129,128 @@ def evaluation_batch_count(source: Source, share: Share) -> int:
 
 
 def _read_in_order(
-    kind: type[_AnyBatch], source: Source, data: Data, runtime: Runtime, share: Share, *, crops: int
+    kind: type[_AnyBatch],
+    source: Source,
+    data: Data,
+    runtime: Runtime,
+    share: Share,
+    *,
+    crops: int,
+    rounds: int | None,
 ) -> Iterator[_AnyBatch]:
-    batches = evaluation_batch_count(source, share)
+    count = evaluation_batch_count(source, share)
     offsets = images.test_crop_offsets(data, crops)
-    views = grain.MapDataset.range(batches * share.batch_size).map(
+    views = grain.MapDataset.range(count * share.batch_size).map(
         functools.partial(_test_view, len(source), offsets)
     )
     render = functools.partial(_render, kind, source, data)
-    return _read(views, render, runtime, share, range(batches))
+    batches = _batches(views, render, share, range(count)).repeat(rounds, reseed_each_epoch=False)
+    return _read(batches, runtime, crops * _batch_bytes(data, share))
 
 
 def _test_view(examples: int, offsets: tuple[tuple[int, int], ...], index: int) -> View:
     return View(index if index < examples else None, offsets)
 
 
-def _read(
+def _batches(
     views: grain.MapDataset,
     render: Callable[[Sequence[View]], _AnyBatch],
-    runtime: Runtime,
     share: Share,
     steps: range,
-) -> Iterator[_AnyBatch]:
+) -> grain.MapDataset:
     # Batch s·P + p of the local size is process p's share of the global batch of step s.
     first, end = (step * share.process_count for step in (steps.start, steps.stop))
-    batches = views.batch(share.local_batch_size, batch_fn=render)[
+    return views.batch(share.local_batch_size, batch_fn=render)[
         first + share.process_index : end : share.process_count
     ]
+
+
+def _batch_bytes(data: Data, share: Share) -> int:
+    """Returns the size in bytes of one crop of every image of a local batch."""
+    return share.local_batch_size * data.crop**2 * 3
+
+
+def _read(batches: grain.MapDataset, runtime: Runtime, batch_bytes: int) -> Iterator[Any]:
     threads = min(runtime.decode_threads, len(batches))
     # One batch is ready in addition to those that the threads are decoding.
     iterable = batches.to_iter_dataset(
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     )
-    if runtime.decode_workers:
-        iterable = iterable.mp_prefetch(
-            grain.MultiprocessingOptions(num_workers=runtime.decode_workers),
-            worker_init_fn=_leave_ctrl_c_to_the_parent,
+    workers = min(runtime.decode_workers, len(batches))
+    if not workers:
+        return iter(iterable)
+    _check_shared_memory(workers, batch_bytes)
+    iterable = iterable.mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=workers), worker_init_fn=_end_with_the_parent
+    )
+    return _FromWorkers(iter(iterable))
+
+
+class _FromWorkers(Generic[_AnyBatch]):
+    """The batches that worker processes decode, with an error of one line where a process died."""
+
+    def __init__(self, batches: Iterator[_AnyBatch]):
+        self._batches: Iterator[_AnyBatch] = batches
+        self._are_started = False
+
+    def __iter__(self) -> Iterator[_AnyBatch]:
+        return self
+
+    def __next__(self) -> _AnyBatch:
+        try:
+            if self._are_started:
+                return next(self._batches)
+            # Grain starts the processes here. They inherit the blocked signals, which a terminal or a
+            # job scheduler sends to all processes: the training process handles them.
+            with signals.blocked():
+                batch = next(self._batches)
+            self._are_started = True
+            return batch
+        except RuntimeError as error:
+            status = re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error))
+            if status is None:
+                raise
+            raise WorkerError(_cause_of_death(int(status.group(1)))) from error
+
+
+def _end_with_the_parent(_worker: int, _workers: int) -> None:
+    """Ends the worker process when the training process ends, even if that was killed."""
+
+    def wait() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _cause_of_death(status: int) -> str:
+    """Explains the exit status of a worker process; -n is signal n."""
+    if status == -signal.SIGBUS:
+        return f"a decoding process found {_SHARED_MEMORY} full (SIGBUS): {_MORE_SHARED_MEMORY}"
+    if status == -signal.SIGKILL:
+        cause = "was killed (SIGKILL), as the system does when memory is short"
+    elif status < 0:
+        cause = f"was ended by {signal.Signals(-status).name}"
+    else:
+        cause = f"ended with status {status}"
+    return f"a decoding process {cause}: start fewer, or {_NO_WORKERS}"
+
+
+def _check_shared_memory(workers: int, batch_bytes: int) -> None:
+    """Checks that the batches of worker processes, which they pass in shared memory, fit there."""
+    try:
+        free = shutil.disk_usage(_SHARED_MEMORY).free
+    except OSError:  # not on this system
+        return
+    in_flight = workers * _BATCHES_PER_WORKER + 1
+    pages = -(-batch_bytes // mmap.PAGESIZE)
+    if free < (needed := in_flight * pages * mmap.PAGESIZE):
+        raise WorkerError(
+            f"--config.runtime.decode_workers={workers}: needs {needed / 1e6:,.1f} MB in "
+            f"{_SHARED_MEMORY}, where {free / 1e6:,.1f} MB are free: {_MORE_SHARED_MEMORY}"
         )
-    return iter(iterable)
-
-
-def _leave_ctrl_c_to_the_parent(worker: int, workers: int) -> None:
-    """Ignores Ctrl-C, which a terminal sends to every process: the training process handles it."""
-    del worker, workers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[View]) -> _AnyBatch:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import json
 import logging
 import operator
 import os
@@ -21,6 +22,7 @@ from orbax.checkpoint import checkpoint_managers
 
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
+from fgr_jax.files.atomic import atomic_write
 from fgr_jax.files.buckets import is_in_bucket
 
 _LATEST_TO_KEEP = 2
@@ -103,6 +105,17 @@ class Checkpoints:
         except Exception as error:
             self._explain(error)
             raise
+
+    def rate(self, step: int, test_top1: float) -> None:
+        """Adds the accuracy on the test split to a checkpoint that was saved without it."""
+        self.wait()
+        if jax.process_index() == 0:
+            # Where and as Orbax keeps it, which has no function for this.
+            folder = self._directory / str(step) / "metrics"
+            folder.mkdir(exist_ok=True)
+            with atomic_write(folder / "metrics") as unfinished:
+                unfinished.write_text(json.dumps({_METRIC: test_top1}))
+        self._manager.reload()
 
     def wait(self) -> None:
         """Waits until the save that was started is on the disk.

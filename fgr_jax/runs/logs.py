@@ -104,6 +104,13 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return json_lines.read(folder / METRICS, _METRIC_FIELDS)
 
 
+def is_evaluated(folder: Path, step: int) -> bool:
+    """Returns whether the metrics of a run have the results on the test split after `step`."""
+    return any(
+        (record["step"], record["split"]) == (step, "test") for record in read_metrics(folder)
+    )
+
+
 def read_fingerprints(folder: Path) -> dict[int, dict[str, str]]:
     """Reads the digests of a run, by step and stream.
 

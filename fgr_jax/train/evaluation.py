@@ -1,35 +1,45 @@
 """Evaluation on a split: every example counts once, and the sums are divided at the end."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 
 import jax
 
-from fgr_jax.config import Config
 from fgr_jax.data.batch import Batch
-from fgr_jax.data.pipeline import Share, Source, evaluation_batch_count, evaluation_batches
+from fgr_jax.data.pipeline import Share, Source, evaluation_batch_count
 from fgr_jax.terminal import Terminal
+from fgr_jax.train.interruption import Interruption
 from fgr_jax.train.step import DeviceBatch, Steps, Totals, TrainState
 
 Results = dict[str, float | int]
 
 
 def evaluate(
-    config: Config,
     steps: Steps,
     state: TrainState,
+    batches: Iterator[Batch],
     source: Source,
     share: Share,
     to_devices: Callable[[Batch], DeviceBatch],
+    interruption: Interruption,
     terminal: Terminal,
-) -> Results:
-    """Computes loss, top-1 and top-5 of `state` over all examples of `source`."""
+) -> Results | None:
+    """Computes loss, top-1 and top-5 of `state` over all examples of `source`.
+
+    Args:
+      batches: the batches of `source`, again and again, from its first one on.
+
+    Returns:
+      The results, or None if it was interrupted before the last batch.
+    """
     totals = steps.zeros()
-    batches = evaluation_batches(source, config.data, config.runtime, share)
     count = evaluation_batch_count(source, share)
     with terminal.bar("evaluating", count, unit="images", per=share.batch_size) as bar:
-        for done, batch in enumerate(batches, start=1):
+        for done, batch in enumerate(itertools.islice(batches, count), start=1):
             totals = steps.test(state, to_devices(batch), totals)
             bar.update(done)
+            if done < count and interruption.is_due():
+                return None
     return averages(totals, expected=len(source))
 
 

@@ -9,22 +9,23 @@ from fgr_jax import distributed
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config, flat
 from fgr_jax.data.batch import Batch
-from fgr_jax.data.pipeline import Share, training_batches
-from fgr_jax.data.source import open_splits
+from fgr_jax.data.pipeline import Share, WorkerError, evaluation_batches, training_batches
+from fgr_jax.data.source import completed, open_splits
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
 from fgr_jax.models.network import build_network, description
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.runs.checkpoints import Checkpoints, latest_step
 from fgr_jax.runs.description import Description
+from fgr_jax.runs.logs import is_evaluated
 from fgr_jax.runs.provenance import provenance
 from fgr_jax.runs.workdir import PROVENANCE, Workdir
 from fgr_jax.terminal import Terminal
 from fgr_jax.train.evaluation import evaluate
+from fgr_jax.train.interruption import Interruption
 from fgr_jax.train.objective import build_objective
 from fgr_jax.train.optimizer import learning_rate_schedule, momentum_sgd
 from fgr_jax.train.recorder import Recorder
-from fgr_jax.train.signals import Interruption
 from fgr_jax.train.step import DeviceBatch, build_steps
 
 
@@ -63,7 +64,10 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         }
 
     # Data.
-    train_source, test_source = open_splits(config.data, terminal)
+    recorded = workdir.recorded()
+    train_source, test_source = open_splits(
+        config.data, terminal, None if recorded is None else recorded.data
+    )
     class_names = train_source.class_names
     calendar = Calendar.of(config, len(train_source))
 
@@ -79,11 +83,21 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     steps = build_steps(config, network, objective, optimizer, mesh)
 
     # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
-    run = Description(flat(config), train_source.identity, class_names)
-    distributed.once_for_all(lambda: workdir.check(run))
+    identity, contents = train_source.identity, train_source.contents
+    run = Description(flat(config), identity, class_names, contents.in_short())
+    if recorded is not None:
+        data = completed(recorded.data, identity, config.data, terminal)
+        recorded = dataclasses.replace(recorded, data=data)
+    distributed.once_for_all(lambda: workdir.check(run, recorded))
     step = distributed.agreed_integer(latest_step(workdir.checkpoints) or 0)
     outcome = Outcome(step, step, calendar.total_steps, len(class_names), train_source.license)
-    if step == calendar.total_steps:
+    # A run that was stopped during an evaluation was saved as it was before.
+    unevaluated = bool(
+        distributed.agreed_integer(
+            step > 0 and calendar.due(step).evaluation and not is_evaluated(workdir.local, step)
+        )
+    )
+    if step == calendar.total_steps and not unevaluated:
         terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
         return outcome
     state = steps.init()
@@ -93,6 +107,12 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     elif config.pretrained:
         variables, start = start_from(config.pretrained, jax.device_get(state.variables))
         state = state.replace(**jax.device_put(variables, distributed.replicated(mesh)))
+
+    to_take = range(step, calendar.total_steps)
+    batches = training_batches(
+        train_source, config.data, config.runtime, share, seed=config.seed, steps=to_take
+    )
+    test_batches = evaluation_batches(test_source, config.data, config.runtime, share, rounds=None)
 
     distributed.once_for_all(lambda: workdir.claim(run))
     checkpoints = Checkpoints(workdir.checkpoints)
@@ -104,6 +124,8 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         f"data      {train_source.data_set}: {len(train_source):,} training and {len(test_source):,} "
         f"test images, {len(class_names)} classes"
     )
+    for line in contents.lines():
+        terminal.line(line)
     terminal.line(f"network   {description(config, network, state.variables)}")
     terminal.line(f"start     {start}")
     terminal.line(
@@ -112,33 +134,48 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     )
 
     # Loop.
-    to_take = range(step, calendar.total_steps)
-    batches = training_batches(
-        train_source, config.data, config.runtime, share, seed=config.seed, steps=to_take
-    )
     recorder = Recorder(config, calendar, workdir, checkpoints, terminal, step, len(class_names))
-    with checkpoints, recorder, Interruption(terminal.warn) as interruption:
-        while step < calendar.total_steps and not interruption.is_due(step):
-            batch = to_devices(next(batches))
-            state, record = steps.train(state, batch)
-            step += 1
-            recorder.step(step, record.loss)
+    failure: WorkerError | None = None
+    with Interruption(terminal.warn) as interruption, checkpoints, recorder:
+        try:
+            while (step < calendar.total_steps or unevaluated) and not interruption.is_due():
+                due, test_top1 = calendar.due(step), None
+                if not unevaluated:
+                    batch = to_devices(next(batches))
+                    state, record = steps.train(state, batch)
+                    step += 1
+                    recorder.step(step, record.loss)
 
-            due, test_top1 = calendar.due(step), None
-            if due.fingerprint:
-                recorder.fingerprint(step, steps.fingerprint(state, batch, record))
-            if due.epoch_line:
-                recorder.epoch(step, state.epoch_totals)
-                state = state.replace(epoch_totals=steps.zeros())
-            if due.evaluation:
-                recorder.catch_up()
-                results = evaluate(config, steps, state, test_source, share, to_devices, terminal)
-                recorder.evaluation(step, results)
-                test_top1 = results["top1"]
-            recorder.settle(step)
-            if due.checkpoint:
-                recorder.save(step, state, steps.is_finite(state), test_top1)
+                    due = calendar.due(step)
+                    if due.fingerprint:
+                        recorder.fingerprint(step, steps.fingerprint(state, batch, record))
+                    if due.epoch_line:
+                        recorder.epoch(step, state.epoch_totals)
+                        state = state.replace(epoch_totals=steps.zeros())
+                    unevaluated = due.evaluation
+                if unevaluated:
+                    recorder.catch_up()
+                    results = evaluate(
+                        *(steps, state, test_batches, test_source, share, to_devices),
+                        *(interruption, terminal),
+                    )
+                    if results is None:
+                        break  # it is evaluated when it is resumed
+                    recorder.evaluation(step, results)
+                    unevaluated, test_top1 = False, results["top1"]
+                recorder.settle(step)
+                if due.checkpoint:
+                    recorder.save(step, state, steps.is_finite(state), test_top1)
+        except WorkerError as error:
+            if jax.process_count() > 1:
+                raise  # the others cannot save without this process
+            failure = error
         # After an interruption at any step.
+        recorder.settle(step)
         recorder.save(step, state, steps.is_finite(state), test_top1=None)
-    recorder.publish()
+        recorder.publish()
+    if failure:
+        raise WorkerError(
+            f"{failure}. Step {step:,} is saved, and the same command resumes the run"
+        )
     return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)

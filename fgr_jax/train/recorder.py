@@ -121,7 +121,7 @@ class Recorder:
     def save(
         self, step: int, state: TrainState, is_finite: jax.Array, test_top1: float | None
     ) -> None:
-        """Starts saving the checkpoint of a step, unless it is saved already.
+        """Starts saving the checkpoint of a step, or adds the accuracy if it is saved already.
 
         Args:
           step: the step of the checkpoint.
@@ -134,6 +134,8 @@ class Recorder:
           UserError: a loss or a weight is NaN or infinite, or the checkpoint cannot be written.
         """
         if self._saved_step == step:
+            if test_top1 is not None:
+                self.checkpoints.rate(step, test_top1)
             return
         self.catch_up()
         self._fingerprints.write_pending()

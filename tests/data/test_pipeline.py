@@ -2,11 +2,20 @@
 
 import collections
 import dataclasses
+import functools
+import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex
 
 import cv2
+import grain
 import numpy as np
 import official_layouts
 import pytest
@@ -17,9 +26,11 @@ from tiny_run import QUIET
 
 from fgr_jax.config import Config, Data, Runtime
 from fgr_jax.data import images
+from fgr_jax.data.augmentation import random_view
 from fgr_jax.data.batch import AnnotatedBatch, Batch, TrainingBatch
 from fgr_jax.data.pipeline import (
     Share,
+    WorkerError,
     annotated_batches,
     evaluation_batches,
     training_batches,
@@ -29,6 +40,7 @@ from fgr_jax.data.sets.cub import Cub
 from fgr_jax.data.sets.synthetic import Synthetic
 from fgr_jax.data.source import Example, ExampleSource, open_splits
 from fgr_jax.errors import UserError
+from fgr_jax.random_streams import Stream, stream_seed
 
 
 @dataclasses.dataclass
@@ -130,6 +142,179 @@ def test_processes_share_the_rows_of_the_same_global_batches(
 def test_a_stream_can_be_entered_at_any_step(photographs: ExampleSource, first: int) -> None:
     whole = stream(photographs, CROPPED, steps=range(16))
     assert_same(stream(photographs, CROPPED, steps=range(first, 16)), whole[first:])
+
+
+@pytest.mark.parametrize(
+    ("local", "processes", "workers"),
+    [*itertools.product([1, 2, 3, 16], [1, 2, 4], [0]), (1, 1, 2)],
+)
+def test_every_batch_size_gives_the_rows_of_one_order(
+    local: int, processes: int, workers: int
+) -> None:
+    """Batches of one image included, in a data set that is smaller than some batches."""
+    source, size = GrayImages(10), local * processes
+    steps = range(1, 3 + 24 // size)
+    runtime = Runtime(decode_threads=2, decode_workers=workers)
+    shares = [
+        stream(source, SMALL, runtime, Share(size, process, processes), steps=steps)
+        for process in range(processes)
+    ]
+    order = reference_rows(source, steps.stop * size)[size:]
+    for name in ("image", "label", "symmetry"):
+        rows = [
+            row
+            for of_a_step in zip(*shares, strict=True)
+            for batch in of_a_step
+            for row in batch[name]
+        ]
+        np.testing.assert_array_equal(rows, [row[name] for row in order])
+
+
+def reference_rows(source: GrayImages, count: int) -> list[dict[str, Any]]:
+    """The first rows of the stream of `seed=0`, one by one and without batches."""
+    order = grain.MapDataset.range(len(source)).shuffle(seed=stream_seed(0, Stream.ORDER))
+    views = order.repeat().random_map(
+        functools.partial(random_view, SMALL), seed=stream_seed(0, Stream.AUGMENTATION)
+    )
+    rows = []
+    for view in (views[index] for index in range(count)):
+        example = source[view.example]
+        image = images.crops_at(images.decode(example.encoded_image), SMALL, view.offsets)[0]
+        rows.append({"image": image, "label": example.label, "symmetry": view.symmetry})
+    return rows
+
+
+@pytest.mark.parametrize(("count", "workers"), [(3, 0), (8, 0), (11, 0), (11, 2)])
+def test_evaluation_begins_again_after_its_last_batch(count: int, workers: int) -> None:
+    runtime = Runtime(decode_threads=2, decode_workers=workers)
+    for share in [Share(4)] if workers else [Share(4, 0, 2), Share(4, 1, 2)]:
+        once = list(evaluation_batches(GrayImages(count), SMALL, THREADS, share))
+        endless = evaluation_batches(GrayImages(count), SMALL, runtime, share, rounds=None)
+        before = multiprocessing.active_children()
+        for _ in range(3):
+            assert_same(list(itertools.islice(endless, len(once))), once)
+        if workers:
+            assert len(multiprocessing.active_children()) - len(before) <= workers
+
+
+def test_a_worker_process_that_dies_is_named_in_time() -> None:
+    runtime = Runtime(decode_threads=1, decode_workers=2)
+    batches = training_batches(GrayImages(10), SMALL, runtime, ALONE, seed=0, steps=range(100_000))
+    before = multiprocessing.active_children()
+    next(batches)
+    workers = [child for child in multiprocessing.active_children() if child not in before]
+    assert len(workers) == 2
+    assert workers[1].pid
+    os.kill(workers[1].pid, signal.SIGKILL)
+    started = time.monotonic()
+    with pytest.raises(WorkerError, match=r"SIGKILL.* memory is short.*decode_workers=0"):
+        for _ in batches:
+            pass
+    assert time.monotonic() - started < 20
+
+
+SMALL_SHARED_MEMORY = """
+import sys
+from absl import flags
+flags.FLAGS.mark_as_parsed()
+from fgr_jax.config import Data, Runtime
+from fgr_jax.data import pipeline
+from test_pipeline import GrayImages, SMALL
+if __name__ == "__main__":
+    if sys.argv[1] == "unchecked":
+        pipeline._check_shared_memory = lambda *_: None
+    try:
+        list(pipeline.training_batches(
+            GrayImages(10), Data(name="gray", resize=256, crop=256), Runtime(decode_workers=1),
+            pipeline.Share(4), seed=0, steps=range(4)
+        ))
+    except pipeline.WorkerError as error:
+        print("told:", error)
+    pipeline.signals.end(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("checked", "told"),
+    [
+        ("checked", "decode_workers=1: needs 3.1 MB in /dev/shm, where 0.4 MB are free: give"),
+        ("unchecked", "a decoding process found /dev/shm full (SIGBUS): give /dev/shm more"),
+    ],
+)
+def test_shared_memory_that_is_too_small_is_named(tmp_path: Path, checked: str, told: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SMALL_SHARED_MEMORY)
+    mount = 'mount -t tmpfs -o size=400k none /dev/shm && "$@"'
+    done = subprocess.run(
+        [
+            *("unshare", "--mount", "--map-root-user", "bash", "-c", mount, "-"),
+            *(sys.executable, str(script), checked),
+        ],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert told in done.stdout, done.stderr
+    assert "decode_workers=0" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+WITH_WORKERS = """
+import os, signal, sys, time
+from absl import flags
+flags.FLAGS.mark_as_parsed()
+from fgr_jax.config import Runtime
+from fgr_jax.data import pipeline
+from test_pipeline import GrayImages, SMALL, ALONE
+if __name__ == "__main__":
+    runtime = Runtime(decode_workers=2)
+    batches = pipeline.training_batches(
+        GrayImages(10), SMALL, runtime, ALONE, seed=0, steps=range(100_000)
+    )
+    signal.signal(signal.SIGINT, lambda *_: None)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.signal(signal.SIGHUP, lambda *_: None)
+    while True:
+        next(batches)
+        print("batch", flush=True)
+        time.sleep(0.02)
+"""
+
+
+def test_worker_processes_leave_signals_to_the_parent_and_end_with_it(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(WITH_WORKERS)
+    with subprocess.Popen(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline() == "batch\n"
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM) * 2:
+            os.killpg(process.pid, number)  # the resource tracker is in the group, too
+            for _ in range(10):  # more than what was decoded before
+                assert process.stdout.readline() == "batch\n"
+        process.kill()
+        process.wait()
+        assert wait_until_the_group_is_gone(process.pid), "worker processes are left behind"
+        assert not process.stderr.read()
+
+
+def wait_until_the_group_is_gone(group: int) -> bool:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
 
 
 def test_an_epoch_has_every_image_once_and_orders_differ() -> None:

@@ -400,20 +400,49 @@ def test_a_full_disk_loses_nothing(
     assert_same_run(tmp_path / "kept", finished[0])
 
 
-def test_a_signal_during_evaluation_saves_too(
+def test_interrupted_evaluations_are_made_when_the_run_is_resumed(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config.checkpoint_every = "3 epochs"
+    """The run is saved as it was before the first evaluation, and before that of the last step."""
+    whole, workdir = tmp_path / "whole", tmp_path / "run"
+    batches_read = []
 
-    def interrupted(*arguments: Any) -> Any:
-        os.kill(os.getpid(), signal.SIGINT)
-        return evaluation.evaluate(*arguments)
+    def interrupted(steps: Any, state: Any, batches: Any, *others: Any) -> Any:
+        if int(state.step) in to_interrupt:
+            os.kill(os.getpid(), signal.SIGHUP)
+            batches = map(counted, batches)
+        return evaluation.evaluate(steps, state, batches, *others)
 
+    def counted(batch: Any) -> Any:
+        batches_read.append(batch)
+        return batch
+
+    def train(workdir: Path) -> run_lib.Outcome:
+        (workdir / "lock").unlink(missing_ok=True)  # held until this process ends
+        return run_lib.train(config, Workdir.open(workdir), Terminal(quiet=True))
+
+    to_interrupt: tuple[int, ...] = ()
+    train(whole)
     monkeypatch.setattr(run_lib, "evaluate", interrupted)
-    outcome = run_lib.train(config, Workdir.open(tmp_path / "run"), Terminal(quiet=True))
-    assert outcome.interrupted_by == signal.SIGINT
-    assert outcome.step == 7
-    assert saved_steps(tmp_path / "run") == [7]
+    for step in (7, TOTAL_STEPS):
+        to_interrupt = (step,)
+        outcome = train(workdir)
+        assert (outcome.interrupted_by, outcome.step) == (signal.SIGHUP, step)
+        assert saved_steps(workdir)[-1] == step
+        assert not (workdir / "checkpoints" / str(step) / "metrics").exists()
+        last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
+        assert (last["step"], last["split"]) == (step, "train")
+    assert len(batches_read) == 2  # of 4 in each
+    to_interrupt = ()
+    outcome = train(workdir)
+    assert (outcome.first_step, outcome.step) == (TOTAL_STEPS, TOTAL_STEPS)
+    assert outcome.interrupted_by is None
+    assert_same_run(workdir, whole)
+    # The same checkpoints are kept, with their accuracies.
+    assert saved_steps(workdir) == saved_steps(whole)
+    for step in saved_steps(whole):
+        accuracy = Path("checkpoints", str(step), "metrics", "metrics")
+        assert (workdir / accuracy).read_bytes() == (whole / accuracy).read_bytes()
 
 
 def test_the_fade_of_the_config_reaches_the_step(

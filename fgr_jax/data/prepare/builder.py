@@ -6,8 +6,8 @@ does not grow with the number of images, and nothing is re-encoded.
 
 import collections
 import concurrent.futures
+import dataclasses
 import functools
-import hashlib
 import io
 import itertools
 import os
@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import tensorflow_datasets as tfds
 
 from fgr_jax.data import images
+from fgr_jax.data.prepare.contents import ContentDigest, Contents, digest_of
 from fgr_jax.data.prepare.downloads import Archive
 from fgr_jax.data.prepare.listing import ImageFile, Listing, raise_if_any
 
@@ -30,6 +31,8 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
     """A data set of labeled image files; a subclass defines their location and required numbers."""
 
     VERSION = tfds.core.Version("1.0.0")
+    # Data sets of older versions of this package have no release notes, and no metadata.
+    RELEASE_NOTES: ClassVar = {"1.0.0": "Classes, numbers of images and a digest in metadata.json."}
     HOMEPAGE: ClassVar[str] = ""
     LICENSE: ClassVar[str] = ""
     # As in the paper's table 1; a source with other numbers is rejected. None accepts any number.
@@ -63,8 +66,13 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         self._progress = progress
         self._stored = 0
         self._problems: list[str] = []
-        self._in_train: dict[bytes, str] = {}
-        self.duplicates: list[tuple[str, str]] = []  # (test, training) files with equal content
+        self._content = ContentDigest()
+        self._first: dict[
+            bytes, tuple[str, ImageFile]
+        ] = {}  # split and file, by the digest of bytes
+        # Pairs of files with equal content: test and training; of two labels, each with its split.
+        self.duplicates: list[tuple[str, str]] = []
+        self.contradictions: list[tuple[str, str]] = []
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -80,6 +88,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             features=tfds.features.FeaturesDict(features),
             homepage=self.HOMEPAGE,
             license=self.LICENSE,
+            metadata=tfds.core.MetadataDict(),
             disable_shuffling=True,
         )
 
@@ -87,6 +96,9 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         super()._download_and_prepare(*args, **kwargs)
         way_out = "nothing was prepared; replace these files or remove them"
         raise_if_any(self._problems, f"data set {self.name}", way_out)
+        contents = Contents.of(self._listing)
+        contents = dataclasses.replace(contents, digest=self._content.hexdigest())
+        self.info.metadata.update(contents.to_metadata())
 
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
@@ -107,12 +119,19 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             if problem:
                 self._problems.append(f"{split}: {file.name} {problem}")
                 continue
-            if split == "train":
-                self._in_train[digest] = file.name
-            elif digest in self._in_train:
-                self.duplicates.append((file.name, self._in_train[digest]))
+            self._content.add(split, file.name, file.label, digest)
+            self._compare(split, file, digest)
             features = {"image": io.BytesIO(data), "label": file.label, "file_name": file.name}
             yield file.name, features | dict(file.extra or {})
+
+    def _compare(self, split: str, file: ImageFile, digest: bytes) -> None:
+        """Notes where `file` has the same content as an earlier one in another split or class."""
+        first_split, first = self._first.setdefault(digest, (split, file))
+        if first_split != split:
+            self.duplicates.append((file.name, first.name))
+        if first.label != file.label:
+            names = f"{split}: {file.name}", f"{first_split}: {first.name}"
+            self.contradictions.append(names)
 
 
 def _shards(files: Sequence[ImageFile]) -> list[Sequence[ImageFile]]:
@@ -148,4 +167,4 @@ def _read(file: ImageFile, verify: bool) -> tuple[bytes, bytes, str]:
         return b"", b"", f"cannot be read ({error.strerror})"
     except images.ImageError as error:
         return b"", b"", str(error)
-    return data, hashlib.blake2b(data, digest_size=16).digest(), ""
+    return data, digest_of(data), ""

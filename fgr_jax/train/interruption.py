@@ -1,0 +1,50 @@
+"""Stops a run between two steps or two batches of an evaluation, so that it can be saved."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+
+import jax
+
+from fgr_jax import distributed, signals
+
+
+class Interruption:
+    """A context in which the first signal requests a stop; see `fgr_jax.signals`.
+
+    With several processes, JAX reports a SIGTERM to one of them (a preemption) to all, and determines
+    the check at which all of them can stop; other signals are converted to a SIGTERM.
+    """
+
+    def __init__(self, warn: Callable[[str], None]):
+        self.requested: signal.Signals | None = None  # the signal that requested the stop
+        self._warn = warn
+        self._stack = contextlib.ExitStack()
+        self._checks = 0
+
+    def is_due(self) -> bool:
+        """Returns whether to stop now. Every process must call this at the same places."""
+        self._checks += 1
+        if jax.process_count() == 1:
+            self.requested = self._deferral.requested
+        elif self.requested is None and distributed.preemption_is_due(self._checks):
+            self.requested = signal.SIGTERM
+            self._warn("SIGTERM: saving after this step, in all processes")
+        return self.requested is not None
+
+    def __enter__(self) -> "Interruption":
+        self._deferral = self._stack.enter_context(signals.deferred(self._note, self._announce))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _note(self, _: signal.Signals) -> None:
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def _announce(self, number: signal.Signals) -> None:
+        self._warn(
+            f"{number.name}: saving after this step (a second one stops at once, without saving)"
+        )
