@@ -103,7 +103,9 @@ def _fail_as_bug() -> int:
 
 
 def _print_error(message: str) -> None:
-    print(terminal.shown(message), file=sys.stderr, flush=True)
+    # `listing.raise_if_any` puts each problem on a line of its own; names have no such line breaks.
+    lines = message.split("\n  ")
+    print("\n  ".join(map(terminal.shown, lines)), file=sys.stderr, flush=True)
 
 
 def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invocation:

@@ -134,6 +134,23 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             self.contradictions.append(names)
 
 
+def image_problems(
+    listing: Listing, progress: Callable[[int], None], *, verify: bool = False
+) -> list[str]:
+    """Returns what is wrong with the content of the images; `listing.check` names empty files."""
+    problems = []
+    done = itertools.count(1)
+    for split, files in listing.splits.items():
+        present = [
+            file for file in files if os.path.exists(file.path) and os.path.getsize(file.path)
+        ]
+        for file, (_, _, problem) in zip(present, _read_ahead(present, verify), strict=True):
+            progress(next(done))
+            if problem:
+                problems.append(f"{split}: {file.name} {problem}")
+    return problems
+
+
 def _shards(files: Sequence[ImageFile]) -> list[Sequence[ImageFile]]:
     """Cuts a split into shards of at most `_SHARD_BYTES`, or of one file."""
     starts, filled = [0], 0

@@ -61,13 +61,22 @@ def raise_if_any(problems: Sequence[str], what: str, way_out: str) -> None:
         raise UserError("\n  ".join([f"{heading}; {way_out}", *lines]))
 
 
-def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str, int]) -> int:
+def check(
+    listing: Listing,
+    what: str,
+    classes: int | None,
+    counts: Mapping[str, int],
+    *,
+    image_problems: Callable[[], Sequence[str]] = tuple,
+) -> int:
     """Checks that a listing is complete, that its files exist and that a network can be trained on them.
 
     Args:
       what: names the data set in errors.
       classes: the required number of classes; None: at least two.
       counts: the required number of images in each split, where known.
+      image_problems: returns what is wrong with the content of the images. It is called if something
+        else is wrong, so that all is named in one round; otherwise it is found as they are stored.
 
     Returns:
       The total size of the images, in bytes.
@@ -108,6 +117,8 @@ def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str,
             if size == 0:
                 problems.append(f"{split}: {file.name} is empty")
             total_bytes += size
+    if problems:
+        problems += image_problems()
     raise_if_any(problems, what, "nothing was prepared; correct this and run the command again")
     return total_bytes
 
