@@ -383,6 +383,18 @@ def test_any_problem_of_any_name_is_told_on_a_line_of_its_own(names: list[str]) 
     str(caught.value).encode()
 
 
+def test_a_class_of_which_all_or_no_images_are_selected_for_testing() -> None:
+    numbered = [f"oak/{number}.png" for number in range(200)]
+    selected = [file for file in numbered if is_test(file.removeprefix("oak/"))]
+    others = [file for file in numbered if file not in selected]
+    for files in (selected[:2], selected, others[:2], others):
+        train, test = split_by_name(files)
+        assert min(len(train), len(test)) == 1
+    # The hash is the measure: of the others, the one that comes next is used for testing.
+    assert split_by_name(others)[1] == split_by_name([*split_by_name(others)[1], *others[:5]])[1]
+    assert split_by_name(selected[:1]) == ([], selected[:1])
+
+
 @settings(deadline=None)
 @given(st.lists(names, unique=True, min_size=2, max_size=40), st.data())
 def test_each_class_has_images_in_both_halves(files: list[str], data: st.DataObject) -> None:

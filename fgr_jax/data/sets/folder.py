@@ -23,21 +23,27 @@ class Folder(ImageBuilder):
     BUILDER_CONFIGS = ()
 
     @classmethod
-    def read(cls, root: Path) -> Listing:
+    def read(cls, root: Path, *, train_examples: int | None = None) -> Listing:
         """Reads `train/<class>/*` and `test/<class>/*`, or `<class>/*` split by file name.
 
         The names of the splits may be others, as `layout.understand` says. With one level of folders,
         `split_by_name` decides which images are for testing: about one in five, and at least one of each
-        class.
+        class. Version 0.1.0 had no such minimum. Its split is used where it has `train_examples` images
+        for training, as recorded by a run, and the other has not.
         """
         if not root.is_dir():
             is_packed = root.is_file() and is_archive(root)
             what = "is an archive: unpack it and name the folder" if is_packed else "no such folder"
             raise UserError(f"--config.data.folder={shown(root)}: {what}")
-        return read_class_folders(root)
+        listing = read_class_folders(root)
+        if train_examples not in (None, len(listing.splits["train"])):
+            earlier = read_class_folders(root, by_hash_alone=True)
+            if len(earlier.splits["train"]) == train_examples:
+                return earlier
+        return listing
 
 
-def read_class_folders(root: Path) -> Listing:
+def read_class_folders(root: Path, *, by_hash_alone: bool = False) -> Listing:
     """Reads a folder of folders, with or without splits.
 
     What is wrong with it, such as a class without images, is in the listing's `problems`.
@@ -54,9 +60,10 @@ def read_class_folders(root: Path) -> Listing:
         problems = [
             f"{shown(layout.train / name)} holds one image: a class needs two, one of them for testing"
             for name, files in train.items()
-            if len(files) == 1
+            if len(files) == 1 and not by_hash_alone
         ]
-        halves = {name: split_by_name(files) for name, files in train.items()}
+        at_least = 0 if by_hash_alone else 1
+        halves = {name: split_by_name(files, at_least) for name, files in train.items()}
         train, test = ({name: half[i] for name, half in halves.items()} for i in (0, 1))
         empty = [layout.train / name for name, half in halves.items() if not any(half)]
     else:
@@ -92,17 +99,17 @@ def read_class_folders(root: Path) -> Listing:
     )
 
 
-def split_by_name(files: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_by_name(files: Sequence[str], at_least: int = 1) -> tuple[list[str], list[str]]:
     """Splits the images of a class into (train, test) by `is_test` of their names alone.
 
-    Where that leaves one half empty, the image whose hash is nearest to the limit moves there: of two or
-    more images, each half has at least one. The split is the same on every machine, and images that are
-    added or removed move at most one other image.
+    Where that leaves fewer than `at_least` images in one half, that whose hash is nearest to the limit
+    moves there, if there are two. The split is the same on every machine, and images that are added or
+    removed move at most one other image.
     """
     ranked = sorted(files, key=lambda file: (_hash(file.rpartition("/")[2]), file))
     count = sum(is_test(file.rpartition("/")[2]) for file in files)
-    if len(files) > 1:
-        count = min(max(count, 1), len(files) - 1)
+    if len(files) > at_least:
+        count = min(max(count, at_least), len(files) - at_least)
     test = set(ranked[:count])
     return [file for file in files if file not in test], [file for file in files if file in test]
 
