@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from fgr_jax.config import Data
 from fgr_jax.data import images
 from fgr_jax.data.prepare.contents import ContentDigest, Contents, digest_of
 from fgr_jax.data.prepare.downloads import Archive
@@ -56,12 +57,17 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         self,
         *,
         listing: Listing,
+        reading: Data | None = None,
         verify: bool = False,
         progress: Callable[[int], None] = lambda _: None,
         **kwargs: Any,
     ):
-        """Stores `listing`; `verify` decodes every image, `progress` takes the number stored so far."""
+        """Stores `listing`, whose images are checked to be readable as `reading` says.
+
+        `verify` decodes every image, `progress` takes the number stored so far.
+        """
         self._listing = listing
+        self._reading = reading or Data()
         self._verify = verify
         self._progress = progress
         self._stored = 0
@@ -112,7 +118,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
     def _examples(
         self, split: str, files: Sequence[ImageFile]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        reads = _read_ahead(files, self._verify)
+        reads = _read_ahead(files, self._reading, self._verify)
         for file, (data, digest, problem) in zip(files, reads, strict=True):
             self._stored += 1
             self._progress(self._stored)
@@ -163,23 +169,24 @@ def _shards(files: Sequence[ImageFile]) -> list[Sequence[ImageFile]]:
     return [files[start:end] for start, end in itertools.pairwise([*starts, len(files)])]
 
 
-def _read_ahead(files: Sequence[ImageFile], verify: bool) -> Iterator[tuple[bytes, bytes, str]]:
+def _read_ahead(
+    files: Sequence[ImageFile], reading: Data, verify: bool
+) -> Iterator[tuple[bytes, bytes, str]]:
     """Reads in threads, a few images ahead, and yields in order what `_read` returns."""
     with concurrent.futures.ThreadPoolExecutor(_READERS) as threads:
-        reads = (threads.submit(_read, file, verify) for file in files)
+        reads = (threads.submit(_read, file, reading, verify) for file in files)
         ahead = collections.deque(itertools.islice(reads, _READ_AHEAD))
         while ahead:
             yield ahead.popleft().result()
             ahead.extend(itertools.islice(reads, 1))
 
 
-def _read(file: ImageFile, verify: bool) -> tuple[bytes, bytes, str]:
+def _read(file: ImageFile, reading: Data, verify: bool) -> tuple[bytes, bytes, str]:
     """Returns the content, its digest, and the problem, or "" if there is none."""
     try:
         data = Path(file.path).read_bytes()
-        images.check(data)
-        if verify:
-            images.decode(data)
+        read = images.decode if verify else images.check
+        read(data, cut_bottom=reading.cut_bottom, max_pixels=reading.max_pixels)
     except OSError as error:
         return b"", b"", f"cannot be read ({error.strerror})"
     except images.ImageError as error:
