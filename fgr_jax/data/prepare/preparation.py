@@ -160,7 +160,8 @@ def _read_sources(
         missing = str(error).removeprefix(f"{staging} holds ")
         raise UserError(f"{named}: holds {missing}. {_how_to_get(builder)}") from error
     except UserError as error:  # the user does not know where the archive was unpacked
-        raise UserError(str(error).replace(f"{staging}{os.sep}", "")) from error
+        lines = (line.replace(f"{staging}{os.sep}", "") for line in error.args)
+        raise UserError(*lines) from error
 
 
 def _find_or_download(
