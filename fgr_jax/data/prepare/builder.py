@@ -24,7 +24,8 @@ from fgr_jax.data.prepare.listing import ImageFile, Listing, raise_if_any
 
 _SHARD_BYTES = 64 << 20  # tfds keeps one shard in memory
 _READERS = 4  # threads: reading waits for the disk
-_READ_AHEAD = 32  # images
+_READ_AHEAD = 8  # chunks
+_CHUNK = 4  # images that are read together: handing over each by itself takes as long as reading it
 
 
 class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -166,17 +167,23 @@ def _shards(files: Sequence[ImageFile]) -> list[Sequence[ImageFile]]:
 def _read_ahead(files: Sequence[ImageFile], verify: bool) -> Iterator[tuple[bytes, bytes, str]]:
     """Reads in threads, a few images ahead, and yields in order what `_read` returns."""
     with concurrent.futures.ThreadPoolExecutor(_READERS) as threads:
-        reads = (threads.submit(_read, file, verify) for file in files)
+        starts = range(0, len(files), _CHUNK)
+        reads = (threads.submit(_read_all, files[i : i + _CHUNK], verify) for i in starts)
         ahead = collections.deque(itertools.islice(reads, _READ_AHEAD))
         while ahead:
-            yield ahead.popleft().result()
+            yield from ahead.popleft().result()
             ahead.extend(itertools.islice(reads, 1))
+
+
+def _read_all(files: Sequence[ImageFile], verify: bool) -> list[tuple[bytes, bytes, str]]:
+    return [_read(file, verify) for file in files]
 
 
 def _read(file: ImageFile, verify: bool) -> tuple[bytes, bytes, str]:
     """Returns the content, its digest, and the problem, or "" if there is none."""
     try:
-        data = Path(file.path).read_bytes()
+        with open(file.path, "rb") as opened:  # a Path would take a tenth of the time
+            data = opened.read()
         images.check(data)
         if verify:
             images.decode(data)
