@@ -146,8 +146,8 @@ def _problems_of_names(class_names: Sequence[str]) -> list[str]:
             what = f"that is another way to write {same!a} in Unicode"
         else:
             continue
-        shown = f"{name!a}" if same != name else f"'{name}'"
-        problems.append(f"the class {shown} has a name {what}: rename it")
+        written = f"{name!a}" if same != name else f"'{name}'"
+        problems.append(f"the class {written} has a name {what}: rename it")
     return problems
 
 

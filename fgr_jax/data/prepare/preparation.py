@@ -232,7 +232,7 @@ def store(
 
     def problems() -> list[str]:
         with terminal.bar("checking", total, unit="images", per=1) as bar:
-            return image_problems(listing, bar.update, verify=verify)
+            return image_problems(listing, reading or Data(), bar.update, verify=verify)
 
     what, counts = f"data set {builder.name}", builder.COUNTS or {}
     size = check(listing, what, builder.CLASSES, counts, image_problems=problems)
