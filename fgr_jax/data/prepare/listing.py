@@ -63,13 +63,22 @@ def raise_if_any(problems: Sequence[str], what: str, way_out: str) -> None:
         )
 
 
-def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str, int]) -> int:
+def check(
+    listing: Listing,
+    what: str,
+    classes: int | None,
+    counts: Mapping[str, int],
+    *,
+    image_problems: Callable[[], Sequence[str]] = tuple,
+) -> int:
     """Checks that a listing is complete, that its files exist and that a network can be trained on them.
 
     Args:
       what: names the data set in errors.
       classes: the required number of classes; None: at least two.
       counts: the required number of images in each split, where known.
+      image_problems: returns what is wrong with the content of the images. It is called if something
+        else is wrong, so that all is named in one round; otherwise it is found as they are stored.
 
     Returns:
       The total size of the images, in bytes.
@@ -104,9 +113,14 @@ def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str,
             except FileNotFoundError:
                 problems.append(f"{split}: {file.name} is in the list but not in the folder")
                 continue
+            except OSError as error:
+                problems.append(f"{split}: {file.name} cannot be read ({error.strerror})")
+                continue
             if size == 0:
                 problems.append(f"{split}: {file.name} is empty")
             total_bytes += size
+    if problems:
+        problems += image_problems()
     raise_if_any(problems, what, "nothing was prepared; correct this and run the command again")
     return total_bytes
 
@@ -132,8 +146,8 @@ def _problems_of_names(class_names: Sequence[str]) -> list[str]:
             what = f"that is another way to write {same!a} in Unicode"
         else:
             continue
-        shown = f"{name!a}" if same != name else f"'{name}'"
-        problems.append(f"the class {shown} has a name {what}: rename it")
+        written = f"{name!a}" if same != name else f"'{name}'"
+        problems.append(f"the class {written} has a name {what}: rename it")
     return problems
 
 
