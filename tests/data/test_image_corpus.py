@@ -158,7 +158,7 @@ def add_jpegs(corpus: Corpus) -> None:
     corpus.add("jpeg cmyk exif", saved(PHOTO.convert("CMYK"), "JPEG", exif=exif(5)))
     corpus.add(
         "jpeg with damaged exif",
-        jpeg[:2] + b"\xff\xe1\0\x0eExif\0\0II*\0\xff\xff" + jpeg[2:],
+        jpeg[:2] + b"\xff\xe1\0\x10Exif\0\0no TIFF." + jpeg[2:],
         pixels=np.asarray(Image.open(io.BytesIO(jpeg))),
     )
     corpus.add("jpeg several", saved(PHOTO, "MPO", **several()))
@@ -282,6 +282,12 @@ def add_tiffs(corpus: Corpus) -> None:
                     write.tiff(scaled(both, 16), 16, 1, order=order, tags=tags),
                     pixels=repeated(GRAY),
                 )
+        both = np.concatenate([GRAY, np.full_like(GRAY, 255)], -1)
+        corpus.add(
+            f"tiff gray alpha 1 {order}",
+            write.tiff(both, 8, 1, order=order, tags=[(338, 3, [1])]),
+            pixels=repeated(GRAY),
+        )
         inks = np.concatenate([COLORS, ALPHA], -1)
         corpus.add(f"tiff cmyk {order}", write.tiff(inks, 8, 5, order=order))
         corpus.add(f"tiff cmyk 16 {order}", write.tiff(scaled(inks, 16), 16, 5, order=order))
