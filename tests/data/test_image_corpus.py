@@ -143,6 +143,19 @@ def add_jpegs(corpus: Corpus) -> None:
         jpeg[: frame + 5] + b"\0\0" + jpeg[frame + 7 :],
         refused=r"has 37×0 pixels",
     )
+    corpus.add("jpeg cut before another", jpeg[:-40] + jpeg, refused="is truncated")
+    # Each of these ends libjpeg's work.
+    component = frame + 10 + 2 * 3 + 1  # the third's sampling factors
+    progressive = saved(PHOTO, "JPEG", progressive=True)
+    end_of_band = progressive.rindex(b"\xff\xda") + 4 + 1 + 2 + 1
+    tables, quantization = jpeg.index(b"\xff\xc4"), jpeg.rindex(b"\xff\xdb")
+    for name, damaged in {
+        "fractional sampling": jpeg[:component] + b"\x31" + jpeg[component + 1 :],
+        "too many codes": jpeg[: tables + 5] + b"\3" + jpeg[tables + 6 :],
+        "a missing table": jpeg[:quantization] + jpeg[quantization + 2 + 67 :],
+        "a band too high": progressive[:end_of_band] + b"\x60" + progressive[end_of_band + 1 :],
+    }.items():
+        corpus.add(f"jpeg of {name}", damaged, refused="is truncated or damaged")
     two = jpeg[: frame + 2] + b"\0\x0e" + jpeg[frame + 4 : frame + 9] + b"\2"
     two += jpeg[frame + 10 : frame + 16] + jpeg[frame + 19 :]
     corpus.add("jpeg of two components", two, refused="is a JPEG of a kind that is not read")
@@ -235,6 +248,11 @@ def add_pngs(corpus: Corpus) -> None:
     )
     corpus.add(
         "png of 3 bits", write.png(GRAY % 8, 3, 0), refused="is a PNG with an invalid header"
+    )
+    corpus.add(
+        "png with a damaged byte",
+        png[:60] + bytes([png[60] ^ 1]) + png[61:],
+        refused="is a damaged PNG",
     )
     corpus.add("png without height", write.png(GRAY[:0], 8, 0), refused="has 37×0 pixels")
     corpus.add("png without pixels", png[:33] + png[-12:], refused="is a PNG without pixels")

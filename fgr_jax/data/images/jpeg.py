@@ -63,9 +63,7 @@ def read(data: bytes) -> Jpeg:
             raise ImageError(f"is {_REFUSED[kind]}: convert it to an ordinary JPEG or PNG")
         position = start + int.from_bytes(data[start : start + 2], "big")
         if not start + 2 <= position <= len(data):
-            if not scans:
-                raise ImageError("is truncated")
-            position, jpeg.sound = start, False  # damage within the pixels
+            position, jpeg.sound = start, False  # it may be damage within the pixels
             continue
         body = data[start + 2 : position]
         if kind in (_BASELINE, _EXTENDED, _PROGRESSIVE, *_ARITHMETIC):
