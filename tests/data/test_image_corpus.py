@@ -149,9 +149,11 @@ def add_jpegs(corpus: Corpus) -> None:
     progressive = saved(PHOTO, "JPEG", progressive=True)
     end_of_band = progressive.rindex(b"\xff\xda") + 4 + 1 + 2 + 1
     tables, quantization = jpeg.index(b"\xff\xc4"), jpeg.rindex(b"\xff\xdb")
+    counts = list(jpeg[tables + 5 : tables + 21])  # of the codes of 1 to 16 bits
+    counts[0], counts[2] = counts[0] + 3, counts[2] - 3
     for name, damaged in {
         "fractional sampling": jpeg[:component] + b"\x31" + jpeg[component + 1 :],
-        "too many codes": jpeg[: tables + 5] + b"\3" + jpeg[tables + 6 :],
+        "too many codes": jpeg[: tables + 5] + bytes(counts) + jpeg[tables + 21 :],
         "a missing table": jpeg[:quantization] + jpeg[quantization + 2 + 67 :],
         "a band too high": progressive[:end_of_band] + b"\x60" + progressive[end_of_band + 1 :],
     }.items():
