@@ -21,6 +21,7 @@ from fgr_jax.files.atomic import atomic_write
 from fgr_jax.models.weights.torchvision import to_torchvision
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.workdir import Workdir
+from fgr_jax.terminal import Terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,7 +42,8 @@ def main(argv: Sequence[str]) -> int:
     tensors = to_torchvision({name: state[name] for name in ("params", "batch_stats")})
     with atomic_write(output) as unfinished:
         safetensors.numpy.save_file(tensors, unfinished)
-    print(f"wrote {len(tensors)} tensors of step {int(state['step']):,} to {output}")
+    line = f"wrote {len(tensors)} tensors of step {int(state['step']):,} to {output}"
+    Terminal().line(line)
     return 0
 
 

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
         if own.verify and not prepared.is_verified:
             way_out = f"it was prepared before; replace these files, delete {prepared.folder}"
             way_out += " and prepare it again"
-            raise_if_any(bad_images(prepared, terminal), f"data set {prepared.name}", way_out)
+            raise_if_any(bad_images(prepared, data, terminal), f"data set {prepared.name}", way_out)
     except NotPreparedError as error:
         again = shlex.join(["python", "-m", "fgr_jax.prepare", *invocation.config_arguments])
         raise UserError(f"{error}: run {again}") from error

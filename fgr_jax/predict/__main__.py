@@ -21,7 +21,7 @@ from pathlib import Path
 
 from absl import flags
 
-from fgr_jax.data.image_files import is_fault, shown
+from fgr_jax.data.image_files import is_fault
 from fgr_jax.distributed import compute_deterministically, data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun, open_run, restore
@@ -31,7 +31,7 @@ from fgr_jax.predict.output import PredictionFile, check
 from fgr_jax.predict.overlays import Overlays
 from fgr_jax.predict.predictions import Prediction, Predictor
 from fgr_jax.runs.workdir import Workdir
-from fgr_jax.terminal import Terminal
+from fgr_jax.terminal import Terminal, shown
 
 
 def main(argv: Sequence[str]) -> int:
@@ -55,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
     if heatmaps:
         _create(heatmaps, trained, run)
     for line in in_words(found.left_out):
-        print(line, file=sys.stderr)
+        _tell(line)
     top = min(own.top, len(run.class_names))
     # No larger than the number of images, so that a single image is a batch of one.
     batch_size = -(-min(own.batch_size, len(found.files)) // mesh.size) * mesh.size
@@ -132,10 +132,10 @@ def _use_all(
     terminal, problems = Terminal(), _Problems()
     with terminal.bar("predicting", count, unit="images", per=1) as bar:
         for done, prediction in enumerate(predictions, start=1):
-            name, problem = shown(prediction.image.path), prediction.image.problem
+            name, problem = prediction.image.path, prediction.image.problem
             if problem:
                 problems.unreadable += 1
-                print(f"{name} {problem}", file=sys.stderr)
+                _tell(f"{name} {problem}")
             if file is not None:
                 file.add(prediction)
             elif not problem:
@@ -145,9 +145,14 @@ def _use_all(
             problem = overlays.write(prediction) if overlays and not problem else ""
             if problem:
                 problems.heatmaps += 1
-                print(f"{name}: no heat maps ({problem})", file=sys.stderr)
+                _tell(f"{name}: no heat maps ({problem})")
             bar.update(done)
     return problems
+
+
+def _tell(text: str) -> None:
+    """Writes a line to standard error, apart from the predictions."""
+    print(shown(text), file=sys.stderr)
 
 
 if __name__ == "__main__":

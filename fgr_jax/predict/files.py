@@ -2,6 +2,7 @@
 
 import collections
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple
 import cv2
 
 from fgr_jax.config import Data
-from fgr_jax.data.image_files import Found, find_images, shown
+from fgr_jax.data.image_files import Found, find_images, is_fault, shown
 from fgr_jax.data.images import Image, ImageError, test_crops
 from fgr_jax.errors import UserError
 
@@ -37,17 +38,19 @@ def find(paths: Sequence[str]) -> Found:
     files: list[Path] = []
     left_out: dict[str, list[Path]] = collections.defaultdict(list)
     for path in map(Path, paths):
-        if path.is_dir():
-            inside = find_images(path)
-            if not inside.files:
-                raise UserError("; ".join([f"{path}: holds no image", *in_words(inside.left_out)]))
-            files += inside.files
-            for reason, others in inside.left_out.items():
-                left_out[reason] += others
-        elif path.exists():
-            files.append(path)
-        else:
+        if not os.path.lexists(path):
             raise UserError(f"{path}: no such file or folder")
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = find_images(path)
+        if not inside.files and not any(map(is_fault, inside.left_out)):
+            raise UserError("; ".join([f"{path}: holds no image", *in_words(inside.left_out)]))
+        files += inside.files
+        for reason, others in inside.left_out.items():
+            left_out[reason] += others
+    if not files:
+        raise UserError("; ".join(["no image was found", *in_words(left_out)]))
     return Found(files, left_out)
 
 

@@ -43,12 +43,12 @@ def result(seed: int, workdir: Path, status: int) -> Result:
         return Result(seed, workdir, failure=last)
     try:
         records = read_metrics(workdir)
+        epoch = float(open_run(Workdir.open(workdir)).calendar.epoch)
     except UserError as error:
         return Result(seed, workdir, failure=str(error))
     tests = [record["top1"] for record in records if record["split"] == "test"]
     if not tests:
         return Result(seed, workdir, failure=f"{METRICS} has no test results")
-    epoch = float(open_run(Workdir.open(workdir)).calendar.epoch)
     curve = error_curve(records, "test", epoch=epoch)
     return Result(seed, workdir, top1=tests[-1], curve=curve)
 

@@ -151,6 +151,29 @@ def test_what_predict_leaves_out_is_named_and_the_rest_is_found(tmp_path: Path) 
         find([str(tmp_path / "none")])
 
 
+def test_a_folder_that_cannot_be_read_does_not_take_the_rest_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("open", "locked"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    scan = os.scandir
+
+    def refuse(path: str | Path) -> Any:
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    found = find([str(tmp_path / "locked"), str(tmp_path / "open")])
+    assert found.files == [tmp_path / "open" / "a.jpg"]
+    assert in_words(found.left_out) == [
+        f"left out, cannot be read (Permission denied): {tmp_path}/locked"
+    ]
+    with pytest.raises(UserError, match=r"no image was found; left out, cannot be read"):
+        find([str(tmp_path / "locked")])
+
+
 def overlays(folder: Path, image: Path, class_names: list[str]) -> Overlays:
     config = Config()
     config.data.resize, config.data.crop = 36, 32

@@ -32,10 +32,10 @@ from fgr_jax.train.loop import train
 
 @pytest.fixture(scope="module")
 def workdir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch, in a folder whose path is a pattern."""
+    """A run of one epoch, in a folder whose path is a pattern and has a line break."""
     config = tiny_config(data_dir)
     config.duration = "1 epoch"
-    folder = tmp_path_factory.mktemp("predict") / "Projects [2024]" / "run*"
+    folder = tmp_path_factory.mktemp("predict") / "Projects [2024]" / "run*\n"
     train(config, Workdir.open(folder), QUIET)
     return folder
 

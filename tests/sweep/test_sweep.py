@@ -24,7 +24,12 @@ from matplotlib.figure import Figure
 from tiny_run import ROOT, config_flags, tiny_config
 
 from fgr_jax import cli
+from fgr_jax import config as config_lib
+from fgr_jax.config import Config
+from fgr_jax.data.identity import DataIdentity
 from fgr_jax.errors import UserError
+from fgr_jax.runs.description import Description
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.sweep import figures, results
 from fgr_jax.sweep.plan import Row, Sweep, load
 from fgr_jax.sweep.results import Line, Result
@@ -210,6 +215,12 @@ def _texts(figure: Figure) -> list[str]:
 
 
 def test_a_run_without_results_has_failed(tmp_path: Path) -> None:
+    assert "has no config.json" in results.result(0, tmp_path, 0).failure
+    config = Config()
+    config.data.name = "cub"
+    Workdir.open(tmp_path).claim(
+        Description(config_lib.flat(config), DataIdentity("cub/1.0.0", "train", 5994), ["a", "b"])
+    )
     assert results.result(0, tmp_path, 0).failure == "metrics.jsonl has no test results"
     (tmp_path / "metrics.jsonl").write_text("damaged\n")
     assert "line 1, is damaged" in results.result(0, tmp_path, 0).failure

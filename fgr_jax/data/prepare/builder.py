@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from fgr_jax.config import Data
 from fgr_jax.data import images
 from fgr_jax.data.prepare.contents import ContentDigest, Contents, digest_of
 from fgr_jax.data.prepare.downloads import Archive
@@ -57,12 +58,17 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         self,
         *,
         listing: Listing,
+        reading: Data | None = None,
         verify: bool = False,
         progress: Callable[[int], None] = lambda _: None,
         **kwargs: Any,
     ):
-        """Stores `listing`; `verify` decodes every image, `progress` takes the number stored so far."""
+        """Stores `listing`, whose images are checked to be readable as `reading` says.
+
+        `verify` decodes every image, `progress` takes the number stored so far.
+        """
         self._listing = listing
+        self._reading = reading or Data()
         self._verify = verify
         self._progress = progress
         self._stored = 0
@@ -113,7 +119,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
     def _examples(
         self, split: str, files: Sequence[ImageFile]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        reads = _read_ahead(files, self._verify)
+        reads = _read_ahead(files, self._reading, self._verify)
         for file, (data, digest, problem) in zip(files, reads, strict=True):
             self._stored += 1
             self._progress(self._stored)
@@ -136,7 +142,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
 
 
 def image_problems(
-    listing: Listing, progress: Callable[[int], None], *, verify: bool = False
+    listing: Listing, reading: Data, progress: Callable[[int], None], *, verify: bool = False
 ) -> list[str]:
     """Returns what is wrong with the content of the images; `listing.check` names empty files."""
     problems = []
@@ -145,7 +151,9 @@ def image_problems(
         present = [
             file for file in files if os.path.exists(file.path) and os.path.getsize(file.path)
         ]
-        for file, (_, _, problem) in zip(present, _read_ahead(present, verify), strict=True):
+        for file, (_, _, problem) in zip(
+            present, _read_ahead(present, reading, verify), strict=True
+        ):
             progress(next(done))
             if problem:
                 problems.append(f"{split}: {file.name} {problem}")
@@ -164,29 +172,32 @@ def _shards(files: Sequence[ImageFile]) -> list[Sequence[ImageFile]]:
     return [files[start:end] for start, end in itertools.pairwise([*starts, len(files)])]
 
 
-def _read_ahead(files: Sequence[ImageFile], verify: bool) -> Iterator[tuple[bytes, bytes, str]]:
+def _read_ahead(
+    files: Sequence[ImageFile], reading: Data, verify: bool
+) -> Iterator[tuple[bytes, bytes, str]]:
     """Reads in threads, a few images ahead, and yields in order what `_read` returns."""
     with concurrent.futures.ThreadPoolExecutor(_READERS) as threads:
         starts = range(0, len(files), _CHUNK)
-        reads = (threads.submit(_read_all, files[i : i + _CHUNK], verify) for i in starts)
+        reads = (threads.submit(_read_all, files[i : i + _CHUNK], reading, verify) for i in starts)
         ahead = collections.deque(itertools.islice(reads, _READ_AHEAD))
         while ahead:
             yield from ahead.popleft().result()
             ahead.extend(itertools.islice(reads, 1))
 
 
-def _read_all(files: Sequence[ImageFile], verify: bool) -> list[tuple[bytes, bytes, str]]:
-    return [_read(file, verify) for file in files]
+def _read_all(
+    files: Sequence[ImageFile], reading: Data, verify: bool
+) -> list[tuple[bytes, bytes, str]]:
+    return [_read(file, reading, verify) for file in files]
 
 
-def _read(file: ImageFile, verify: bool) -> tuple[bytes, bytes, str]:
+def _read(file: ImageFile, reading: Data, verify: bool) -> tuple[bytes, bytes, str]:
     """Returns the content, its digest, and the problem, or "" if there is none."""
     try:
         with open(file.path, "rb") as opened:  # a Path would take a tenth of the time
             data = opened.read()
-        images.check(data)
-        if verify:
-            images.decode(data)
+        read = images.decode if verify else images.check
+        read(data, cut_bottom=reading.cut_bottom, max_pixels=reading.max_pixels)
     except OSError as error:
         return b"", b"", f"cannot be read ({error.strerror})"
     except images.ImageError as error:

@@ -55,10 +55,12 @@ def raise_if_any(problems: Sequence[str], what: str, way_out: str) -> None:
     """Raises a UserError that lists `problems` of `what`, one per line, if there are any."""
     if problems:
         heading = f"{what}: {len(problems):,} {'problem' if len(problems) == 1 else 'problems'}"
-        lines = [_on_one_line(problem) for problem in problems[:_NAMED]]
-        if len(problems) > _NAMED:
-            lines.append(f"and {len(problems) - _NAMED:,} more")
-        raise UserError("\n  ".join([f"{heading}; {way_out}", *lines]))
+        more = len(problems) - _NAMED
+        raise UserError(
+            f"{heading}; {way_out}",
+            *problems[:_NAMED],
+            *([f"and {more:,} more"] if more > 0 else []),
+        )
 
 
 def check(
@@ -144,18 +146,6 @@ def _problems_of_names(class_names: Sequence[str]) -> list[str]:
         shown = f"{name!a}" if same != name else f"'{name}'"
         problems.append(f"the class {shown} has a name {what}: rename it")
     return problems
-
-
-def _on_one_line(text: str) -> str:
-    """Returns `text` with line breaks, control characters and bytes that are not UTF-8 escaped."""
-    return "".join(
-        f"\\x{ord(character) & 0xFF:02x}"
-        if "\udc80" <= character <= "\udcff"  # how Python reads bytes that are not UTF-8
-        else ascii(character)[1:-1]
-        if unicodedata.category(character) in {*_BREAKS, "Cs"}
-        else character
-        for character in text
-    )
 
 
 def _repeated(names: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 
+from fgr_jax.config import Data
 from fgr_jax.data.image_files import shown
 from fgr_jax.data.prepare.archives import is_archive, unpack
 from fgr_jax.data.prepare.builder import ImageBuilder, image_problems
@@ -49,6 +50,7 @@ def prepare(
     data_dir: Path,
     terminal: Terminal,
     *,
+    reading: Data | None = None,
     verify: bool = False,
 ) -> bool:
     """Prepares a data set that is distributed as archives, unless it is prepared already.
@@ -56,6 +58,7 @@ def prepare(
     Args:
       sources: archives, or one extracted folder; empty: the archives in `data_dir/downloads`, downloaded
         first if possible.
+      reading: how the images will be read, which they are checked for; None: as by default.
       verify: whether every image that is prepared is decoded once.
 
     Returns:
@@ -77,7 +80,7 @@ def prepare(
         staging.mkdir()
         try:
             listing = _read_sources(builder, sources, staging, terminal)
-            store(builder, listing, data_dir, terminal, verify=verify)
+            store(builder, listing, data_dir, terminal, reading=reading, verify=verify)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return True
@@ -157,7 +160,8 @@ def _read_sources(
         missing = str(error).removeprefix(f"{staging} holds ")
         raise UserError(f"{named}: holds {missing}. {_how_to_get(builder)}") from error
     except UserError as error:  # the user does not know where the archive was unpacked
-        raise UserError(str(error).replace(f"{staging}{os.sep}", "")) from error
+        lines = (line.replace(f"{staging}{os.sep}", "") for line in error.args)
+        raise UserError(*lines) from error
 
 
 def _find_or_download(
@@ -215,6 +219,7 @@ def store(
     terminal: Terminal,
     *,
     variant: tfds.core.BuilderConfig | None = None,
+    reading: Data | None = None,
     verify: bool,
 ) -> None:
     """Writes the images of `listing`, as `prepare` does; warns where training and test share images.
@@ -227,7 +232,7 @@ def store(
 
     def problems() -> list[str]:
         with terminal.bar("checking", total, unit="images", per=1) as bar:
-            return image_problems(listing, bar.update, verify=verify)
+            return image_problems(listing, reading or Data(), bar.update, verify=verify)
 
     what, counts = f"data set {builder.name}", builder.COUNTS or {}
     size = check(listing, what, builder.CLASSES, counts, image_problems=problems)
@@ -235,7 +240,9 @@ def store(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(data_dir))
     with terminal.bar("preparing", total, unit="images", per=1) as bar, quiet_tfds():
         options = {"data_dir": str(data_dir), "config": variant}
-        building = builder(listing=listing, verify=verify, progress=bar.update, **options)
+        building = builder(
+            listing=listing, reading=reading, verify=verify, progress=bar.update, **options
+        )
         for path in Path(building.data_dir).parent.glob(f"*{constants.INCOMPLETE_PREFIX}*"):
             shutil.rmtree(path)  # left behind by a killed process
         try:

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from tensorflow_datasets.core import read_only_builder
 from tensorflow_datasets.proto import tf_example_pb2
 
+from fgr_jax.config import Data
 from fgr_jax.data import images
 from fgr_jax.data.prepare.contents import ContentDigest, Contents, digest_of
 from fgr_jax.errors import UserError
@@ -151,8 +152,8 @@ def content_of(prepared: Prepared, terminal: Terminal) -> str:
     return content.hexdigest()
 
 
-def bad_images(prepared: Prepared, terminal: Terminal) -> list[str]:
-    """Decodes every image, and returns the name and the problem of each one that cannot be."""
+def bad_images(prepared: Prepared, reading: Data, terminal: Terminal) -> list[str]:
+    """Decodes every image as `reading` says; returns name and problem of each that cannot be."""
     problems = []
     total = sum(split.num_examples for split in prepared.builder.info.splits.values())
     with (
@@ -162,7 +163,9 @@ def bad_images(prepared: Prepared, terminal: Terminal) -> list[str]:
         done = itertools.count(1)
         for split in prepared.builder.info.splits:
             records = Records(prepared, split)
-            jobs = (threads.submit(_problem, records, index) for index in range(len(records)))
+            jobs = (
+                threads.submit(_problem, records, index, reading) for index in range(len(records))
+            )
             for problem in _results(jobs):
                 bar.update(next(done))
                 if problem:
@@ -178,14 +181,15 @@ def _results(jobs: Iterator[concurrent.futures.Future[str]]) -> Iterator[str]:
         ahead.extend(itertools.islice(jobs, 1))
 
 
-def _problem(records: Records, index: int) -> str:
+def _problem(records: Records, index: int, reading: Data) -> str:
     """Returns the name and the problem of an image, or ""."""
     try:
         record = records[index]
     except NotPreparedError:
         return f"record {index} cannot be read"
     try:
-        images.decode(record["image"].bytes_list.value[0])
+        encoded = record["image"].bytes_list.value[0]
+        images.decode(encoded, cut_bottom=reading.cut_bottom, max_pixels=reading.max_pixels)
     except images.ImageError as error:
         return f"{records.file_name(record, index)} {error}"
     return ""

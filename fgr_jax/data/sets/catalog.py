@@ -41,7 +41,9 @@ def prepare(
     """
     for builder in ARCHIVED:
         if builder.name == data.name:
-            is_new = preparation.prepare(builder, sources, data_dir, terminal, verify=verify)
+            is_new = preparation.prepare(
+                builder, sources, data_dir, terminal, reading=data, verify=verify
+            )
             return open_prepared(data.name, data_dir)._replace(is_verified=is_new and verify)
     if sources and data.name == Folder.name:
         raise UserError(
@@ -83,7 +85,7 @@ def prepare_on_demand(
       UserError: there is no such variant, or images are missing or invalid.
     """
     if data.name == Folder.name:
-        return _open_folder(data.folder, data_dir, recorded, terminal, verify=verify)
+        return _open_folder(data, data_dir, recorded, terminal, verify=verify)
     family, _, variant = data.name.partition("/")
     for builder in INSTALLED:
         if builder.name == family:
@@ -93,8 +95,9 @@ def prepare_on_demand(
 
 
 def _open_folder(
-    folder: str, data_dir: Path, recorded: DataIdentity | None, terminal: Terminal, *, verify: bool
+    data: Data, data_dir: Path, recorded: DataIdentity | None, terminal: Terminal, *, verify: bool
 ) -> Prepared:
+    folder = data.folder
     root = Path(folder).expanduser()
     if recorded is not None and not (folder and root.is_dir()):
         prepared = variants.find_recorded(recorded, data_dir)
@@ -122,9 +125,8 @@ def _open_folder(
             prepared = find()  # prepared by another process
             if prepared is None:
                 variant = variants.new_variant(images, data_dir)
-                preparation.store(
-                    Folder, listing, data_dir, terminal, variant=variant, verify=verify
-                )
+                options = {"variant": variant, "reading": data, "verify": verify}
+                preparation.store(Folder, listing, data_dir, terminal, **options)
                 path = data_dir / Folder.name / variant.name
                 prepared = variants.open_variant(path)._replace(is_verified=verify)
                 images.remember_at(path, prepared.contents.digest)
