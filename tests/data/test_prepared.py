@@ -169,20 +169,20 @@ def test_a_damaged_record_ends_the_training_with_its_number(data_dir: Path) -> N
 def test_verifying_decodes_what_is_prepared(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not bad_images(open_prepared(NAME, data_dir), QUIET)
+    assert not bad_images(open_prepared(NAME, data_dir), Data(), QUIET)
     path = data_dir / NAME / "1.0.0" / TEST
     content = path.read_bytes()
     position = content.index(FILES["test/elm/2.jpg"][-100:])
     path.write_bytes(content[:position] + b"\0" * 50 + content[position + 50 :])
     decode = images.decode
 
-    def without_grays(data: bytes) -> images.Image:
+    def without_grays(data: bytes, **options: int) -> images.Image:
         if data == FILES["train/oak/13.jpg"]:
             raise images.ImageError("is gray")
-        return decode(data)
+        return decode(data, **options)
 
     monkeypatch.setattr(images, "decode", without_grays)
-    problems = bad_images(open_prepared(NAME, data_dir), QUIET)
+    problems = bad_images(open_prepared(NAME, data_dir), Data(), QUIET)
     assert problems == ["train: oak/13.jpg is gray", "test: record 2 cannot be read"]
 
 

@@ -178,7 +178,10 @@ def _read_ahead(
     """Reads in threads, a few images ahead, and yields in order what `_read` returns."""
     with concurrent.futures.ThreadPoolExecutor(_READERS) as threads:
         starts = range(0, len(files), _CHUNK)
-        reads = (threads.submit(_read_all, files[i : i + _CHUNK], reading, verify) for i in starts)
+        reads = (
+            threads.submit(_read_all, files[start : start + _CHUNK], reading, verify)
+            for start in starts
+        )
         ahead = collections.deque(itertools.islice(reads, _READ_AHEAD))
         while ahead:
             yield from ahead.popleft().result()

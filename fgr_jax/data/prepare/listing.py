@@ -113,6 +113,9 @@ def check(
             except FileNotFoundError:
                 problems.append(f"{split}: {file.name} is in the list but not in the folder")
                 continue
+            except OSError as error:
+                problems.append(f"{split}: {file.name} cannot be read ({error.strerror})")
+                continue
             if size == 0:
                 problems.append(f"{split}: {file.name} is empty")
             total_bytes += size
@@ -143,8 +146,8 @@ def _problems_of_names(class_names: Sequence[str]) -> list[str]:
             what = f"that is another way to write {same!a} in Unicode"
         else:
             continue
-        shown = f"{name!a}" if same != name else f"'{name}'"
-        problems.append(f"the class {shown} has a name {what}: rename it")
+        written = f"{name!a}" if same != name else f"'{name}'"
+        problems.append(f"the class {written} has a name {what}: rename it")
     return problems
 
 

@@ -111,7 +111,7 @@ def _open_folder(
         raise UserError(
             "--config.data.folder is empty: name the folder of your images, --config.data.folder=PATH"
         )
-    listing = Folder.read(root)
+    listing = Folder.read(root, train_examples=None if recorded is None else recorded.examples)
     images = variants.FolderImages(root, listing)
 
     def find() -> Prepared | None:
