@@ -276,7 +276,10 @@ def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[V
             continue
         try:
             decoded = images.decode(
-                example.encoded_image, cut_bottom=data.cut_bottom, max_pixels=data.max_pixels
+                example.encoded_image,
+                cut_bottom=data.cut_bottom,
+                max_pixels=data.max_pixels,
+                checked=True,  # by preparation
             )
         except images.ImageError as error:
             if not annotated and data.corrupt_images == "stop":

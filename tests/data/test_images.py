@@ -123,6 +123,14 @@ def test_every_format_cut_off_is_found_without_decoding(smooth: images.Image) ->
                 images.check(data[:kept])
 
 
+def test_what_was_checked_before_is_decoded_alike(smooth: images.Image) -> None:
+    for name, data in in_all_formats(smooth).items():
+        decoded = images.decode(data, checked=True)
+        np.testing.assert_array_equal(decoded, images.decode(data), err_msg=name)
+        with pytest.raises(images.ImageError):
+            images.decode(data[: len(data) // 3], checked=True)
+
+
 def test_rows_are_cut_off_the_bottom(smooth: images.Image) -> None:
     png = in_all_formats(smooth)["png"]
     np.testing.assert_array_equal(images.decode(png, cut_bottom=20), images.decode(png)[:-20])

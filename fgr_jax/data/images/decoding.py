@@ -95,7 +95,12 @@ def check(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) ->
 
 
 def decode(
-    data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS, strict: bool = False
+    data: bytes,
+    *,
+    cut_bottom: int = 0,
+    max_pixels: int = _MAX_PIXELS,
+    checked: bool = False,
+    strict: bool = False,
 ) -> Image:
     """Decodes an image to uint8 RGB `[H, W, 3]`, upright according to its EXIF or XMP orientation.
 
@@ -108,6 +113,7 @@ def decode(
       cut_bottom: number of rows to cut off at the bottom.
       max_pixels: a JPEG of more pixels is decoded at half, a quarter or an eighth of its size, so that
         it has at most as many; any other image of more pixels is refused before memory is allocated.
+      checked: whether `check` has accepted it before, which saves a part of the time.
       strict: whether a JPEG whose coded pixels end too early although an end marker follows, or that
         has codes of no meaning, is an error, too; part of it is gray. `check` does not find it.
 
@@ -115,7 +121,7 @@ def decode(
       ImageError: the bytes are not an image of a format that is read, or are truncated; or the image
         has too many pixels, or samples that have no unique meaning as colors, or no row is left.
     """
-    plan = _plan(data, max_pixels)
+    plan = _plan(data, max_pixels, checked=checked)
     if strict and plan.kind.format == "JPEG":
         _check_jpeg_data(data)
     return _decode_and_cut(data, plan, cut_bottom, max_pixels)
@@ -129,7 +135,7 @@ def _decode_and_cut(data: bytes, plan: _Plan, cut_bottom: int, max_pixels: int) 
     return image[: len(image) - cut_bottom]
 
 
-def _plan(data: bytes, max_pixels: int) -> _Plan:
+def _plan(data: bytes, max_pixels: int, *, checked: bool = False) -> _Plan:
     """Reads what decides how an image is decoded."""
     kind = identify(data)
     if not data:
@@ -139,7 +145,7 @@ def _plan(data: bytes, max_pixels: int) -> _Plan:
         raise ImageError(f"is {what}: {kind.way_out}")
     header: jpeg.Jpeg | png.Png | None = None
     if kind.format == "JPEG":
-        header = jpeg.read(data)
+        header = jpeg.read(data, checked=checked)
     elif kind.format == "PNG":
         header = png.read(data)
     reduction = 1

@@ -43,8 +43,8 @@ class Jpeg:
     sound: bool = True
 
 
-def read(data: bytes) -> Jpeg:
-    """Reads all segments.
+def read(data: bytes, *, checked: bool = False) -> Jpeg:
+    """Reads all segments; if it is `checked` and ends with an end marker, those before the pixels.
 
     Raises:
       ImageError: it is truncated, or of a kind that libjpeg does not decode to 8 bits.
@@ -75,6 +75,8 @@ def read(data: bytes) -> Jpeg:
         elif kind == _SCAN:
             scans += 1
             jpeg.sound &= _is_sound_scan(jpeg, body, tables)
+            if checked and data.endswith(b"\xff\xd9"):
+                break
         elif kind == _APP1:
             jpeg.may_be_turned |= body.startswith(_ORIENTED)
         elif not (0xE0 <= kind <= 0xEF or kind == _COMMENT or (kind, len(body)) == (_RESTART, 2)):
