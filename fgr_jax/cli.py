@@ -229,11 +229,16 @@ def define_job_flags(own_flags: flags.FlagValues) -> None:
     flags.DEFINE_integer("join_timeout", 300, "in seconds", lower_bound=1, flag_values=own_flags)
 
 
-def join_job(own_flags: flags.FlagValues) -> None:
-    """Joins the other processes if the flags say so. Must be called before JAX has a device."""
+def join_job(own_flags: flags.FlagValues, *, saves: bool = False) -> None:
+    """Joins the other processes if the flags say so. Must be called before JAX has a device.
+
+    JAX then handles SIGTERM, for a command that `saves`; other commands end as without a job.
+    """
     where = (own_flags.coordinator, own_flags.process_count, own_flags.process_id)
     if own_flags.distributed or any(value is not None for value in where):
         distributed.join(*where, timeout_s=own_flags.join_timeout)
+        if not saves:
+            signals.install_handlers()
 
 
 def _load(value: str) -> Config:

@@ -76,8 +76,14 @@ def install() -> None:
             previous(unraisable)
 
     sys.unraisablehook = raise_again
+    install_handlers()
+
+
+def install_handlers() -> None:
+    """Installs the handlers, again if some library has replaced one."""
     for number in STOPPING:
-        _handle_unless_ignored(number)
+        if not _is_ignored(number):
+            signal.signal(number, _handle)
 
 
 def is_command() -> bool:
@@ -110,14 +116,18 @@ def deferred(
       announce: called with the first signal, at once, in another thread.
       ends_at_second: whether a second Ctrl-C or SIGTERM ends the process.
     """
-    previous = [(number, _handle_unless_ignored(number)) for number in STOPPING]
+    previous = {number: signal.getsignal(number) for number in STOPPING}
+    for number, handler in previous.items():
+        # Not what is installed already: JAX handles SIGTERM in the processes of a job.
+        if handler is not _handle and not _is_ignored(number):
+            signal.signal(number, _handle)
     _state.deferral = Deferral(None, on_signal, announce, ends_at_second)
     try:
         yield _state.deferral
     finally:
         _state.deferral = None
-        for number, handler in previous:
-            if handler is not None:
+        for number, handler in previous.items():
+            if handler is not _handle:
                 signal.signal(number, handler)
 
 
@@ -154,15 +164,9 @@ def end(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _handle_unless_ignored(number: signal.Signals) -> Any:
-    """Installs our handler; returns the previous one, or None if nothing was changed."""
-    previous = signal.getsignal(number)
+def _is_ignored(number: signal.Signals) -> bool:
     # Python itself ignores SIGPIPE.
-    ignored = previous is signal.SIG_IGN and number != signal.SIGPIPE
-    if ignored or previous is _handle:
-        return None
-    signal.signal(number, _handle)
-    return previous
+    return signal.getsignal(number) is signal.SIG_IGN and number != signal.SIGPIPE
 
 
 def _handle(raw_number: int, _: object) -> None:

@@ -42,7 +42,7 @@ _WORKERS_START = _line_of("data/pipeline.py", "with signals.blocked():")
 
 def phase_of(frame: types.FrameType | None) -> str:
     """Returns the phase of a stack, of which `frame` is the innermost."""
-    found = {}
+    found: dict[str, int] = {}
     in_jax = False
     while frame is not None:
         path = frame.f_code.co_filename
