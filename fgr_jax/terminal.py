@@ -153,10 +153,10 @@ class Terminal:
         title, header = shown(title), _shown_cells(header)
         rows = [_shown_cells(row) for row in rows]
         console = self._console()
-        has_width = console.is_terminal or "COLUMNS" in os.environ
-        width = console.width if has_width else _UNBOUNDED
+        if not (console.is_terminal or "COLUMNS" in os.environ):
+            console.width = _UNBOUNDED
         widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
-        if width < sum(widths[1:]) + min(widths[0], 12) + _COLUMN_FRAME * len(widths) + 1:
+        if console.width < sum(widths[1:]) + min(widths[0], 12) + _COLUMN_FRAME * len(widths) + 1:
             self._list(console, title, rows, header)
             return
         drawn = table.Table(title=Text(title, "table.title"), title_justify="left")
@@ -165,7 +165,7 @@ class Terminal:
             drawn.add_column(Text(name), justify=justify, overflow=overflow, no_wrap=index > 0)  # type: ignore[arg-type]
         for row in rows:
             drawn.add_row(*map(Text, row))
-        console.print(drawn, width=width, soft_wrap=False)
+        console.print(drawn, soft_wrap=False)
 
     def _list(
         self,
