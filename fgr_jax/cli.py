@@ -19,7 +19,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 try:
     from absl import flags
@@ -129,7 +129,20 @@ def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invoc
         raise UserError("no config: name one, as in --config=configs/quickstart.py")
     config_lib.validate(own_flags.config)
     arguments = [f"--config={path}", *overrides(own_flags)]
-    return Invocation(own_flags.config, Path(path.partition(":")[0]), arguments)
+    return Invocation(own_flags.config, _split(path)[0], arguments)
+
+
+def parse_fields(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> dict[str, Any]:
+    """Reads the flags of a command that opens a run, and returns the fields of its config to change.
+
+    Raises:
+      UserError: as of `parse_flags`, or there is a config: the run has its own.
+    """
+    parse_flags(define_config(argv, own_flags), usage, own_flags)
+    path = config_file(own_flags)
+    if path is not None:
+        raise UserError(f"--config={path}: the run has its own config; name single fields")
+    return given_fields(own_flags)
 
 
 def define_config(argv: Sequence[str], own_flags: flags.FlagValues) -> list[str]:
@@ -175,8 +188,12 @@ def config_file(own_flags: flags.FlagValues) -> str | None:
 
 def overrides(own_flags: flags.FlagValues) -> list[str]:
     """Returns the arguments that override fields of the config, after `define_config`."""
-    values = config_flags.get_override_values(own_flags["config"])
-    return [f"--config.{name}={value}" for name, value in values.items()]
+    return [f"--config.{name}={value}" for name, value in given_fields(own_flags).items()]
+
+
+def given_fields(own_flags: flags.FlagValues) -> dict[str, Any]:
+    """Returns the fields of the config that the arguments override, after `define_config`."""
+    return dict(config_flags.get_override_values(own_flags["config"]))
 
 
 def parse_flags(
@@ -243,9 +260,17 @@ def join_job(own_flags: flags.FlagValues, *, saves: bool = False) -> None:
 
 def _load(value: str) -> Config:
     """Returns the config that FILE or FILE:ARGUMENT defines."""
-    file, colon, argument = value.partition(":")
-    arguments = [argument] if colon else []
-    return python_files.load(Path(file), "get_config", Config, flag="--config", arguments=arguments)
+    file, arguments = _split(value)
+    return python_files.load(file, "get_config", Config, flag="--config", arguments=arguments)
+
+
+def _split(value: str) -> tuple[Path, list[str]]:
+    """Returns FILE and, in a list, ARGUMENT of FILE or FILE:ARGUMENT; both may have more colons."""
+    parts = value.split(":")
+    ends = [end for end in range(1, len(parts) + 1) if Path(":".join(parts[:end])).is_file()]
+    end = ends[0] if ends else 1
+    arguments = [":".join(parts[end:])] if end < len(parts) else []
+    return Path(":".join(parts[:end])), arguments
 
 
 def _print_fields(config: Config) -> None:

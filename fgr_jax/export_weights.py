@@ -21,22 +21,29 @@ from fgr_jax.files.atomic import atomic_write
 from fgr_jax.models.weights.torchvision import to_torchvision
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.workdir import Workdir
+from fgr_jax.terminal import Terminal
 
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit status."""
     own = flags.FlagValues()
     flags.DEFINE_string("workdir", None, "the run", required=True, flag_values=own)
-    flags.DEFINE_string("output", None, "the file to write", required=True, flag_values=own)
+    flags.DEFINE_string("output", None, "a .safetensors file", required=True, flag_values=own)
     cli.parse_flags(argv, __doc__ or "", own)
     output = Path(own.output)
+    if output.suffix.lower() != ".safetensors":
+        raise UserError(
+            f"--output={output}: must end in .safetensors, the format that is written; torch.load does "
+            "not read it, safetensors.torch.load_file does"
+        )
     if not output.parent.is_dir():
         raise UserError(f"--output={output}: the folder {output.parent} does not exist")
     state = checkpoints.read_latest(Workdir.open(own.workdir).checkpoints)
     tensors = to_torchvision({name: state[name] for name in ("params", "batch_stats")})
     with atomic_write(output) as unfinished:
         safetensors.numpy.save_file(tensors, unfinished)
-    print(f"wrote {len(tensors)} tensors of step {int(state['step']):,} to {output}")
+    line = f"wrote {len(tensors)} tensors of step {int(state['step']):,} to {output}"
+    Terminal().line(line)
     return 0
 
 

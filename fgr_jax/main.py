@@ -22,7 +22,7 @@ from absl import flags
 
 from fgr_jax import distributed, signals
 from fgr_jax.config import Config
-from fgr_jax.data.source import NotPreparedError
+from fgr_jax.data.prepare.prepared import NotPreparedError
 from fgr_jax.distributed import chosen, compute_deterministically, data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run
@@ -80,7 +80,8 @@ def _report(config: Config, workdir: Workdir, outcome: Outcome, terminal: Termin
     if distributed.agreed_integer(is_there):
         return
     # Opened again: the other processes have no copy yet of a folder in a bucket.
-    run = open_run(Workdir.open(workdir.name), data_dir=config.data.data_dir)
+    here = {"data.data_dir": config.data.data_dir, "data.folder": config.data.folder}
+    run = open_run(Workdir.open(workdir.name), here)
     try:
         page = write_report(run, None, data_mesh(chosen(config.runtime.devices)), terminal)
     except UserError as error:

@@ -4,7 +4,7 @@
 
 --source is an archive, several of them (--source=A --source=B), or an extracted folder. Without it, the
 archives are taken from the folder `downloads` beside the prepared data sets, or downloaded if they are
-publicly available. --verify decodes every image.
+publicly available. --verify decodes every image, also of a data set that is prepared already.
 """
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
-from tensorflow_datasets.core import read_only_builder
 
+from fgr_jax.data.prepare.listing import raise_if_any
 from fgr_jax.data.prepare.preparation import local_data_dir
+from fgr_jax.data.prepare.prepared import NotPreparedError, bad_images
 from fgr_jax.data.sets import catalog
 from fgr_jax.errors import UserError
 from fgr_jax.files.buckets import is_in_bucket
@@ -40,14 +41,25 @@ def main(argv: Sequence[str]) -> int:
     terminal = Terminal()
     started = time.perf_counter()
     sources = [Path(source) for source in own.source]
-    name = catalog.prepare(data, sources, data_dir, terminal, verify=own.verify)
-    info = read_only_builder.builder_from_files(name, data_dir=str(data_dir)).info
+    try:
+        prepared = catalog.prepare(data, sources, data_dir, terminal, verify=own.verify)
+        if own.verify and not prepared.is_verified:
+            way_out = f"it was prepared before; replace these files, delete {prepared.folder}"
+            way_out += " and prepare it again"
+            raise_if_any(bad_images(prepared, data, terminal), f"data set {prepared.name}", way_out)
+    except NotPreparedError as error:
+        again = shlex.join(["python", "-m", "fgr_jax.prepare", *invocation.config_arguments])
+        raise UserError(f"{error}: run {again}") from error
+    info = prepared.builder.info
     splits = ", ".join(f"{split.num_examples:,} {name}" for name, split in info.splits.items())
     terminal.line(
-        f"data set {name}: {splits} images, {info.features['label'].num_classes:,} classes, "
-        f"{int(info.dataset_size) / 1e6:,.0f} MB, in {time.perf_counter() - started:.1f} s"
+        f"data set {prepared.name.rpartition('/')[0]}: {splits} images, "
+        f"{len(prepared.contents.class_names):,} classes, {int(info.dataset_size) / 1e6:,.0f} MB, in "
+        f"{time.perf_counter() - started:.1f} s"
     )
-    terminal.line(f"it is in  {info.data_dir}")
+    for line in prepared.contents.lines():
+        terminal.line(line)
+    terminal.line(f"it is in  {prepared.folder}")
     train = shlex.join(["python", "-m", "fgr_jax.main", *invocation.config_arguments])
     terminal.line(f"next      {train}")
     return 0

@@ -168,6 +168,9 @@ def test_the_defaults_pass_their_own_checks() -> None:
 
 
 @pytest.mark.parametrize(
+    "file", ["mine.py", "my config.py", "exp:1/a:b.py", "[2024]/*.py", "ex\udcff.py"]
+)
+@pytest.mark.parametrize(
     "arguments",
     [
         ["--config={}:7", "--config.seed=3", "--noconfig.deterministic"],
@@ -175,8 +178,11 @@ def test_the_defaults_pass_their_own_checks() -> None:
         ["--config", "{}:7", "--config.seed", "3", "--config.deterministic=false"],
     ],
 )
-def test_the_config_is_made_again_of_its_arguments(tmp_path: Path, arguments: list[str]) -> None:
-    path = tmp_path / "mine.py"
+def test_the_config_is_made_again_of_its_arguments(
+    tmp_path: Path, file: str, arguments: list[str]
+) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
     path.write_text(
         "from fgr_jax.config import Config\n"
         "def get_config(argument):\n"

@@ -1,12 +1,15 @@
 """Evaluates the network of a run on its test split.
 
     python -m fgr_jax.evaluate --workdir=runs/cub [--crops=five] [--step=N] [--batch_size=N]
-                               [--data_dir=FOLDER]
+                               [--config.data.data_dir=FOLDER] [--config.data.folder=FOLDER]
 
 --crops=five averages the softmax outputs of the four corners and the center. --step selects a
 checkpoint; by default, the latest is evaluated, even if the run is still training. --batch_size is over
-all devices and does not change the results; by default it is the run's. --data_dir is the
-folder in which data sets are prepared, if it is no longer the run's.
+all devices and does not change the results; by default it is the run's.
+
+--config.data.data_dir is the folder in which data sets are prepared, and --config.data.folder that of
+your own images, if they are no longer where the run had them; --data_dir is the first of them, too. The
+fields of --config.runtime can be given as well.
 
 The tables are printed and, together with the predictions for every image, written to
 DIR/evaluation/step-N-<one or five>/.
@@ -42,8 +45,10 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("batch_size", None, "in images", lower_bound=1, flag_values=own)
     flags.DEFINE_string("data_dir", None, "where data sets are", flag_values=own)
     cli.define_job_flags(own)
-    cli.parse_flags(argv, __doc__ or "", own)
-    run = open_run(Workdir.open(own.workdir), data_dir=own.data_dir)
+    fields = cli.parse_fields(argv, __doc__ or "", own)
+    if own.data_dir is not None:
+        fields["data.data_dir"] = own.data_dir
+    run = open_run(Workdir.open(own.workdir), fields)
     compute_deterministically(run.config.deterministic)
     cli.join_job(own)
     terminal = Terminal(quiet=jax.process_index() > 0)

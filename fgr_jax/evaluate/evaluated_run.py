@@ -1,10 +1,13 @@
 """A trained run on its test split: the network at a checkpoint, the data, and the results."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 
 from jax.sharding import Mesh
 
-from fgr_jax.data.source import ExampleSource, NotPreparedError, open_splits
+from fgr_jax.data.prepare.prepared import NotPreparedError
+from fgr_jax.data.source import ExampleSource, completed, open_splits
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
 from fgr_jax.evaluate.evaluation import Evaluation, evaluate
@@ -45,10 +48,11 @@ def open_for_test(
     train, test = _open_splits(run, terminal)
     trained = restore(run, step, mesh)
     notices = []
-    if train.identity != run.data:
+    then = completed(run.data, train.identity, run.config.data, terminal)
+    if not then.is_same_data(train.identity):
+        before, now = then.compared(train.identity)
         notices.append(
-            f"the data set is no longer the one that the run was trained on (then {run.data}, now "
-            f"{train.identity})"
+            f"the data set is no longer the one that the run was trained on (then {before}, now {now})"
         )
         terminal.warn(notices[0])
     if run.missing_fields:
@@ -80,9 +84,10 @@ def evaluate_run(
         f"{mesh.devices.flat[0].device_kind}"
     )
     views, size = CROPS[crops], batch_size or run.config.batch_size
-    predictions = predict_split(
-        run.config, opened.trained, source, mesh, terminal, crops=views, batch_size=size
-    )
+    with _way_out():
+        predictions = predict_split(
+            run.config, opened.trained, source, mesh, terminal, crops=views, batch_size=size
+        )
 
     def measured() -> EvaluatedRun:
         assert predictions is not None  # this is process 0
@@ -95,20 +100,28 @@ def evaluate_run(
 
 def _open_splits(run: TrainedRun, terminal: Terminal) -> tuple[ExampleSource, ExampleSource]:
     """Opens the train and test splits of the data set that the run was trained on."""
-    try:
-        train, test = open_splits(run.config.data, terminal)
-    except NotPreparedError as error:
-        raise UserError(
-            f"{error}: prepare it again (python -m fgr_jax.prepare, with the config of the run), or name"
-            " its folder, --data_dir=FOLDER"
-        ) from error
+    with _way_out():
+        train, test = open_splits(run.config.data, terminal, run.data)
     if test.class_names != run.class_names:
         raise UserError(
             f"the data set {test.data_set} has other classes than the run in {run.workdir.name} was "
             f"trained on ({len(test.class_names)} there, {len(run.class_names)} in {CLASSES}, or "
-            "other names or another order): name the folder of that data set, --data_dir=FOLDER"
+            "other names or another order): name the folder in which that data set is prepared, "
+            "--config.data.data_dir=FOLDER, or that of your own images, --config.data.folder=FOLDER"
         )
     return train, test
+
+
+@contextlib.contextmanager
+def _way_out() -> Iterator[None]:
+    """Adds the command to the error that the data set is not prepared, or damaged."""
+    try:
+        yield
+    except NotPreparedError as error:
+        raise UserError(
+            f"{error}: run python -m fgr_jax.prepare with the config of the run, or name the folder in "
+            "which it is prepared, --config.data.data_dir=FOLDER"
+        ) from error
 
 
 def _state(run: TrainedRun, step: int) -> str:

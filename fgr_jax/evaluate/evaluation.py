@@ -143,8 +143,8 @@ def _json_of(accuracy: Accuracy) -> dict[str, Any]:
     return {
         "top1": accuracy.top1,
         "top5": accuracy.top5,
-        "loss": accuracy.loss,
-        "expected_calibration_error": bins.error,
+        "loss": _or_none(accuracy.loss),
+        "expected_calibration_error": _or_none(bins.error),
         "calibration": {
             "images": bins.counts.tolist(),
             "confidence": [_or_none(value) for value in bins.confidences.tolist()],
@@ -159,5 +159,5 @@ def _json_of_map(summary: MapSummary) -> dict[str, Any]:
 
 
 def _or_none(value: float) -> float | None:
-    """Returns None for NaN, which JSON does not have."""
-    return None if math.isnan(value) else value
+    """Returns None for a value that is NaN or infinite, which JSON does not have."""
+    return value if math.isfinite(value) else None

@@ -1,6 +1,7 @@
 """The files that `evaluate` writes, each completely or not at all."""
 
 import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,7 +95,9 @@ def _confusion_columns(evaluation: Evaluation) -> Columns:
 
 def _write_csv(path: Path, columns: Columns) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        for row in zip(*columns.values(), strict=True):
+        for row in (columns, *zip(*columns.values(), strict=True)):
+            line = io.StringIO(newline="")
+            # With both characters in the line's end, it quotes the cells that contain either.
+            writer = csv.writer(line, lineterminator="\r\n")
             writer.writerow(["" if value != value else value for value in row])  # NaN is empty
+            file.write(line.getvalue().removesuffix("\r\n") + "\n")

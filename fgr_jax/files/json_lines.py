@@ -23,7 +23,6 @@ Fields = Mapping[str, type | tuple[type, ...]]
 
 _STEP: Fields = {"step": int}
 _INCOMPLETE = b"\0 \t\r\n"  # all that an incomplete line may consist of
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors add it
 
 
 def append(path: Path, record: dict[str, Any]) -> None:
@@ -82,7 +81,7 @@ class _Line(NamedTuple):
     def record(self, fields: Fields) -> dict[str, Any] | str:
         """Returns the record, or why the line is none."""
         try:
-            value = json.loads(self.text)
+            value = json.loads(self.text)  # which skips the byte-order mark of some editors
         except (ValueError, RecursionError):
             return "it is not JSON"
         if not isinstance(value, dict):
@@ -103,7 +102,7 @@ def _lines(path: Path) -> list[_Line]:
     """Returns the lines that were written completely."""
     if not path.exists():
         return []
-    lines = path.read_bytes().removeprefix(_BYTE_ORDER_MARK).split(b"\n")
+    lines = path.read_bytes().split(b"\n")
     numbered = [
         _Line(number, line.strip(_INCOMPLETE)) for number, line in enumerate(lines, start=1)
     ]

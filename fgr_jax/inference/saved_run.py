@@ -1,6 +1,7 @@
 """The trained network of a run, opened for reading: nothing in its folder is changed."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from fgr_jax.distributed import agreed_integer, once_for_all, replicated
 from fgr_jax.errors import UserError
 from fgr_jax.models.network import Network, build_network
 from fgr_jax.runs.checkpoints import read, saved_steps
-from fgr_jax.runs.description import missing_fields
+from fgr_jax.runs.description import is_with_effect, missing_fields
 from fgr_jax.runs.workdir import CLASSES, CONFIG, PROVENANCE, Workdir
 
 _DIFFERENCES_SHOWN = 3
@@ -47,18 +48,28 @@ class TrainedNetwork:
     variables: Any  # {"params", "batch_stats"}, replicated over the devices
 
 
-def open_run(workdir: Workdir, *, data_dir: str | None = None) -> TrainedRun:
+def open_run(workdir: Workdir, fields: Mapping[str, Any] | None = None) -> TrainedRun:
     """Reads the description of the run in `workdir`, without using a device.
 
-    `data_dir` is the folder in which data sets are prepared, if it is no longer the run's.
+    Args:
+      workdir: the folder of a run.
+      fields: other values of fields of its config, by command-line name. They may be those without
+        effect on the run, such as `data.data_dir`, where data sets are prepared now.
 
     Raises:
-      UserError: there is no run, it is from a later version, or a file is damaged.
+      UserError: there is no run, it is from a later version, or a file is damaged; or a field may not be
+        changed.
     """
     described = workdir.read()
     config = _config_of(described.config, workdir)
-    if data_dir is not None:
-        config.data.data_dir = data_dir
+    for name, value in (fields or {}).items():
+        if is_with_effect(name):
+            raise UserError(
+                f"--config.{name}={value}: the run in {workdir.name} has its own value; here, only "
+                "data.data_dir, data.folder and the fields of runtime can be changed"
+            )
+        _set(config, name, value)
+    config_lib.validate(config)
     return TrainedRun(
         workdir,
         config,
@@ -157,10 +168,15 @@ def _config_of(fields: dict[str, Any], workdir: Workdir) -> Config:
             f"use the version that trained it ({PROVENANCE} names it)"
         )
     for name, value in fields.items():
-        section, _, field = name.rpartition(".")
-        setattr(getattr(config, section) if section else config, field, value)
+        _set(config, name, value)
     try:
         config_lib.validate(config)
     except UserError as error:
         raise UserError(f"{workdir}: {CONFIG}: {error}") from error
     return config
+
+
+def _set(config: Config, name: str, value: Any) -> None:
+    """Sets a field by its command-line name."""
+    section, _, field = name.rpartition(".")
+    setattr(getattr(config, section) if section else config, field, value)

@@ -3,7 +3,7 @@
 import collections
 import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +11,12 @@ from typing import NamedTuple
 import cv2
 
 from fgr_jax.config import Data
+from fgr_jax.data.image_files import Found, find_images, is_fault, shown
 from fgr_jax.data.images import Image, ImageError, test_crops
 from fgr_jax.errors import UserError
 
 BATCHES_AHEAD = 2  # decoded or being decoded, besides the batch on the devices
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_NAMED = 3  # files that are left out, for each reason
 
 
 class ImageFile(NamedTuple):
@@ -26,31 +27,41 @@ class ImageFile(NamedTuple):
     problem: str = ""  # why it cannot be read
 
 
-def find(paths: Sequence[str]) -> list[Path]:
-    """Returns the files among `paths`, and those with an image's suffix in the folders among them.
+def find(paths: Sequence[str]) -> Found:
+    """Returns the files among `paths`, and the images in the folders among them.
 
-    Folders are searched recursively, each in the order of its names, without hidden files.
+    Each folder is searched as `find_images` says, which is what preparing a data set does.
 
     Raises:
       UserError: a path does not exist, or a folder contains no image.
     """
-    found = []
+    files: list[Path] = []
+    left_out: dict[str, list[Path]] = collections.defaultdict(list)
     for path in map(Path, paths):
-        if path.is_dir():
-            inside = [
-                Path(folder) / file
-                for folder, _, files in os.walk(path)
-                for file in files
-                if not file.startswith(".") and file.lower().endswith(SUFFIXES)
-            ]
-            if not inside:
-                raise UserError(f"{path} holds no image ({', '.join(SUFFIXES)})")
-            found += sorted(inside)
-        elif path.exists():
-            found.append(path)
-        else:
+        if not os.path.lexists(path):
             raise UserError(f"{path}: no such file or folder")
-    return found
+        if not path.is_dir():
+            files.append(path)
+            continue
+        inside = find_images(path)
+        if not inside.files and not any(map(is_fault, inside.left_out)):
+            raise UserError("; ".join([f"{path}: holds no image", *in_words(inside.left_out)]))
+        files += inside.files
+        for reason, others in inside.left_out.items():
+            left_out[reason] += others
+    if not files:
+        raise UserError("; ".join(["no image was found", *in_words(left_out)]))
+    return Found(files, left_out)
+
+
+def in_words(left_out: Mapping[str, Sequence[Path]]) -> list[str]:
+    """Returns a line for each reason, with the first of the files and folders that are left out."""
+    lines = []
+    for reason, paths in left_out.items():
+        named = ", ".join(map(shown, paths[:_NAMED]))
+        more = f" and {len(paths) - _NAMED:,} more" if len(paths) > _NAMED else ""
+        lines.append(f"left out, {reason}: {named}{more}")
+    return lines
 
 
 def read(path: Path, data: Data) -> ImageFile:

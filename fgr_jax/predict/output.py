@@ -1,67 +1,113 @@
-"""Writes predictions incrementally to a CSV or JSON file, depending on its suffix."""
+"""Writes predictions as they are made to a file that is complete after each of them."""
 
 import contextlib
 import csv
+import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
+from fgr_jax.data.image_files import shown
 from fgr_jax.errors import UserError
-from fgr_jax.files.atomic import atomic_write
 from fgr_jax.predict.predictions import Prediction
 
-Add = Callable[[Prediction], None]
+SUFFIXES = (".csv", ".json", ".jsonl")
 
 
-@contextlib.contextmanager
-def opened(path: Path, class_names: Sequence[str], top: int) -> Iterator[Add]:
-    """Yields a function that appends a prediction; the file appears once it is complete.
+def check(path: Path) -> None:
+    """Checks, without writing anything, that predictions can be written to `path`.
 
     Raises:
-      UserError: its suffix is neither .csv nor .json, or its folder does not exist.
+      UserError: its suffix is none of `SUFFIXES`, or its folder does not exist.
     """
-    formats = {".csv": _csv, ".json": _json}
-    if path.suffix not in formats:
-        raise UserError(f"--output={path}: must end in {' or '.join(formats)}")
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(
+            f"--output={path}: must end in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}"
+        )
     if not path.parent.is_dir():
         raise UserError(f"--output={path}: the folder {path.parent} does not exist")
-    with (
-        atomic_write(path) as unfinished,
-        unfinished.open("w", encoding="utf-8", newline="") as file,
-    ):
-        yield from formats[path.suffix](file, class_names, top)
 
 
-def _csv(file: TextIO, class_names: Sequence[str], top: int) -> Iterator[Add]:
-    writer = csv.writer(file)
-    columns = [f"{kind}_{place + 1}" for place in range(top) for kind in ("class", "probability")]
-    writer.writerow(["file", *columns, "problem"])
+class PredictionFile:
+    """A table (.csv), an array (.json) or lines of objects (.jsonl), in a file that `check` accepts.
 
-    def add(prediction: Prediction) -> None:
-        pairs = prediction.named(class_names)
-        cells = [cell for pair in pairs for cell in pair] or [""] * (2 * top)
-        writer.writerow([str(prediction.image.path), *cells, prediction.image.problem])
+    Whenever the process ends, the predictions so far are in the file, and the file is valid.
+    """
 
-    yield add
+    def __init__(self, path: Path, class_names: Sequence[str], top: int):
+        self._path, self._class_names, self._top = path, class_names, top
+        self._suffix = path.suffix.lower()
+        self._count = 0
+        self._file = path.open("wb", buffering=0)
+        # What follows the last prediction, and where it begins.
+        self._tail = b"\n]\n" if self._suffix == ".json" else b""
+        self._end = 0
+        if self._suffix == ".csv":
+            places = range(1, top + 1)
+            columns = [f"{kind}_{place}" for place in places for kind in ("class", "probability")]
+            self._append(_csv_row(["file", *columns, "problem"]))
 
+    def __enter__(self) -> "PredictionFile":
+        return self
 
-def _json(file: TextIO, class_names: Sequence[str], top: int) -> Iterator[Add]:
-    del top
-    separator = "[\n"
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
 
-    def add(prediction: Prediction) -> None:
-        nonlocal separator
-        record: dict[str, Any] = {"file": str(prediction.image.path)}
-        if prediction.image.problem:
-            record["problem"] = prediction.image.problem
+    def add(self, prediction: Prediction) -> None:
+        """Appends a prediction.
+
+        Raises:
+          UserError: the file cannot be written; it has the predictions before.
+        """
+        if self._suffix == ".csv":
+            pairs = prediction.named(self._class_names)
+            cells = [cell for pair in pairs for cell in pair] or [""] * (2 * self._top)
+            image = prediction.image
+            self._append(_csv_row([shown(image.path), *cells, image.problem]))
         else:
-            record["predictions"] = [
-                {"class": class_name, "probability": probability}
-                for class_name, probability in prediction.named(class_names)
-            ]
-        file.write(separator + json.dumps(record, ensure_ascii=False))
-        separator = ",\n"
+            record = json.dumps(self._record(prediction), ensure_ascii=False, allow_nan=False)
+            before, after = (
+                ("", "\n") if self._suffix == ".jsonl" else (",\n" if self._count else "[\n", "")
+            )
+            self._append((before + record + after).encode())
+        self._count += 1
 
-    yield add
-    file.write("\n]\n")
+    def _record(self, prediction: Prediction) -> dict[str, Any]:
+        record: dict[str, Any] = {"file": shown(prediction.image.path)}
+        if prediction.image.problem:
+            return record | {"problem": prediction.image.problem}
+        named = [
+            {"class": name, "probability": probability if math.isfinite(probability) else None}
+            for name, probability in prediction.named(self._class_names)
+        ]
+        return record | {"predictions": named}
+
+    def _append(self, data: bytes) -> None:
+        """Writes `data` before the tail."""
+        try:
+            self._write(data)
+        except OSError as error:
+            with contextlib.suppress(OSError):  # of which the first is the cause
+                self._file.truncate(self._end)
+                if self._count:
+                    self._write(b"")
+            raise UserError(
+                f"--output={self._path}: cannot be written ({os.strerror(error.errno or 0)}); the "
+                f"{self._count:,} predictions before are in it"
+            ) from error
+        self._end += len(data)
+
+    def _write(self, data: bytes) -> None:
+        rest = memoryview(data + self._tail)
+        self._file.seek(self._end)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+
+
+def _csv_row(cells: Sequence[Any]) -> bytes:
+    row = io.StringIO(newline="")
+    csv.writer(row).writerow(cells)
+    return row.getvalue().encode()

@@ -1,13 +1,17 @@
 """Writes a page that shows what a run has learned; it opens offline, in any browser.
 
     python -m fgr_jax.report --workdir=runs/cub [--compare=runs/other] [--crops=one|five] [--step=N]
-                             [--data_dir=FOLDER]
+                             [--config.data.data_dir=FOLDER] [--config.data.folder=FOLDER]
 
 It shows the accuracy beside the paper's, the confused classes and the evidence for each, a gallery with
 class activation maps, the training curves, all classes, the features of confused classes, and how the
 run was made. --compare adds another run with the same test split. Training writes the page at its end;
 for a run that is still training, it shows the latest checkpoint. --crops=five averages the softmax
 outputs of five crops, which is the default where the paper reports five crops.
+
+--config.data.data_dir is the folder in which data sets are prepared, and --config.data.folder that of
+your own images, if they are no longer where the run had them; --data_dir is the first of them, too. The
+fields of --config.runtime can be given as well.
 
 The page is DIR/report.html; with --compare, DIR/comparison.html.
 
@@ -40,11 +44,13 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("step", None, "which checkpoint", lower_bound=1, flag_values=own)
     flags.DEFINE_string("data_dir", None, "where data sets are", flag_values=own)
     cli.define_job_flags(own)
-    cli.parse_flags(argv, __doc__ or "", own)
-    run = open_run(Workdir.open(own.workdir), data_dir=own.data_dir)
+    fields = cli.parse_fields(argv, __doc__ or "", own)
+    if own.data_dir is not None:
+        fields["data.data_dir"] = own.data_dir
+    run = open_run(Workdir.open(own.workdir), fields)
     compared = None
     if own.compare is not None:
-        compared = open_run(Workdir.open(own.compare, flag="--compare"), data_dir=own.data_dir)
+        compared = open_run(Workdir.open(own.compare, flag="--compare"), fields)
     compute_deterministically(run.config.deterministic)
     cli.join_job(own)
     terminal = Terminal(quiet=jax.process_index() > 0)

@@ -79,10 +79,10 @@ def require_same_test(ours: OpenedRun, theirs: OpenedRun) -> None:
       UserError: they have different test splits, or different classes.
     """
     compared, name = theirs.run.workdir, ours.run.workdir.name
-    if ours.source.identity != theirs.source.identity:
+    if not ours.source.identity.is_same_data(theirs.source.identity):
+        one, other = theirs.source.identity.compared(ours.source.identity)
         raise UserError(
-            f"{compared} is tested on {theirs.source.identity}, and {name} on "
-            f"{ours.source.identity}: compare runs on the same test split"
+            f"{compared} is tested on {one}, and {name} on {other}: compare runs on the same test split"
         )
     if ours.source.class_names != theirs.source.class_names:
         raise UserError(

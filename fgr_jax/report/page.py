@@ -76,8 +76,8 @@ def _write(
     page = as_html(contents([each for each in evaluated if each is not None], mesh))
     try:
         with atomic_write(workdir.local / name) as unfinished:
-            # In file names that are not UTF-8, question marks replace the invalid bytes.
-            unfinished.write_text(page, encoding="utf-8", errors="replace")
+            # As for the bytes of a path that is not UTF-8.
+            unfinished.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"{workdir.name}/{name} cannot be written: {error.strerror}") from error
     workdir.publish()

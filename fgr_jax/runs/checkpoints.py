@@ -78,6 +78,7 @@ class Checkpoints:
             once_for_all(lambda: _merge_if_forgotten(self._literal / str(step) / _ITEM))
             return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
         except Exception as error:  # Orbax and TensorStore raise many kinds
+            self._stack.close()  # as this ends the run
             others = [each for each in self._manager.all_steps() if each < step]
             start = f"from step {max(others):,}" if others else "from its beginning"
             raise UserError(

@@ -9,7 +9,8 @@ from fgr_jax.config import Config
 from fgr_jax.data.identity import DataIdentity
 
 # A run may be resumed with other values of these; only `runtime.devices` affects results, by rounding.
-_WITHOUT_EFFECT = ("runtime.", "data.data_dir")
+# Of a folder of the user's own, the content counts, in `Description.data`.
+_WITHOUT_EFFECT = ("runtime.", "data.data_dir", "data.folder")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -20,19 +21,27 @@ class Description:
     config: dict[str, Any]
     data: DataIdentity  # of the training split
     class_names: list[str]
+    # What data.json says of the data set beside its identity, for readers alone.
+    contents: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False)
 
     def differences(self, other: "Description") -> list[str]:
         """Returns short descriptions of the differences that keep `other` from resuming this run."""
         words = [
             f"{name} (there {ours!r}, now {theirs!r})"
             for name, (ours, theirs) in differing_fields(self.config, other.config).items()
-            if not name.startswith(_WITHOUT_EFFECT)
+            if is_with_effect(name)
         ]
-        if self.data != other.data:
-            words.append(f"data set (there {self.data}, now {other.data})")
+        if not self.data.is_same_data(other.data):
+            there, now = self.data.compared(other.data)
+            words.append(f"data set (there {there}, now {now})")
         if self.class_names != other.class_names:
             words.append("the class names")
         return words
+
+
+def is_with_effect(name: str) -> bool:
+    """Returns whether a field of the config belongs to the identity of a run."""
+    return not name.startswith(_WITHOUT_EFFECT)
 
 
 def differing_fields(
@@ -51,4 +60,4 @@ def differing_fields(
 def missing_fields(config: Mapping[str, Any]) -> list[str]:
     """Returns the fields that can change a result and are missing in a flat config."""
     missing = config_lib.flat(Config()).keys() - config.keys()
-    return sorted(name for name in missing if not name.startswith(_WITHOUT_EFFECT))
+    return sorted(name for name in missing if is_with_effect(name))

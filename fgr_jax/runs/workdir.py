@@ -145,19 +145,32 @@ class Workdir:
                 "the run wrote, or use another folder"
             ) from error
 
-    def check(self, run: Description) -> None:
+    def recorded(self) -> Description | None:
+        """Returns the description of the run that has saved a checkpoint there, if there is one.
+
+        Raises:
+          UserError: a file is missing or damaged.
+        """
+        if not (self.local / CONFIG).exists() or latest_step(self.checkpoints) is None:
+            return None
+        return self.read()
+
+    def check(self, run: Description, recorded: Description | None = None) -> None:
         """Checks that `run` may use the folder, without writing anything.
 
         It may if no run has saved a checkpoint there, or if that run is the same run.
+
+        Args:
+          run: a run.
+          recorded: what `recorded` returns, where more is known of its data; None: it is read.
 
         Raises:
           UserError: it belongs to another run, or is a file.
         """
         if self.local.exists() and not self.local.is_dir():
             raise UserError(f"{self}: is a file; name a folder")
-        if not (self.local / CONFIG).exists() or latest_step(self.checkpoints) is None:
-            return
-        differences = self.read().differences(run)
+        recorded = recorded or self.recorded()
+        differences = [] if recorded is None else recorded.differences(run)
         if differences:
             raise UserError(
                 f"{self} belongs to a run with another config, and was left alone. Differing: "
@@ -184,7 +197,7 @@ class Workdir:
                 f"{self}: another process is training there; wait for it, or use another {self.flag}"
             ) from error
         _write_json(self.local / CLASSES, run.class_names)
-        _write_json(self.local / DATA, run.data.to_json())
+        _write_json(self.local / DATA, {**run.data.to_json(), **run.contents})
         _write_json(self.local / CONFIG, run.config)
 
     def is_claimed(self) -> bool:

@@ -25,7 +25,7 @@ def draw(sweep: Sweep, lines: Sequence[Line], *, with_paper: bool) -> bytes:
         return b""
     figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=150)
     axes = figure.add_subplot()
-    axes.set_title(sweep.title, fontsize=10)
+    axes.set_title(_literal(sweep.title), fontsize=10)
     {"points": _points, "line": _line, "curves": _curves}[sweep.figure](
         axes, sweep, lines, with_paper
     )
@@ -47,7 +47,7 @@ def _points(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -
         points = [(paper, place) for paper, place in known if paper is not None]
         axes.plot(*zip(*points, strict=True), "kD", label="the paper's")
         axes.legend()
-    axes.set_yticks(places, [line.row.name for line in lines])
+    axes.set_yticks(places, [_literal(line.row.name) for line in lines])
     axes.margins(y=0.15)
     axes.invert_yaxis()
     axes.set_xlabel(f"top-1 accuracy, % (mean and deviation over {_seeds(lines)} seeds)")
@@ -65,7 +65,8 @@ def _line(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> 
     )
     # Rows without a place on the axis, such as cross-entropy, are horizontal lines.
     for index, line in enumerate(line for line in lines if line.row.x is None):
-        axes.axhline(line.mean or 0.0, linestyle="--", color=f"C{index + 1}", label=line.row.name)
+        label = _literal(line.row.name)
+        axes.axhline(line.mean or 0.0, linestyle="--", color=f"C{index + 1}", label=label)
     points = [(line.row.x, line.row.paper) for line in on_axis if line.row.paper is not None]
     if with_paper and points:
         axes.plot(*zip(*points, strict=True), "kD", label="the paper's")
@@ -84,11 +85,17 @@ def _curves(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -
         # Rows are seeds, columns epochs.
         errors = 100 * np.array([[error for _, error in curve] for curve in curves])
         color = f"C{index % _COLORS}"
-        axes.plot(epochs, errors.mean(axis=0), color=color, label=line.row.name)
+        axes.plot(epochs, errors.mean(axis=0), color=color, label=_literal(line.row.name))
         axes.fill_between(epochs, errors.min(axis=0), errors.max(axis=0), color=color, alpha=0.15)
     axes.set_xlabel(f"epoch (mean and range over {_seeds(lines)} seeds)")
     axes.set_ylabel("test error, %")
     axes.legend()
+
+
+def _literal(name: str) -> str:
+    """Returns a label whose dollar signs are no formula, and that a legend does not leave out."""
+    escaped = name.replace("$", r"\$")
+    return f" {escaped}" if name.startswith("_") else escaped
 
 
 def _seeds(lines: Sequence[Line]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fgr_jax.errors import UserError
 from fgr_jax.files import python_files
+from fgr_jax.files.names import shortened
 
 _NO_LETTER = re.compile(r"[^\w.+-]+")
 
@@ -26,7 +27,7 @@ class Row:
     @property
     def folder(self) -> str:
         """The name of the folder that holds its runs."""
-        return _NO_LETTER.sub("-", self.name).strip("-")
+        return shortened(_NO_LETTER.sub("-", self.name).strip("-"))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -47,11 +48,20 @@ def load(path: Path) -> Sweep:
     """Returns the sweep that a file defines.
 
     Raises:
-      UserError: the file is missing or fails, or two rows have the same name.
+      UserError: the file is missing or fails, or rows have names that make no folders of their own.
     """
     sweep = python_files.load(path, "get_sweep", Sweep, flag="--sweep")
-    folders = [row.folder for row in sweep.rows]
-    twice = sorted({folder for folder in folders if folders.count(folder) > 1})
-    if twice:
-        raise UserError(f"--sweep={path}: two rows have the same name, {', '.join(twice)}")
+    by_folder: dict[str, str] = {}
+    for row in sweep.rows:
+        if not row.folder.strip("."):
+            raise UserError(
+                f"--sweep={path}: the row {row.name!r} needs a name with a letter or digit"
+            )
+        # Not all file systems distinguish case.
+        other = by_folder.setdefault(row.folder.casefold(), row.name)
+        if other is not row.name:
+            raise UserError(
+                f"--sweep={path}: two rows have the same name, {other!r} and {row.name!r}, but for what "
+                "the name of a folder does not distinguish"
+            )
     return sweep

@@ -3,17 +3,24 @@
 import csv
 import dataclasses
 import io
+import re
+import shlex
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run
 from fgr_jax.runs.logs import Curve, error_curve, read_metrics
-from fgr_jax.runs.workdir import Workdir
+from fgr_jax.runs.workdir import METRICS, Workdir
 from fgr_jax.sweep.plan import Row, Sweep
 
 MISSING = "–"
 LOG = "output.txt"  # what a run prints, in its workdir
+
+
+# What Markdown and HTML give a meaning to.
+_MARKED = re.compile(r"[\\`*_{}\[\]<>#|&~$]")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,11 +41,16 @@ def result(seed: int, workdir: Path, status: int) -> Result:
         printed = [line for line in lines if line.strip()]
         last = printed[-1].removeprefix("error: ") if printed else f"status {status}"
         return Result(seed, workdir, failure=last)
-    records = read_metrics(workdir)
-    top1 = [record["top1"] for record in records if record["split"] == "test"][-1]
-    epoch = float(open_run(Workdir.open(workdir)).calendar.epoch)
+    try:
+        records = read_metrics(workdir)
+        epoch = float(open_run(Workdir.open(workdir)).calendar.epoch)
+    except UserError as error:
+        return Result(seed, workdir, failure=str(error))
+    tests = [record["top1"] for record in records if record["split"] == "test"]
+    if not tests:
+        return Result(seed, workdir, failure=f"{METRICS} has no test results")
     curve = error_curve(records, "test", epoch=epoch)
-    return Result(seed, workdir, top1=top1, curve=curve)
+    return Result(seed, workdir, top1=tests[-1], curve=curve)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,10 +102,10 @@ def as_markdown(
 ) -> str:
     """Returns a page with the command, the table, the failures and the figure."""
     names = header(with_paper)
-    text = [f"# {sweep.title}", "", f"`{command}`", ""]
+    text = [f"# {_escaped(sweep.title)}", "", _as_code(command), ""]
     text += [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     for line in lines:
-        escaped = [cell.replace("|", r"\|") for cell in cells(line, with_paper)]
+        escaped = [_escaped(cell) for cell in cells(line, with_paper)]
         text.append(f"| {' | '.join(escaped)} |")
     text += [
         "",
@@ -101,7 +113,7 @@ def as_markdown(
         "",
     ]
     failures = [
-        f"- {line.row.name}, seed {each.seed}: {each.failure}"
+        f"- {_escaped(line.row.name)}, seed {each.seed}: {_escaped(each.failure)}"
         for line in lines
         for each in line.results
         if each.failure
@@ -109,7 +121,7 @@ def as_markdown(
     if failures:
         text += ["Failed:", "", *failures, ""]
     if figure:
-        text += [f"![{sweep.title}]({figure})", ""]
+        text += [f"![{_escaped(sweep.title)}]({figure})", ""]
     return "\n".join(text)
 
 
@@ -119,7 +131,7 @@ def as_csv(lines: Sequence[Line]) -> str:
     writer = csv.writer(file)
     writer.writerow(["row", "seed", "top1", "paper", "workdir", "failure", "overrides"])
     for line in lines:
-        overrides = " ".join(
+        overrides = shlex.join(
             f"--config.{name}={value}" for name, value in line.row.overrides.items()
         )
         name, paper = line.row.name, line.row.paper
@@ -128,3 +140,14 @@ def as_csv(lines: Sequence[Line]) -> str:
                 [name, each.seed, each.top1, paper, each.workdir, each.failure, overrides]
             )
     return file.getvalue()
+
+
+def _escaped(text: str) -> str:
+    """Returns `text` in one line of Markdown, each character standing for itself."""
+    return _MARKED.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def _as_code(text: str) -> str:
+    """Returns `text` as code in Markdown, between more backticks than it has in a row."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"

@@ -10,7 +10,7 @@ from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config, flat
 from fgr_jax.data.batch import Batch
 from fgr_jax.data.pipeline import Share, WorkerError, evaluation_batches, training_batches
-from fgr_jax.data.source import open_splits
+from fgr_jax.data.source import completed, open_splits
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
 from fgr_jax.models.network import build_network, description
@@ -64,7 +64,10 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         }
 
     # Data.
-    train_source, test_source = open_splits(config.data, terminal)
+    recorded = workdir.recorded()
+    train_source, test_source = open_splits(
+        config.data, terminal, None if recorded is None else recorded.data
+    )
     class_names = train_source.class_names
     calendar = Calendar.of(config, len(train_source))
 
@@ -80,8 +83,12 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     steps = build_steps(config, network, objective, optimizer, mesh)
 
     # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
-    run = Description(flat(config), train_source.identity, class_names)
-    distributed.once_for_all(lambda: workdir.check(run))
+    identity, contents = train_source.identity, train_source.contents
+    run = Description(flat(config), identity, class_names, contents.in_short())
+    if recorded is not None:
+        data = completed(recorded.data, identity, config.data, terminal)
+        recorded = dataclasses.replace(recorded, data=data)
+    distributed.once_for_all(lambda: workdir.check(run, recorded))
     step = distributed.agreed_integer(latest_step(workdir.checkpoints) or 0)
     outcome = Outcome(step, step, calendar.total_steps, len(class_names), train_source.license)
     # A run that was stopped during an evaluation was saved as it was before.
@@ -117,6 +124,8 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         f"data      {train_source.data_set}: {len(train_source):,} training and {len(test_source):,} "
         f"test images, {len(class_names)} classes"
     )
+    for line in contents.lines():
+        terminal.line(line)
     terminal.line(f"network   {description(config, network, state.variables)}")
     terminal.line(f"start     {start}")
     terminal.line(

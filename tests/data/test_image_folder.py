@@ -1,6 +1,5 @@
 """The user's own folder of images: layouts, the split, names, and what can be wrong with it."""
 
-import hashlib
 import json
 import os
 import subprocess
@@ -109,22 +108,6 @@ def test_a_changed_folder_is_prepared_anew_and_an_unchanged_one_is_not(tmp_path:
     (folder / "oak" / "new-0.png").write_bytes(encoded_image(100))
     changed, _ = open_folder(folder, data_dir)
     assert changed.identity != more.identity
-
-
-@pytest.mark.parametrize(("name", "told"), [("My Trees", "my_trees"), ("日本", "pictures")])
-def test_a_folder_that_is_prepared_already_is_found_again(
-    tmp_path: Path, name: str, told: str
-) -> None:
-    """Its name, and so the identity of runs that were trained on it, depends on these facts alone."""
-    folder = write(tmp_path / name, {"train/oak": 1, "train/elm": 1, "test/oak": 1, "test/elm": 1})
-    digest = hashlib.blake2b(digest_size=6)
-    for split in ("train", "test"):
-        for label, of_class in enumerate(("elm", "oak")):
-            status = (folder / split / of_class / "000.png").stat()
-            facts = (split, f"{of_class}/000.png", label, status.st_size, status.st_mtime_ns)
-            digest.update(repr(facts).encode())
-    train_source, _ = open_folder(folder, tmp_path / "tfds")
-    assert train_source.data_set == f"folder/{told}-{digest.hexdigest()}/1.0.0"
 
 
 def test_it_trains_evaluates_and_names_its_classes(tiny: Config, tmp_path: Path) -> None:

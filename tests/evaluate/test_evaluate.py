@@ -302,7 +302,8 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
     "data set is gone": (
         with_fields(data__name="cub"),
         ["--data_dir=/nowhere"],
-        r"data set 'cub' is not prepared in /nowhere: prepare it again .* --data_dir=FOLDER",
+        r"data set 'cub' is not prepared in /nowhere: run python -m fgr_jax.prepare with .* "
+        "--config.data.data_dir=FOLDER",
     ),
     "other classes": (
         change_json("classes.json", lambda names: [*names[:3], "elsewhere"]),

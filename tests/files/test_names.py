@@ -27,6 +27,12 @@ def test_names_with_a_suffix_fit_and_differ(names: list[str], suffix: str) -> No
     assert {name + suffix for name in short} <= set(made)
 
 
+def test_long_names_that_begin_alike_differ() -> None:
+    names = ["x" * 254 + end for end in "abc"] + ["é" * 127 + end for end in "abc"]
+    assert len({with_suffix(name, ".unfinished") for name in names}) == 6
+    assert len({shortened(name, 100) for name in names}) == 6
+
+
 def test_a_file_of_the_longest_name_is_written(tmp_path: Path) -> None:
     for name in ("x" * 255, "é" * 127, "\udcff" * 255):
         with atomic_write(tmp_path / name) as unfinished:

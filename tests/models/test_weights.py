@@ -20,6 +20,7 @@ from etils import epath
 from networks import cam_network
 from several_processes import run_in_processes
 
+from fgr_jax import export_weights
 from fgr_jax.errors import UserError
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.models.weights.torchvision import Tensors, from_torchvision, to_torchvision
@@ -178,12 +179,34 @@ def test_export_writes_a_file_that_is_a_start(tmp_path: Path) -> None:
     )
     for arguments, message in (
         ([f"--output={tmp_path / 'no' / 'w.safetensors'}"], "error: --output="),
+        ([f"--output={tmp_path / 'w.pth'}"], "w.pth: must end in .safetensors"),
         ([], "Flag --output must have a value"),
     ):
         done = subprocess.run([*export, *arguments], cwd=root, capture_output=True, text=True)
         assert done.returncode == 1
         assert message in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w.ckpt", "w", "w.safetensors.zip"])
+def test_export_refuses_names_of_other_formats(name: str) -> None:
+    with pytest.raises(UserError, match=rf"--output={name}: must end in \.safetensors"):
+        export_weights.main(["export_weights", "--workdir=nowhere", f"--output={name}"])
+
+
+@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w", "w.SafeTensors"])
+def test_the_content_of_a_file_says_what_it_is(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older versions exported safetensors under any name, and PyTorch's files have several suffixes."""
+    variables, path = random_variables(), tmp_path / name
+    safetensors.numpy.save_file(to_torchvision(variables), path)
+    assert_equal(start_from(str(path), random_variables(seed=1))[0], variables)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    for beginning in (b"PK\3\4", b"\x80\2"):
+        path.write_bytes(beginning + b"rest")
+        with pytest.raises(UserError, match=r"reading a .pth needs PyTorch"):
+            start_from(str(path), variables)
 
 
 def start_where_only_process_0_finds_it(pretrained: str) -> None:

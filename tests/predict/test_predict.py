@@ -32,10 +32,10 @@ from fgr_jax.train.loop import train
 
 @pytest.fixture(scope="module")
 def workdir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch."""
+    """A run of one epoch, in a folder whose path is a pattern and has a line break."""
     config = tiny_config(data_dir)
     config.duration = "1 epoch"
-    folder = tmp_path_factory.mktemp("predict") / "run"
+    folder = tmp_path_factory.mktemp("predict") / "Projects [2024]" / "run*\n"
     train(config, Workdir.open(folder), QUIET)
     return folder
 
@@ -81,7 +81,7 @@ def predictions_for(
         trained, variables=jax.device_put(trained.variables, replicated(mesh))
     )
     predictor = Predictor(trained, mesh, crop=32, batch_size=batch_size, top=3, with_maps=True)
-    files = stream(find([str(folder)]), Data(resize=36, crop=32), threads=2, ahead=5)
+    files = stream(find([str(folder)]).files, Data(resize=36, crop=32), threads=2, ahead=5)
     return list(predictor.predict(files))
 
 
@@ -114,7 +114,7 @@ def test_batches_and_devices_change_nothing(
 ) -> None:
     ours = predictions_for(folder, trained, batch_size=batch_size, devices=devices)
     theirs = predictions_for(folder, trained, batch_size=4)
-    assert [prediction.image.path for prediction in ours] == find([str(folder)])
+    assert [prediction.image.path for prediction in ours] == find([str(folder)]).files
     for one, other in zip(ours, theirs, strict=True):
         assert one.classes == other.classes
         np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=1e-5)
@@ -122,11 +122,11 @@ def test_batches_and_devices_change_nothing(
 
 def test_files_and_folders_are_found(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    found = find([str(folder), str(folder / "notes.txt")])
+    found = find([str(folder), str(folder / "notes.txt")]).files
     assert len(found) == 14
     assert found[-1] == folder / "notes.txt"  # named, so taken
     assert found[:-1] == sorted(found[:-1])
-    with pytest.raises(UserError, match="empty holds no image"):
+    with pytest.raises(UserError, match=r"empty: holds no image"):
         find([str(tmp_path / "empty")])
     with pytest.raises(UserError, match="nowhere: no such file or folder"):
         find([str(tmp_path / "nowhere")])
@@ -142,7 +142,7 @@ def test_no_more_is_decoded_ahead_than_asked_for(
         return read(path, data)
 
     monkeypatch.setattr("fgr_jax.predict.files.read", counted)
-    paths = find([str(folder)])
+    paths = find([str(folder)]).files
     files = stream(paths, Data(resize=36, crop=32), threads=3, ahead=4)
     for taken, _ in enumerate(files, start=1):
         assert len(decoded) <= taken + 4
@@ -159,6 +159,7 @@ def test_the_command_prints_writes_and_names_what_it_cannot_read(
     assert len(lines) == 11
     assert lines[0].startswith(f"{folder}/01.jpg: ")
     assert lines[0].count("%") == 2
+    assert f"not images, as their first bytes show: {folder}/notes.txt\n" in done.stderr
     assert f"{folder}/cut.jpg is truncated" in done.stderr
     assert f"{folder}/text.png is not an image" in done.stderr
     assert "error: 2 of 13 files could not be read" in done.stderr
@@ -200,7 +201,7 @@ def test_the_command_prints_writes_and_names_what_it_cannot_read(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--output=predictions.txt", "--output=predictions.txt: must end in .csv or .json"),
+        ("--output=predictions.txt", "--output=predictions.txt: must end in .csv, .json or .jsonl"),
         ("--output=nowhere/predictions.csv", "the folder nowhere does not exist"),
         ("--step=3", "holds the checkpoints of the steps 7"),
         ("--top=0", "--top"),

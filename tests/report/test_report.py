@@ -37,8 +37,8 @@ from fgr_jax.report.tables import paper_accuracy
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 
-# What a browser would run, a formula, a leading underscore, a script without Latin letters.
-CLASSES = ["<img src=x onerror=alert(1)>", "<script>alert(2)<", "$x_{$ & _y", "_日本楓"]
+# What a browser would run, a formula, a leading underscore, scripts without Latin letters, two spaces.
+CLASSES = ["<img src=x onerror=alert(1)>", "<script>alert(2)<", "$x_{$ & _y", "_日本楓  שלום"]
 STEPS = 12  # 32 images in batches of 8, three epochs
 
 

@@ -48,6 +48,7 @@ def test_the_folder_describes_the_run_that_claimed_it(folder: Workdir) -> None:
         "data_set": "cub/1.0.0",
         "split": "train[:80%] + test[: 3]",
         "examples": 5994,
+        "content": "",
     }
     folder.check(RUN)
 

@@ -5,20 +5,31 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from absl import flags as absl_flags
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
 from tiny_run import ROOT, config_flags, tiny_config
 
 from fgr_jax import cli
+from fgr_jax import config as config_lib
+from fgr_jax.config import Config
+from fgr_jax.data.identity import DataIdentity
 from fgr_jax.errors import UserError
+from fgr_jax.runs.description import Description
+from fgr_jax.runs.workdir import Workdir
 from fgr_jax.sweep import figures, results
 from fgr_jax.sweep.plan import Row, Sweep, load
 from fgr_jax.sweep.results import Line, Result
@@ -137,6 +148,84 @@ def test_a_page_says_what_failed_and_escapes_its_table() -> None:
     assert "`the command`" in page
 
 
+# Of what Markdown, HTML, CSV, matplotlib and file systems give a meaning to.
+_NAMES = st.lists(
+    st.sampled_from([*"abc $_*`|<>[]()!#&~\\^{}=+-.,;:'\"%@1", "\n", "é", "&amp;", "**", "$x$"]),
+    min_size=1,
+    max_size=12,
+).map("".join)
+
+
+def _rows(names: list[str]) -> list[Line]:
+    done = lines()[0].results
+    return [
+        Line(Row(name, {"loss.gce_start": name}, x=None), done)
+        for name in names
+        if name.strip() and Row(name, {}).folder.strip(".")
+    ]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(_NAMES, min_size=1, max_size=4), _NAMES, _NAMES)
+def test_names_are_text_in_every_table(names: list[str], title: str, command: str) -> None:
+    rows = _rows(names)
+    sweep = Sweep(title, "configs/cub.py", [line.row for line in rows])
+    page = results.as_markdown(sweep, rows, command=command, with_paper=False, figure="")
+    tokens = MarkdownIt("commonmark").enable("table").parse(page)
+    tables = [token for token in tokens if token.type == "inline" and token.level == 4]
+    cells = ["".join(child.content for child in token.children or []) for token in tables]
+    firsts = cells[0::3][1:]
+    assert firsts == [" ".join(line.row.name.split()) for line in rows]
+    if not rows:
+        return
+    read = list(csv.DictReader(io.StringIO(results.as_csv(rows), newline="")))
+    assert [row["row"] for row in read] == [line.row.name for line in rows for _ in line.results]
+    flags = [shlex.split(row["overrides"]) for row in read]
+    assert flags[:: len(rows[0].results)] == [
+        [f"--config.loss.gce_start={line.row.name}"] for line in rows
+    ]
+    folder = rows[0].row.folder
+    assert "/" not in folder
+    assert len(os.fsencode(folder)) <= 255
+
+
+@settings(max_examples=5, deadline=None)
+@given(_NAMES.filter(lambda name: not name.isspace()))
+@example("$x_{$ & _y")
+@example("_hidden")
+def test_names_are_text_in_figures(name: str) -> None:
+    drawn: list[str] = []
+    line = Line(Row(name, {}), lines()[0].results)
+    sweep = Sweep(name, "configs/cub.py", [line.row], figure="curves")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.extend(_texts(figure)))
+        figures.draw(sweep, [line], with_paper=False)
+    assert drawn == [name, name]
+
+
+def _texts(figure: Figure) -> list[str]:
+    """The title and the legend's label as they are drawn, without formulas."""
+    [axes] = figure.axes
+    legend = axes.get_legend()
+    assert legend is not None
+    texts: list[Any] = [axes.title, *legend.get_texts()]
+    drawn = [text._preprocess_math(text.get_text()) for text in texts]
+    assert all(is_math is not True for _, is_math in drawn)
+    return [text.removeprefix(" ") if text.startswith(" _") else text for text, _ in drawn]
+
+
+def test_a_run_without_results_has_failed(tmp_path: Path) -> None:
+    assert "has no config.json" in results.result(0, tmp_path, 0).failure
+    config = Config()
+    config.data.name = "cub"
+    Workdir.open(tmp_path).claim(
+        Description(config_lib.flat(config), DataIdentity("cub/1.0.0", "train", 5994), ["a", "b"])
+    )
+    assert results.result(0, tmp_path, 0).failure == "metrics.jsonl has no test results"
+    (tmp_path / "metrics.jsonl").write_text("damaged\n")
+    assert "line 1, is damaged" in results.result(0, tmp_path, 0).failure
+
+
 @pytest.mark.parametrize("figure", ["points", "line", "curves"])
 @pytest.mark.parametrize("with_paper", [True, False])
 def test_figures_are_drawn_of_what_finished(figure: str, with_paper: bool) -> None:
@@ -159,7 +248,17 @@ def test_figures_are_drawn_of_what_finished(figure: str, with_paper: bool) -> No
         (
             "from fgr_jax.sweep.plan import Row, Sweep\n"
             "def get_sweep(): return Sweep('t', 'c', [Row('a b', {}), Row('a-b', {})])",
-            "two rows have the same name, a-b",
+            "two rows have the same name, 'a b' and 'a-b'",
+        ),
+        (
+            "from fgr_jax.sweep.plan import Row, Sweep\n"
+            "def get_sweep(): return Sweep('t', 'c', [Row('k = 1', {}), Row('K = 1', {})])",
+            "two rows have the same name, 'k = 1' and 'K = 1'",
+        ),
+        (
+            "from fgr_jax.sweep.plan import Row, Sweep\n"
+            "def get_sweep(): return Sweep('t', 'c', [Row('..', {})])",
+            r"the row '\.\.' needs a name with a letter or digit",
         ),
     ],
 )

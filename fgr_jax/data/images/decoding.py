@@ -3,7 +3,10 @@
 Both use libjpeg-turbo, so the pixels are the same.
 """
 
+import contextlib
+import ctypes
 import io
+import logging
 import re
 import warnings
 from collections.abc import Callable
@@ -14,22 +17,26 @@ import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import simplejpeg
-from PIL import ExifTags, ImageFile
+from PIL import ExifTags, ImageFile, _imaging
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from fgr_jax.config import Data
-from fgr_jax.data.images import jpeg, png
+from fgr_jax.data.images import jpeg, png, tiff
 from fgr_jax.data.images.errors import ImageError
 from fgr_jax.data.images.kinds import Kind, identify
 
-# What Pillow has to say about odd metadata names no file.
+# What the libraries print or warn of names no file, and what matters is raised as well.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+with contextlib.suppress(AttributeError, OSError):  # of a libtiff that is linked in another way
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 Image = npt.NDArray[np.uint8]
 
@@ -71,8 +78,8 @@ class _Plan(NamedTuple):
     reduction: int  # 1, or the factor by which both sides are divided as a JPEG is decoded
 
 
-def check(data: bytes, *, max_pixels: int = _MAX_PIXELS) -> None:
-    """Checks that `decode` accepts an image.
+def check(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) -> None:
+    """Checks that `decode` with the same arguments accepts an image.
 
     Of JPEGs and PNGs as they usually are only the structure is read. All other images are decoded.
 
@@ -81,9 +88,10 @@ def check(data: bytes, *, max_pixels: int = _MAX_PIXELS) -> None:
     """
     plan = _plan(data, max_pixels)
     match plan.header:
-        case jpeg.Jpeg(sound=True) | png.Png(usual=True):
-            return
-    _decode(data, plan, max_pixels)
+        case jpeg.Jpeg(sound=True) | png.Png(usual=True) as header:
+            if cut_bottom < min(header.height, header.width):  # it may be turned by a quarter
+                return
+    _decode_and_cut(data, plan, cut_bottom, max_pixels)
 
 
 def decode(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) -> Image:
@@ -103,7 +111,10 @@ def decode(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) -
       ImageError: the bytes are not an image of a format that is read, or are truncated; or the image
         has too many pixels, or samples that have no unique meaning as colors, or no row is left.
     """
-    plan = _plan(data, max_pixels)
+    return _decode_and_cut(data, _plan(data, max_pixels), cut_bottom, max_pixels)
+
+
+def _decode_and_cut(data: bytes, plan: _Plan, cut_bottom: int, max_pixels: int) -> Image:
     image = _decode(data, plan, max_pixels)
     cut_bottom //= plan.reduction
     if cut_bottom >= len(image):
@@ -149,11 +160,14 @@ def _decode(data: bytes, plan: _Plan, max_pixels: int) -> Image:
     header = plan.header
     if isinstance(header, jpeg.Jpeg) and header.sound and plan.reduction == 1:
         pixels = _decode_jpeg(data, header)
-        if pixels is not None and header.may_be_turned:
-            pixels = _upright(pixels, _orientation(JpegImageFile(io.BytesIO(data))))
         if pixels is not None:
-            return pixels
-    return _decode_with_pillow(data, plan, max_pixels)
+            return _upright(pixels, _orientation(data)) if header.may_be_turned else pixels
+    try:
+        return _decode_with_pillow(data, plan, max_pixels)
+    except ImageError:
+        if not isinstance(header, png.Png):
+            raise
+        return _decode_with_pillow(png.without_metadata(data), plan, max_pixels)
 
 
 def _decode_jpeg(data: bytes, header: jpeg.Jpeg) -> Image | None:
@@ -171,35 +185,58 @@ def _decode_jpeg(data: bytes, header: jpeg.Jpeg) -> Image | None:
 
 
 def _decode_with_pillow(data: bytes, plan: _Plan, max_pixels: int) -> Image:
+    """Decodes an image of any format that is read."""
     try:
-        image = _OPENERS[plan.kind.format](io.BytesIO(data))
+        try:
+            image = _OPENERS[plan.kind.format](io.BytesIO(data))
+        except SyntaxError as error:
+            if str(error) != "unknown pixel mode":
+                raise
+            return _decode_rare_tiff(data, max_pixels)
         width, height = image.size
         if plan.reduction > 1:
             image.draft(image.mode, (width // plan.reduction, height // plan.reduction))
         _check_size(image.width * image.height, width, height, max_pixels)
-        samples = str(image.tile[0].args) if image.tile else ""
-        # Pillow turns a TIFF upright as it loads it.
-        stored = _orientation(image) if plan.kind.format == "TIFF" else None
-        image.load()
-        orientation = _orientation(image)
-        pixels = _to_rgb(image, plan.kind, "12" in samples)
-        if ";16" in samples and image.mode in ("RGB", "RGBA") and pixels.max() < 16:
-            pixels, orientation = _dark_colors(data), stored or orientation
+        coding = str(image.tile[0].args) if image.tile else ""  # of the samples, "RGB;16B"
+        image.load()  # and turns a TIFF upright
+        pixels = _to_rgb(image, plan.kind, coding)
+        if ";16" in coding and image.mode in ("RGB", "RGBA") and pixels.max() < 16:
+            pixels = _dark_colors(data if plan.header is None else png.without_metadata(data))
+        return _upright(pixels, _orientation(image))
     except ImageError:
         raise
+    except PIL.Image.DecompressionBombError as error:
+        pixels = int(re.findall(r"\d+", str(error))[0])
+        raise ImageError(
+            f"has {pixels:,} pixels, more than Pillow reads in {plan.kind.name}"
+        ) from error
     except Exception as error:  # decoders raise all sorts of exceptions for damaged data
-        raise ImageError(_reason(plan.kind, error)) from error
-    return _upright(pixels, orientation)
+        raise ImageError(_reason(data, plan.kind, error)) from error
 
 
-def _reason(kind: Kind, error: Exception) -> str:
-    """Returns why Pillow raised `error`: these words tell what it does not read from damage."""
-    if re.search("unsupported|unknown|unrecogni|support", str(error), re.IGNORECASE):
+def _reason(data: bytes, kind: Kind, error: Exception) -> str:
+    """Returns why Pillow raised `error`: its words tell what it does not read from damage."""
+    if kind.format == "TIFF" and tiff.is_cut(data):
+        return "is truncated"
+    if re.search("support|unknown|unrecogni", str(error), re.IGNORECASE):
         return f"is {kind.name} of a kind that is not read ({error}): convert it to JPEG or PNG"
     return f"is truncated or damaged ({kind.name}: {error})"
 
 
-def _to_rgb(image: PIL.Image.Image, kind: Kind, twelve_bits: bool) -> Image:
+def _decode_rare_tiff(data: bytes, max_pixels: int) -> Image:
+    """Decodes a TIFF of 16-bit integers that Pillow does not read; refuses all others by name."""
+    if tiff.is_cut(data):
+        raise ImageError("is truncated")
+    header = tiff.read(data)
+    _check_size(header.width * header.height, header.width, header.height, max_pixels)
+    if header.has_16_bit_integers:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if pixels is not None:
+            return pixels.astype(np.uint8)
+    raise ImageError(f"is {header.name} that is not read: convert it to 8 bits")
+
+
+def _to_rgb(image: PIL.Image.Image, kind: Kind, coding: str) -> Image:
     """Converts a loaded image to uint8 RGB `[H, W, 3]`."""
     if image.mode in ("I", "F"):
         numbers = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
@@ -207,7 +244,9 @@ def _to_rgb(image: PIL.Image.Image, kind: Kind, twelve_bits: bool) -> Image:
             f"is {kind.name} of {numbers}: convert it to 8 bits, as its range is unknown"
         )
     if image.mode.startswith("I;16"):
-        gray = _upper_bits(np.asarray(image), 12 if twelve_bits else None)
+        gray = _upper_bits(np.asarray(image), 12 if "I;12" in coding else None)
+        if isinstance(image, TiffImageFile) and image.tag_v2[PHOTOMETRIC_INTERPRETATION] == 0:
+            gray = 255 - gray  # white is 0, which Pillow heeds for up to 8 bits
         return np.repeat(gray[:, :, None], 3, axis=2)
     if image.mode in ("La", "RGBa"):  # which Pillow converts to nothing else
         image = image.convert(image.mode.upper())
@@ -230,10 +269,15 @@ def _dark_colors(data: bytes) -> Image:
     return _upper_bits(samples[:, :, 2::-1].astype(np.uint16))
 
 
-def _orientation(image: PIL.Image.Image) -> Any:
-    """Returns the orientation in EXIF, or else in XMP; 1 if there is none or it cannot be read."""
+def _orientation(image: bytes | PIL.Image.Image) -> Any:
+    """Returns the orientation in EXIF, or else in XMP; 1 if there is none or it cannot be read.
+
+    Args:
+      image: a JPEG, or an image that Pillow has loaded.
+    """
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        opened = JpegImageFile(io.BytesIO(image)) if isinstance(image, bytes) else image
+        return opened.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged metadata do the pixels no harm
         return 1
 

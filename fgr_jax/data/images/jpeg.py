@@ -10,9 +10,10 @@ _MARKER = re.compile(
     rb"\xff[^\x00\x01\xd0-\xd7\xff]"
 )  # without stuffed bytes, restarts and fill bytes
 _START, _END, _SCAN, _TABLES, _QUANTIZATION, _RESTART = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD
-_APP1, _ADOBE = 0xE1, 0xEE
+_APP1, _ADOBE, _COMMENT = 0xE1, 0xEE, 0xFE
 _ORIENTED = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0")
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
+_FACTORS = ((1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4))
 _ARITHMETIC = (0xC9, 0xCA)
 _REFUSED = {
     0xC3: "a lossless JPEG",
@@ -80,9 +81,7 @@ def read(data: bytes) -> Jpeg:
             jpeg.may_be_turned |= body.startswith(_ORIENTED)
         elif kind == _ADOBE:
             jpeg.has_adobe |= body.startswith(b"Adobe")
-        elif not (
-            (kind == _RESTART and len(body) == 2) or kind >= 0xE0
-        ):  # applications' and comments
+        elif not (0xE0 <= kind <= 0xEF or kind == _COMMENT or (kind, len(body)) == (_RESTART, 2)):
             jpeg.sound = False
     else:
         raise ImageError("is truncated")
@@ -109,8 +108,15 @@ def _read_frame(jpeg: Jpeg, kind: int, body: bytes) -> None:
     jpeg.progressive = kind == _PROGRESSIVE
     if not jpeg.height or not jpeg.width:
         raise ImageError(f"has {jpeg.width}×{jpeg.height} pixels")
-    jpeg.sound &= kind not in _ARITHMETIC
-    jpeg.sound &= all(1 <= h <= 4 and 1 <= v <= 4 for _, h, v, _ in jpeg.components)
+    jpeg.sound &= kind not in _ARITHMETIC and _is_usual_sampling(jpeg)
+
+
+def _is_usual_sampling(jpeg: Jpeg) -> bool:
+    """Returns whether all components but the first, and the key of CMYK, have the same resolution."""
+    factors = [(h, v) for _, h, v, _ in jpeg.components]
+    if len(factors) == 4 and factors[3] == factors[0]:
+        factors.pop()
+    return factors[0] in _FACTORS and all(each == (1, 1) for each in factors[1:])
 
 
 @functools.lru_cache(256)  # most JPEGs have the same

@@ -45,6 +45,24 @@ def read(data: bytes) -> Png:
     return png
 
 
+def without_metadata(data: bytes) -> bytes:
+    """Returns a PNG that `read` accepts without what is neither its pixels nor their orientation.
+
+    Chunks that say something else may be damaged; the pixels are none the worse for it.
+    """
+    kept, position, kind = [data[:_START]], _START, b""
+    while kind != b"IEND":
+        kind = data[position + 4 : position + 8]
+        end = position + 12 + int.from_bytes(data[position : position + 4], "big")
+        whole = zlib.crc32(data[position + 4 : end - 4]) == int.from_bytes(
+            data[end - 4 : end], "big"
+        )
+        if kind in _CRITICAL or (kind == b"eXIf" and whole):
+            kept.append(data[position:end])
+        position = end
+    return b"".join(kept)
+
+
 def _header(kind: bytes, body: bytes) -> Png:
     if kind != b"IHDR" or len(body) != 13:
         raise ImageError("is a PNG with an invalid header")

@@ -6,8 +6,8 @@ does not grow with the number of images, and nothing is re-encoded.
 
 import collections
 import concurrent.futures
+import dataclasses
 import functools
-import hashlib
 import io
 import itertools
 import os
@@ -17,7 +17,9 @@ from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 
+from fgr_jax.config import Data
 from fgr_jax.data import images
+from fgr_jax.data.prepare.contents import ContentDigest, Contents, digest_of
 from fgr_jax.data.prepare.downloads import Archive
 from fgr_jax.data.prepare.listing import ImageFile, Listing, raise_if_any
 
@@ -30,6 +32,8 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
     """A data set of labeled image files; a subclass defines their location and required numbers."""
 
     VERSION = tfds.core.Version("1.0.0")
+    # Data sets of older versions of this package have no release notes, and no metadata.
+    RELEASE_NOTES: ClassVar = {"1.0.0": "Classes, numbers of images and a digest in metadata.json."}
     HOMEPAGE: ClassVar[str] = ""
     LICENSE: ClassVar[str] = ""
     # As in the paper's table 1; a source with other numbers is rejected. None accepts any number.
@@ -53,18 +57,28 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         self,
         *,
         listing: Listing,
+        reading: Data | None = None,
         verify: bool = False,
         progress: Callable[[int], None] = lambda _: None,
         **kwargs: Any,
     ):
-        """Stores `listing`; `verify` decodes every image, `progress` takes the number stored so far."""
+        """Stores `listing`, whose images are checked to be readable as `reading` says.
+
+        `verify` decodes every image, `progress` takes the number stored so far.
+        """
         self._listing = listing
+        self._reading = reading or Data()
         self._verify = verify
         self._progress = progress
         self._stored = 0
         self._problems: list[str] = []
-        self._in_train: dict[bytes, str] = {}
-        self.duplicates: list[tuple[str, str]] = []  # (test, training) files with equal content
+        self._content = ContentDigest()
+        self._first: dict[
+            bytes, tuple[str, ImageFile]
+        ] = {}  # split and file, by the digest of bytes
+        # Pairs of files with equal content: test and training; of two labels, each with its split.
+        self.duplicates: list[tuple[str, str]] = []
+        self.contradictions: list[tuple[str, str]] = []
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -80,6 +94,7 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             features=tfds.features.FeaturesDict(features),
             homepage=self.HOMEPAGE,
             license=self.LICENSE,
+            metadata=tfds.core.MetadataDict(),
             disable_shuffling=True,
         )
 
@@ -87,6 +102,9 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
         super()._download_and_prepare(*args, **kwargs)
         way_out = "nothing was prepared; replace these files or remove them"
         raise_if_any(self._problems, f"data set {self.name}", way_out)
+        contents = Contents.of(self._listing)
+        contents = dataclasses.replace(contents, digest=self._content.hexdigest())
+        self.info.metadata.update(contents.to_metadata())
 
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
@@ -100,19 +118,26 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
     def _examples(
         self, split: str, files: Sequence[ImageFile]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        reads = _read_ahead(files, self._verify)
+        reads = _read_ahead(files, self._reading, self._verify)
         for file, (data, digest, problem) in zip(files, reads, strict=True):
             self._stored += 1
             self._progress(self._stored)
             if problem:
                 self._problems.append(f"{split}: {file.name} {problem}")
                 continue
-            if split == "train":
-                self._in_train[digest] = file.name
-            elif digest in self._in_train:
-                self.duplicates.append((file.name, self._in_train[digest]))
+            self._content.add(split, file.name, file.label, digest)
+            self._compare(split, file, digest)
             features = {"image": io.BytesIO(data), "label": file.label, "file_name": file.name}
             yield file.name, features | dict(file.extra or {})
+
+    def _compare(self, split: str, file: ImageFile, digest: bytes) -> None:
+        """Notes where `file` has the same content as an earlier one in another split or class."""
+        first_split, first = self._first.setdefault(digest, (split, file))
+        if first_split != split:
+            self.duplicates.append((file.name, first.name))
+        if first.label != file.label:
+            names = f"{split}: {file.name}", f"{first_split}: {first.name}"
+            self.contradictions.append(names)
 
 
 def _shards(files: Sequence[ImageFile]) -> list[Sequence[ImageFile]]:
@@ -127,25 +152,26 @@ def _shards(files: Sequence[ImageFile]) -> list[Sequence[ImageFile]]:
     return [files[start:end] for start, end in itertools.pairwise([*starts, len(files)])]
 
 
-def _read_ahead(files: Sequence[ImageFile], verify: bool) -> Iterator[tuple[bytes, bytes, str]]:
+def _read_ahead(
+    files: Sequence[ImageFile], reading: Data, verify: bool
+) -> Iterator[tuple[bytes, bytes, str]]:
     """Reads in threads, a few images ahead, and yields in order what `_read` returns."""
     with concurrent.futures.ThreadPoolExecutor(_READERS) as threads:
-        reads = (threads.submit(_read, file, verify) for file in files)
+        reads = (threads.submit(_read, file, reading, verify) for file in files)
         ahead = collections.deque(itertools.islice(reads, _READ_AHEAD))
         while ahead:
             yield ahead.popleft().result()
             ahead.extend(itertools.islice(reads, 1))
 
 
-def _read(file: ImageFile, verify: bool) -> tuple[bytes, bytes, str]:
+def _read(file: ImageFile, reading: Data, verify: bool) -> tuple[bytes, bytes, str]:
     """Returns the content, its digest, and the problem, or "" if there is none."""
     try:
         data = Path(file.path).read_bytes()
-        images.check(data)
-        if verify:
-            images.decode(data)
+        read = images.decode if verify else images.check
+        read(data, cut_bottom=reading.cut_bottom, max_pixels=reading.max_pixels)
     except OSError as error:
         return b"", b"", f"cannot be read ({error.strerror})"
     except images.ImageError as error:
         return b"", b"", str(error)
-    return data, hashlib.blake2b(data, digest_size=16).digest(), ""
+    return data, digest_of(data), ""

@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-from tensorflow_datasets.core import constants, read_only_builder
+from tensorflow_datasets.core import constants
 
+from fgr_jax.config import Data
+from fgr_jax.data.image_files import shown
 from fgr_jax.data.prepare.archives import is_archive, unpack
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import download
 from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, check
+from fgr_jax.data.prepare.prepared import is_prepared
 from fgr_jax.errors import UserError
 from fgr_jax.terminal import Terminal
 
@@ -25,8 +28,20 @@ _RECORD_OVERHEAD = 1.02  # size of a prepared data set, relative to its image fi
 
 
 def local_data_dir(data_dir: str = "") -> Path:
-    """Returns the folder in which data sets are prepared: `data_dir`, or if empty, tfds's own."""
-    return Path(data_dir or constants.DATA_DIR).expanduser()
+    """Returns the folder in which data sets are prepared: `data_dir`, or if empty, tfds's own.
+
+    Raises:
+      UserError: its path is not UTF-8, which array_record does not take.
+    """
+    path = Path(os.path.expanduser(data_dir or constants.DATA_DIR))
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"--config.data.data_dir={shown(path)}: its path, {shown(path.absolute())}, is not UTF-8; "
+            "name another folder"
+        ) from error
+    return path
 
 
 def prepare(
@@ -35,14 +50,19 @@ def prepare(
     data_dir: Path,
     terminal: Terminal,
     *,
+    reading: Data | None = None,
     verify: bool = False,
-) -> None:
+) -> bool:
     """Prepares a data set that is distributed as archives, unless it is prepared already.
 
     Args:
       sources: archives, or one extracted folder; empty: the archives in `data_dir/downloads`, downloaded
         first if possible.
-      verify: whether every image is decoded once.
+      reading: how the images will be read, which they are checked for; None: as by default.
+      verify: whether every image that is prepared is decoded once.
+
+    Returns:
+      Whether it was prepared by this call.
 
     Raises:
       UserError: there is no source, or it is invalid. Nothing is left half-written.
@@ -52,7 +72,7 @@ def prepare(
         shutil.rmtree(staging, ignore_errors=True)  # left behind by a killed process
         if is_prepared(builder.name, data_dir):
             terminal.line(f"data set {builder.name} is prepared in {data_dir} already")
-            return
+            return False
         if sources:
             _check_archives(builder, sources, terminal)
         else:
@@ -60,9 +80,10 @@ def prepare(
         staging.mkdir()
         try:
             listing = _read_sources(builder, sources, staging, terminal)
-            store(builder, listing, data_dir, terminal, verify=verify)
+            store(builder, listing, data_dir, terminal, reading=reading, verify=verify)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+    return True
 
 
 def prepare_once(name: str, data_dir: Path, terminal: Terminal, build: Callable[[], None]) -> str:
@@ -89,15 +110,6 @@ def quiet_tfds() -> Iterator[None]:
             yield
     finally:
         absl_logger.setLevel(level)
-
-
-def is_prepared(name: str, data_dir: Path) -> bool:
-    """Returns whether tfds finds the data set `name` in `data_dir`."""
-    try:
-        read_only_builder.builder_from_files(name, data_dir=str(data_dir))
-    except (tfds.core.DatasetNotFoundError, ValueError):  # ValueError: not a valid name
-        return False
-    return True
 
 
 @contextlib.contextmanager
@@ -206,6 +218,7 @@ def store(
     terminal: Terminal,
     *,
     variant: tfds.core.BuilderConfig | None = None,
+    reading: Data | None = None,
     verify: bool,
 ) -> None:
     """Writes the images of `listing`, as `prepare` does; warns where training and test share images.
@@ -220,7 +233,9 @@ def store(
     total = sum(map(len, listing.splits.values()))
     with terminal.bar("preparing", total, unit="images", per=1) as bar, quiet_tfds():
         options = {"data_dir": str(data_dir), "config": variant}
-        building = builder(listing=listing, verify=verify, progress=bar.update, **options)
+        building = builder(
+            listing=listing, reading=reading, verify=verify, progress=bar.update, **options
+        )
         for path in Path(building.data_dir).parent.glob(f"*{constants.INCOMPLETE_PREFIX}*"):
             shutil.rmtree(path)  # left behind by a killed process
         try:
@@ -230,11 +245,26 @@ def store(
                 if os.strerror(code) in str(error):
                     raise OSError(code, os.strerror(code), str(data_dir)) from error
             raise
-    if building.duplicates:
-        first = building.duplicates[:_DUPLICATES_NAMED]
-        named = "; ".join(f"{test} is {train}" for test, train in first)
-        more = len(building.duplicates) - _DUPLICATES_NAMED
-        terminal.warn(
-            f"{len(building.duplicates):,} test images are byte for byte also training images: "
-            f"{named}{f' and {more:,} more' if more > 0 else ''}. Accuracy on them says little"
-        )
+    _warn_of_pairs(
+        building.duplicates,
+        "test images are byte for byte also training images",
+        "Accuracy on them says little",
+        terminal,
+    )
+    _warn_of_pairs(
+        building.contradictions,
+        "images are byte for byte also in another class",
+        "One of the two labels is wrong",
+        terminal,
+    )
+
+
+def _warn_of_pairs(
+    pairs: Sequence[tuple[str, str]], what: str, consequence: str, terminal: Terminal
+) -> None:
+    if not pairs:
+        return
+    named = "; ".join(f"{one} is {other}" for one, other in pairs[:_DUPLICATES_NAMED])
+    more = len(pairs) - _DUPLICATES_NAMED
+    named += f" and {more:,} more" if more > 0 else ""
+    terminal.warn(f"{len(pairs):,} {what}: {named}. {consequence}")

@@ -1,14 +1,17 @@
 """The data sets that this package can prepare, by the name in the config."""
 
-import functools
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from fgr_jax.config import Data
-from fgr_jax.data.prepare import preparation
+from fgr_jax.data.identity import DataIdentity
+from fgr_jax.data.prepare import preparation, variants
 from fgr_jax.data.prepare.builder import ImageBuilder
+from fgr_jax.data.prepare.contents import Contents
+from fgr_jax.data.prepare.prepared import Prepared, is_prepared, open_prepared
 from fgr_jax.data.sets.aircraft import Aircraft
 from fgr_jax.data.sets.cars import Cars
 from fgr_jax.data.sets.cub import Cub
@@ -30,66 +33,109 @@ INSTALLED: tuple[type[tfds.core.GeneratorBasedBuilder], ...] = (Elpv, Synthetic)
 
 def prepare(
     data: Data, sources: Sequence[Path], data_dir: Path, terminal: Terminal, *, verify: bool
-) -> str:
-    """Prepares the data set that `data` names, as `preparation.prepare` does.
-
-    Returns:
-      The name under which tfds finds it.
+) -> Prepared:
+    """Prepares the data set that `data` names, as `preparation.prepare` does, and opens it.
 
     Raises:
       UserError: the name is unknown, or the source is invalid.
     """
     for builder in ARCHIVED:
         if builder.name == data.name:
-            preparation.prepare(builder, sources, data_dir, terminal, verify=verify)
-            return data.name
+            is_new = preparation.prepare(
+                builder, sources, data_dir, terminal, reading=data, verify=verify
+            )
+            return open_prepared(data.name, data_dir)._replace(is_verified=is_new and verify)
     if sources and data.name == Folder.name:
         raise UserError(
             f"--source={sources[0]}: a folder of your own is named with --config.data.folder=PATH"
         )
-    name = prepare_on_demand(data, data_dir, terminal, verify=verify)
-    if name is None:
+    prepared = prepare_on_demand(data, data_dir, terminal, verify=verify)
+    if prepared is None and is_prepared(data.name, data_dir):
+        return open_prepared(data.name, data_dir)
+    if prepared is None:
         known = ", ".join(builder.name for builder in (*ARCHIVED, *INSTALLED))
         raise UserError(
             f"--config.data.name={data.name!r}: this command prepares {known} and {Folder.name}"
         )
-    return name
+    return prepared
 
 
 def prepare_on_demand(
-    data: Data, data_dir: Path, terminal: Terminal, *, verify: bool = False
-) -> str | None:
-    """Prepares a data set that is not distributed as archives, unless it is prepared already.
+    data: Data,
+    data_dir: Path,
+    terminal: Terminal,
+    *,
+    verify: bool = False,
+    recorded: DataIdentity | None = None,
+) -> Prepared | None:
+    """Opens a data set that is not distributed as archives, and prepares it first if necessary.
+
+    Args:
+      data: names the data set.
+      data_dir: where data sets are prepared.
+      terminal: shows the progress.
+      verify: whether every image that is prepared is decoded once.
+      recorded: what the run was trained on that is resumed or evaluated: where the user's folder is
+        gone, its prepared images are used.
 
     Returns:
-      The name under which tfds finds it; None if `data` names another data set.
+      None if `data` names another data set.
 
     Raises:
       UserError: there is no such variant, or images are missing or invalid.
     """
     if data.name == Folder.name:
-        return _prepare_folder(data.folder, data_dir, terminal, verify=verify)
+        return _open_folder(data, data_dir, recorded, terminal, verify=verify)
     family, _, variant = data.name.partition("/")
     for builder in INSTALLED:
         if builder.name == family:
-            return _prepare_installed(builder, variant, data_dir, terminal)
+            name = _prepare_installed(builder, variant, data_dir, terminal)
+            return open_prepared(name, data_dir)
     return None
 
 
-def _prepare_folder(folder: str, data_dir: Path, terminal: Terminal, *, verify: bool) -> str:
+def _open_folder(
+    data: Data, data_dir: Path, recorded: DataIdentity | None, terminal: Terminal, *, verify: bool
+) -> Prepared:
+    folder = data.folder
+    root = Path(folder).expanduser()
+    if recorded is not None and not (folder and root.is_dir()):
+        prepared = variants.find_recorded(recorded, data_dir)
+        if prepared is not None:
+            terminal.line(
+                f"--config.data.folder={folder}: no such folder; the images are those of the prepared "
+                f"data set {prepared.name} in {data_dir}"
+            )
+            return prepared
     if not folder:
         raise UserError(
             "--config.data.folder is empty: name the folder of your images, --config.data.folder=PATH"
         )
-    root = Path(folder).expanduser()
     listing = Folder.read(root)
-    variant = Folder.variant(root, listing)
-    build = functools.partial(
-        preparation.store, Folder, listing, data_dir, terminal, variant=variant, verify=verify
+    images = variants.FolderImages(root, listing)
+
+    def find() -> Prepared | None:
+        if listing.problems:  # it is refused, even if the rest of it is prepared already
+            return None
+        return variants.find(images, data_dir, recorded, terminal)
+
+    prepared = find()
+    if prepared is None:
+        with preparation.exclusive(data_dir, Folder.name, terminal):
+            prepared = find()  # prepared by another process
+            if prepared is None:
+                variant = variants.new_variant(images, data_dir)
+                options = {"variant": variant, "reading": data, "verify": verify}
+                preparation.store(Folder, listing, data_dir, terminal, **options)
+                path = data_dir / Folder.name / variant.name
+                prepared = variants.open_variant(path)._replace(is_verified=verify)
+                images.remember_at(path, prepared.contents.digest)
+    # What is left out may have changed since.
+    now = Contents.of(listing)
+    contents = dataclasses.replace(
+        prepared.contents, unused=now.unused, left_out=now.left_out, notes=now.notes
     )
-    if listing.problems:  # even if the rest of it is prepared already
-        build()
-    return preparation.prepare_once(f"{Folder.name}/{variant.name}", data_dir, terminal, build)
+    return prepared._replace(contents=contents)
 
 
 def _prepare_installed(

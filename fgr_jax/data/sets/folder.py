@@ -3,11 +3,8 @@
 import collections
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-
-import tensorflow_datasets as tfds
 
 from fgr_jax.data.image_files import BROKEN, Level, find_images, is_fault, look, shown
 from fgr_jax.data.prepare.archives import is_archive
@@ -38,21 +35,6 @@ class Folder(ImageBuilder):
             what = "is an archive: unpack it and name the folder" if is_packed else "no such folder"
             raise UserError(f"--config.data.folder={shown(root)}: {what}")
         return read_class_folders(root)
-
-    @classmethod
-    def variant(cls, root: Path, listing: Listing) -> tfds.core.BuilderConfig:
-        """Returns a variant named after the folder and a digest of its content."""
-        digest = hashlib.blake2b(digest_size=6)
-        for split, files in listing.splits.items():
-            for file in files:
-                status = os.stat(file.path)
-                facts = (split, file.name, file.label, status.st_size, status.st_mtime_ns)
-                digest.update(repr(facts).encode())
-        # "pictures" stays: it is in the names of data sets that were prepared before.
-        name = re.sub(r"[^a-z0-9]+", "_", root.resolve().name.lower()).strip("_") or "pictures"
-        return tfds.core.BuilderConfig(
-            name=f"{name}-{digest.hexdigest()}", description=f"The images in {root.name}."
-        )
 
 
 def read_class_folders(root: Path) -> Listing:

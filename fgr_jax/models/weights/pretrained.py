@@ -50,7 +50,7 @@ def _read(pretrained: str) -> Tensors:
         state = checkpoints.read_latest(Workdir.open(pretrained).checkpoints)
         return torchvision.to_torchvision({name: state[name] for name in ("params", "batch_stats")})
     if path.is_file():
-        return _read_pth(path) if path.suffix == ".pth" else _read_safetensors(path)
+        return _read_pth(path) if _is_of_pytorch(path) else _read_safetensors(path)
     if path.suffix in (".pth", ".safetensors") or not _HUB_NAME.fullmatch(pretrained):
         raise UserError(
             f"--config.pretrained={pretrained}: no such file or folder, and not the name of a model on "
@@ -71,11 +71,20 @@ def _fetch(hub_name: str) -> Path:
         ) from error
 
 
+def _is_of_pytorch(path: Path) -> bool:
+    """Returns whether a file was written by torch.save: its content tells, whatever its name says."""
+    with path.open("rb") as file:
+        beginning = file.read(9)
+    if beginning.startswith((b"PK\3\4", b"\x80")):  # an archive, or the older pickle
+        return True
+    return path.suffix == ".pth" and beginning[8:] != b"{"
+
+
 def _read_safetensors(path: Path) -> Tensors:
     try:
         return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
-        message = f"{path} is damaged or cut off ({error}): delete it and copy it again"
+        message = f"{path} is damaged or cut off ({error}): copy it again"
         raise UserError(message) from error
 
 

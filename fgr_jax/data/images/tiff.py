@@ -1,0 +1,59 @@
+"""The tags of a TIFF, for what Pillow does not read."""
+
+import io
+import itertools
+from typing import NamedTuple
+
+from PIL.TiffImagePlugin import (
+    BITSPERSAMPLE,
+    IMAGELENGTH,
+    IMAGEWIDTH,
+    SAMPLEFORMAT,
+    SAMPLESPERPIXEL,
+    STRIPBYTECOUNTS,
+    STRIPOFFSETS,
+    TILEBYTECOUNTS,
+    TILEOFFSETS,
+    ImageFileDirectory_v2,
+)
+
+
+class Tiff(NamedTuple):
+    """What the tags of the first page state."""
+
+    height: int
+    width: int
+    name: str  # "a TIFF of 3 × 32-bit floating-point numbers"
+    has_16_bit_integers: bool
+
+
+def read(data: bytes) -> Tiff:
+    """Reads the tags of a TIFF that is not cut."""
+    tags = _tags(data)
+    bits, formats = set(tags.get(BITSPERSAMPLE, (1,))), set(tags.get(SAMPLEFORMAT, (1,)))
+    numbers = "floating-point numbers" if 3 in formats else "samples"
+    name = f"a TIFF of {tags.get(SAMPLESPERPIXEL, 1)} × {max(bits)}-bit {numbers}"
+    return Tiff(tags[IMAGELENGTH], tags[IMAGEWIDTH], name, bits == {16} and formats == {1})
+
+
+def is_cut(data: bytes) -> bool:
+    """Returns whether a TIFF ends before its directory or its pixels do."""
+    try:
+        tags = _tags(data)
+        starts = tags.get(STRIPOFFSETS) or tags[TILEOFFSETS]
+        lengths = tags.get(STRIPBYTECOUNTS) or tags.get(TILEBYTECOUNTS, ())
+        ends = map(sum, itertools.zip_longest(starts, lengths, fillvalue=0))
+        return max(ends) > len(data)
+    except Exception:  # of a directory that is cut
+        return True
+
+
+def _tags(data: bytes) -> ImageFileDirectory_v2:
+    file = io.BytesIO(data)
+    tags = ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])  # 43: BigTIFF
+    start = tags.next
+    file.seek(start)
+    tags.load(file)
+    if tags.next == start:  # the address of the next page was not found after the last tag
+        raise EOFError
+    return tags

@@ -1,0 +1,308 @@
+"""Prepared data sets: opened by name, with a check that they are complete, and read record by record."""
+
+import collections
+import concurrent.futures
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, SupportsIndex
+
+import tensorflow_datasets as tfds
+from array_record.python import array_record_module
+from google.protobuf.message import DecodeError
+from tensorflow_datasets.core import read_only_builder
+from tensorflow_datasets.proto import tf_example_pb2
+
+from fgr_jax.config import Data
+from fgr_jax.data import images
+from fgr_jax.data.prepare.contents import ContentDigest, Contents, digest_of
+from fgr_jax.errors import UserError
+from fgr_jax.terminal import Terminal
+
+_INFO, _FEATURES, _METADATA = "dataset_info.json", "features.json", "metadata.json"
+_LABELS = "label.labels.txt"
+_FILE_NAMES = ("file_name", "image/filename")  # the features; tfds's own data sets use the second
+_READERS = 8  # threads
+_READ_AHEAD = 64  # records
+# What array_record raises; its message has many lines.
+_RECORD_ERRORS = (RuntimeError, ValueError, IndexError, OSError)
+
+
+class NotPreparedError(UserError):
+    """A data set is not on this machine, or is damaged; the message ends with "prepare it again"."""
+
+
+class Prepared(NamedTuple):
+    """A prepared data set."""
+
+    builder: Any  # tfds's
+    contents: Contents
+    is_verified: bool = False  # whether every image has just been decoded
+
+    @property
+    def name(self) -> str:
+        """The name, variant and version, as in "elpv/eight/1.0.0"."""
+        return str(self.builder.info.full_name)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.builder.data_dir)
+
+
+def is_prepared(name: str, data_dir: Path) -> bool:
+    """Returns whether tfds finds the data set `name` in `data_dir`, damaged or not."""
+    return bool(_versions(name, data_dir))
+
+
+def open_prepared(name: str, data_dir: Path) -> Prepared:
+    """Opens the data set `name` after a check of everything but the images.
+
+    Raises:
+      NotPreparedError: there is none in `data_dir`, or a file of it is missing or damaged.
+      UserError: tfds cannot parse the name.
+    """
+    try:
+        builder = read_only_builder.builder_from_files(name, data_dir=str(data_dir))
+    except tfds.core.DatasetNotFoundError:
+        for folder in _versions(name, data_dir):
+            raise _damaged(folder, *_first_damage(folder)) from None
+        raise NotPreparedError(f"data set {name!r} is not prepared in {data_dir}") from None
+    except Exception as error:  # of many types: tfds trusts its files
+        for folder in _versions(name, data_dir):
+            raise _damaged(folder, *_first_damage(folder, error)) from error
+        raise UserError(
+            f"--config.data.name={name!r}: is not the name of a tfds data set, NAME or NAME/VARIANT "
+            f"({error})"
+        ) from error
+    folder = Path(builder.data_dir)
+    _check_labels(builder, folder)
+    contents = _contents(builder, folder)
+    _check_records(builder, folder)
+    return Prepared(builder, contents)
+
+
+class Records:
+    """Random access to the records of a split."""
+
+    def __init__(self, prepared: Prepared, split: str):
+        """Raises UserError if the data set has no such split or no random access."""
+        info = prepared.builder.info
+        try:
+            self._records = prepared.builder.as_data_source(
+                split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+            )
+        except NotImplementedError as error:
+            raise UserError(
+                f"data set {info.full_name} is prepared as {info.file_format.name}, without random "
+                "access: prepare it with tfds's file_format='array_record'"
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"data set {info.full_name} has no split {split!r} (it has: {', '.join(info.splits)}): "
+                f"{error}"
+            ) from error
+        self._folder, self._split = prepared.folder, split
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: SupportsIndex) -> Any:
+        """Returns the features of a record, each a protobuf list.
+
+        Only the needed features are parsed later: tfds would turn all of them into arrays, which takes
+        longer than reading.
+
+        Raises:
+          NotPreparedError: the record is damaged.
+        """
+        try:
+            record = self._records[index]
+            return tf_example_pb2.Example.FromString(record).features.feature
+        except (*_RECORD_ERRORS, DecodeError) as error:
+            raise _damaged(
+                self._folder, f"{self._split}, record {int(index)}", f"cannot be read: {error}"
+            ) from error
+
+    def file_name(self, record: Any, index: SupportsIndex) -> str:
+        """Returns the file's own name where the data set keeps one, otherwise the index."""
+        names = [record[feature] for feature in _FILE_NAMES if feature in record]
+        name = names[0].bytes_list.value[0].decode("utf-8", "backslashreplace") if names else ""
+        return name or f"example {int(index)}"
+
+
+def content_of(prepared: Prepared, terminal: Terminal) -> str:
+    """Returns the digest of a data set of ours, from its records if it does not record one."""
+    if prepared.contents.digest:
+        return prepared.contents.digest
+    content = ContentDigest()
+    total = sum(split.num_examples for split in prepared.builder.info.splits.values())
+    with terminal.bar(f"reading {prepared.name}", total, unit="images", per=1) as bar:
+        done = itertools.count(1)
+        for split in prepared.builder.info.splits:
+            records = Records(prepared, split)
+            for index in range(len(records)):
+                record = records[index]
+                image = record["image"].bytes_list.value[0]
+                label = record["label"].int64_list.value[0]
+                content.add(split, records.file_name(record, index), label, digest_of(image))
+                bar.update(next(done))
+    return content.hexdigest()
+
+
+def bad_images(prepared: Prepared, reading: Data, terminal: Terminal) -> list[str]:
+    """Decodes every image as `reading` says; returns name and problem of each that cannot be."""
+    problems = []
+    total = sum(split.num_examples for split in prepared.builder.info.splits.values())
+    with (
+        concurrent.futures.ThreadPoolExecutor(_READERS) as threads,
+        terminal.bar("verifying", total, unit="images", per=1) as bar,
+    ):
+        done = itertools.count(1)
+        for split in prepared.builder.info.splits:
+            records = Records(prepared, split)
+            jobs = (
+                threads.submit(_problem, records, index, reading) for index in range(len(records))
+            )
+            for problem in _results(jobs):
+                bar.update(next(done))
+                if problem:
+                    problems.append(f"{split}: {problem}")
+    return problems
+
+
+def _results(jobs: Iterator[concurrent.futures.Future[str]]) -> Iterator[str]:
+    """Yields results in order, while a few more jobs are at work."""
+    ahead = collections.deque(itertools.islice(jobs, _READ_AHEAD))
+    while ahead:
+        yield ahead.popleft().result()
+        ahead.extend(itertools.islice(jobs, 1))
+
+
+def _problem(records: Records, index: int, reading: Data) -> str:
+    """Returns the name and the problem of an image, or ""."""
+    try:
+        record = records[index]
+    except NotPreparedError:
+        return f"record {index} cannot be read"
+    try:
+        encoded = record["image"].bytes_list.value[0]
+        images.decode(encoded, cut_bottom=reading.cut_bottom, max_pixels=reading.max_pixels)
+    except images.ImageError as error:
+        return f"{records.file_name(record, index)} {error}"
+    return ""
+
+
+def _versions(name: str, data_dir: Path) -> list[Path]:
+    """Returns the folders of the versions of a data set, whatever is in them, the latest first."""
+    name, _, wanted = name.partition(":")
+    try:
+        folders = [path for path in (data_dir / name).iterdir() if path.is_dir()]
+    except OSError:
+        return []
+    found = [path for path in folders if re.fullmatch(r"\d+\.\d+\.\d+", path.name)]
+    found.sort(key=lambda path: [int(number) for number in path.name.split(".")], reverse=True)
+    return [path for path in found if wanted in ("", path.name)]
+
+
+def _damaged(folder: Path, what: str, problem: str) -> NotPreparedError:
+    """Returns an error in one line."""
+    reason = " ".join(problem.split(";")[0].split())
+    return NotPreparedError(
+        f"{folder}: {what} {reason}; this prepared data set is damaged or was copied in part: copy it "
+        f"again, or delete that folder and prepare it again"
+    )
+
+
+def _first_damage(folder: Path, error: Exception | None = None) -> tuple[str, str]:
+    """Returns the first file of tfds's that is missing or damaged, and how."""
+    for name in (_INFO, _FEATURES):
+        try:
+            json.loads((folder / name).read_bytes())
+        except FileNotFoundError:
+            return name, "is missing"
+        except (ValueError, OSError) as problem:
+            return name, f"cannot be read ({problem})"
+    return f"{_INFO} or {_FEATURES}", f"cannot be read ({type(error).__name__}: {error})"
+
+
+def _check_labels(builder: Any, folder: Path) -> None:
+    """Checks that the file of class names is there and complete."""
+    label, path = _label(builder), folder / _LABELS
+    if label is None:
+        return
+    if not path.is_file():
+        if _is_ours(builder):  # tfds's own may have numbers for names
+            raise _damaged(folder, _LABELS, "is missing")
+    elif len(label.names) != label.num_classes or not path.read_bytes().endswith(b"\n"):
+        raise _damaged(folder, _LABELS, f"does not hold {label.num_classes} names")
+
+
+def _contents(builder: Any, folder: Path) -> Contents:
+    """Reads the metadata of a data set of ours, and compares it with tfds's files."""
+    label = _label(builder)
+    names = [] if label is None else list(label.names)
+    path = folder / _METADATA
+    try:
+        contents = Contents.from_metadata(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        if builder.info.release_notes and _is_ours(builder):
+            raise _damaged(folder, _METADATA, "is missing") from None
+        return Contents(names)
+    except (ValueError, OSError) as error:
+        raise _damaged(folder, _METADATA, f"cannot be read ({error})") from error
+    if contents is None:
+        return Contents(names)
+    if [name.strip() for name in contents.class_names] != names:
+        raise _damaged(folder, _LABELS, f"has other names than {_METADATA}")
+    for split, numbers in contents.images.items():
+        known = builder.info.splits
+        if split not in known or known[split].num_examples != sum(numbers):
+            raise _damaged(folder, _INFO, f"has other numbers of images than {_METADATA}")
+    return contents
+
+
+def _label(builder: Any) -> tfds.features.ClassLabel | None:
+    """Returns the feature with the class names, if there is one."""
+    features = dict(builder.info.features)
+    label = features.get("label")
+    return label if isinstance(label, tfds.features.ClassLabel) else None
+
+
+def _is_ours(builder: Any) -> bool:
+    return str(builder.info.as_proto.module_name).startswith("fgr_jax.")
+
+
+def _check_records(builder: Any, folder: Path) -> None:
+    """Checks that every file of records is there, and has as many as it should."""
+    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        return
+    files = []
+    for split in builder.info.splits.values():
+        for instruction in split.file_instructions:
+            files.append((Path(instruction.filename), instruction.take))
+    with concurrent.futures.ThreadPoolExecutor(_READERS) as threads:
+        for (path, wanted), found in zip(files, threads.map(_count, files), strict=True):
+            if isinstance(found, str):
+                raise _damaged(folder, path.name, found)
+            if found != wanted:
+                raise _damaged(
+                    folder, path.name, f"has {found} readable images instead of {wanted}"
+                )
+
+
+def _count(file: tuple[Path, int]) -> int | str:
+    """Returns the number of records in a file, or what is wrong with it."""
+    path = file[0]
+    if not path.is_file():
+        return "is missing"
+    try:
+        reader = array_record_module.ArrayRecordReader(
+            str(path), options="readahead_buffer_size:0", file_reader_buffer_size=1 << 15
+        )
+        count = int(reader.num_records())
+        reader.close()
+    except _RECORD_ERRORS as error:
+        return f"cannot be read ({error})"
+    return count
