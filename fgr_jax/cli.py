@@ -9,6 +9,11 @@ from fgr_jax import signals  # isort: skip  # before the imports that take time
 if signals.is_command():
     signals.install()
 
+from fgr_jax import terminal  # isort: skip  # before packages that keep sys.stderr, as absl does
+
+if signals.is_command():
+    terminal.guard_output()
+
 import dataclasses
 import difflib
 import errno
@@ -30,7 +35,7 @@ except ModuleNotFoundError as error:
     )
 
 from fgr_jax import config as config_lib
-from fgr_jax import distributed, terminal
+from fgr_jax import distributed
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.files import python_files
@@ -55,7 +60,6 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
 
     Errors of the user and of the disk, signals, and a lost output become one line.
     """
-    terminal.guard_output()
     try:
         with signals.raised():
             status = main(sys.argv)

@@ -70,15 +70,15 @@ def guard_output() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, Output):
+            buffering = 0 if stream.write_through else -1
             output = Output(
-                stream.detach(),
+                os.fdopen(stream.fileno(), "wb", buffering, closefd=False),
                 stream.encoding,
                 "backslashreplace",
                 line_buffering=stream.line_buffering,
                 write_through=stream.write_through,
             )
             setattr(sys, name, output)
-            setattr(sys, f"__{name}__", output)
 
 
 def failure_of(name: str) -> OSError | None:

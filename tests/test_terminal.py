@@ -111,24 +111,25 @@ def test_a_narrow_table_is_a_list() -> None:
 
 SCRIPT = """
 import sys
-from fgr_jax import cli, signals
+from fgr_jax import cli, signals, terminal
 from fgr_jax.errors import UserError
 from fgr_jax.terminal import Terminal
 
 def main(argv):
     name = "cat\\n[x]:cat:\\udcff \\u732b"
-    terminal = Terminal()
-    with terminal.bar(name, 3, unit="images", per=1) as bar:
+    to = Terminal()
+    with to.bar(name, 3, unit="images", per=1) as bar:
         bar.update(1, name)
-        terminal.line(name)
-    terminal.table(name, [(name, "12.5%")], ("class", "top-1"))
+        to.line(name)
+    to.table(name, [(name, "12.5%")], ("class", "top-1"))
     print(name)
-    terminal.warn(name)
+    to.warn(name)
     if "fail" in argv:
         raise UserError(f"--config={name}")
     return 0
 
 signals.install()
+terminal.guard_output()
 cli.run(main)
 """
 SHOWN = r"cat\n[x]:cat:\xff 猫"
@@ -188,6 +189,19 @@ def test_an_output_that_is_closed_or_full(redirected: str, status: int, told: st
     assert failed.returncode == 1
     if "2>" not in redirected:
         assert f"error: --config={SHOWN}\n" in failed.stderr
+
+
+def test_who_kept_the_old_output_can_write_there() -> None:
+    script = """
+import sys
+from fgr_jax.terminal import guard_output
+kept = sys.stderr
+guard_output()
+print("new", file=sys.stderr)
+print("old", file=kept)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr == "new\nold\n"
 
 
 def test_what_is_opened_does_not_take_the_place_of_a_closed_output(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_a_killed_worker_process_ends_the_run_saved(
 def worker_processes(parent: int) -> list[int]:
     """The processes that decode, oldest first: for training, then for evaluation."""
     listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(parent), "--sort=start_time"],
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(parent), "--sort=start_time"],
         capture_output=True,
         text=True,
         check=True,
