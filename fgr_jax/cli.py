@@ -66,7 +66,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     except SystemExit as ended:  # after --help
         status = int(ended.code or 0)
     except UserError as error:
-        status = _fail(str(error))
+        status = _fail(*error.args)
     except signals.Stopped as stopped:
         _print_error(str(stopped))
         status = 128 + stopped.number
@@ -86,9 +86,9 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     signals.end(status)
 
 
-def _fail(message: str) -> int:
-    """Prints an error in one line and returns the exit status."""
-    _print_error(f"error: {message}")
+def _fail(message: str, *details: str) -> int:
+    """Prints an error in one line, with a line for each detail, and returns the exit status."""
+    _print_error(f"error: {message}", *details)
     return 1
 
 
@@ -106,8 +106,8 @@ def _fail_as_bug() -> int:
     return 1
 
 
-def _print_error(message: str) -> None:
-    print(terminal.shown(message), file=sys.stderr, flush=True)
+def _print_error(*lines: str) -> None:
+    print("\n  ".join(map(terminal.shown, lines)), file=sys.stderr, flush=True)
 
 
 def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invocation:

@@ -144,7 +144,8 @@ def once_for_all(call: Callable[[], _Result]) -> _Result | None:
     if error is not None:
         raise error
     if received:
-        raise UserError(f"process 0: {received.decode(errors='ignore')}")
+        lines = received.decode(errors="ignore").split("\n  ")
+        raise UserError(f"process 0: {lines[0]}", *lines[1:])
     return result
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tiny_run import QUIET
 
 from fgr_jax.config import Config, Data, Runtime
+from fgr_jax.data.identity import DataIdentity
 from fgr_jax.data.pipeline import Share, training_batches
 from fgr_jax.data.prepare.listing import ImageFile, Listing, check
 from fgr_jax.data.sets import catalog, elpv
@@ -93,6 +94,21 @@ def test_a_fifth_of_the_names_are_test_and_one_name_does_not_move_another(names:
     # A sum of 200 or more draws with p = 0.2: five standard deviations either way.
     share = sum(map(is_test, names)) / len(names)
     assert abs(share - 0.2) < 5 * (0.2 * 0.8 / len(names)) ** 0.5
+
+
+def test_a_run_of_an_older_version_keeps_its_split(tmp_path: Path) -> None:
+    """It left classes without test images."""
+    folder = write(tmp_path / "trees", {"oak": 20, "elm": 20})
+    for path in (folder / "elm").iterdir():
+        if is_test(path.name):
+            path.unlink()
+    train_source, _ = open_folder(folder, tmp_path / "tfds")
+    of_hash = sum(not is_test(path.name) for path in folder.rglob("*.png"))
+    assert len(train_source) == of_hash - 1
+    data = Data(name="folder", folder=str(folder), data_dir=str(tmp_path / "tfds"))
+    for examples, expected in ((of_hash, of_hash), (of_hash - 1, of_hash - 1), (9, of_hash - 1)):
+        recorded = DataIdentity("folder/trees-0123456789ab/1.0.0", "train", examples)
+        assert len(open_splits(data, QUIET, recorded)[0]) == expected
 
 
 def test_a_changed_folder_is_prepared_anew_and_an_unchanged_one_is_not(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """What the names of folders and their content say: classes, splits, or neither."""
 
 import contextlib
+import os
 import re
 import tempfile
 from collections.abc import Iterator
@@ -10,16 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fgr_jax import terminal
 from fgr_jax.data import image_files
 from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, check
-from fgr_jax.data.sets.folder import BESIDE, read_class_folders, split_by_name
+from fgr_jax.data.sets.folder import BESIDE, is_test, read_class_folders, split_by_name
 from fgr_jax.errors import UserError
 
-TRAIN = ["train", "training", "Train", "TRAIN", "trainset", "trainval"]
+TRAIN = ["train", "training", "Train", "TRAIN", "trainval"]
 # In the order of their precedence.
-TEST = ["test", "Testing", "testset", "EVAL", "evaluation", "val", "Valid", "validation", "dev"]
+TEST = ["test", "Testing", "EVAL", "evaluation", "val", "Valid", "validation", "dev"]
 PATTERNS = [
     *("{}", "{}_set", "seg_{}", "images_{}", "{} images", "{}2017", "{}-data", "my {}", "01_{}"),
+    *("{}set", "{}images", "data-{}Set"),
     *("{}.v2", "birds-{}-300x300"),
 ]
 
@@ -64,6 +67,10 @@ def tree(files: list[str]) -> Iterator[Path]:
 def read(files: list[str]) -> Listing:
     with tree(files) as root:
         return read_class_folders(root)
+
+
+def flat(*folders: str) -> list[str]:
+    return [f"{folder}/{index}.png" for folder in folders for index in range(3)]
 
 
 def labeled(listing: Listing, split: str) -> dict[str, str]:
@@ -142,28 +149,63 @@ def test_a_name_with_other_words_is_a_class(name: str) -> None:
     assert listing.notes == [f"{name}/ is a class, not a split"]
 
 
+def test_names_with_other_words_are_no_pair() -> None:
+    years = ["2019", "2020"]
+    files = flat(*(f"{of}/{y}" for of in ("bus", "train station", "test track") for y in years))
+    assert read(files).class_names == ["bus", "test track", "train station"]
+    files = flat(*(f"{of}/{name}" for of in ("train_flipped", "test") for name in ("oak", "elm")))
+    assert read(files).class_names == ["elm", "oak"]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "unused"),
+    [
+        ("BirdsTrain", "BirdsTest", []),
+        ("train_val", "test", []),
+        ("train", "test", ["train_flipped", "val"]),
+        ("train2017", "val2017", ["train2014"]),
+        ("1_train", "3_test", ["2_val"]),
+        ("trainingData", "evalImages", ["devset"]),
+    ],
+)
+def test_the_pair_that_is_used(train: str, test: str, unused: list[str]) -> None:
+    names = [train, test, *unused]
+    listing = read(flat(*(f"{split}/{of}" for split in names for of in ("oak", "elm"))))
+    assert {Path(file.path).parts[-3] for file in listing.splits["train"]} == {train}
+    assert {Path(file.path).parts[-3] for file in listing.splits["test"]} == {test}
+    assert listing.unused == unused
+
+
 def test_a_name_may_say_that_it_is_a_class() -> None:
-    for name in ("train class", "test_class", "ValClass"):
-        assert read(
-            [f"{of}/x/{i}.png" for of in ("bus", name) for i in "12"]
-        ).class_names == sorted(["bus", name])
-
-
-def flat(*folders: str) -> list[str]:
-    return [f"{folder}/{index}.png" for folder in folders for index in range(3)]
+    assert read(flat("train class", "TestClass")).class_names == ["TestClass", "train class"]
+    nested = flat(*(f"{of}/{y}" for of in ("train_class", "test_class") for y in ("2019", "2020")))
+    assert read(nested).class_names == ["test_class", "train_class"]
 
 
 DOUBTFUL = {
     "one split": (flat("train/oak", "train/elm"), "it needs both train/ and one of test/, val/"),
     "the other": (flat("val/oak", "val/elm"), "it needs both train/ and one of test/, val/"),
-    "no classes": (flat("train", "test"), "train/ and test/: they have no class folder in common"),
-    "other classes": (flat("train/oak", "train/elm", "test/fir", "test/ash"), "in common"),
-    "unlabeled": (flat("train/oak", "train/elm", "test"), "test/: they have no class folder in"),
+    "no classes": (
+        flat("train", "test"),
+        "holds train/ and test/: to be splits, they need class folders in common",
+    ),
+    "other classes": (
+        flat("train/oak", "train/elm", "test/fir", "test/ash"),
+        "class folders in common",
+    ),
+    "unlabeled": (
+        flat("train/oak", "train/elm", "test"),
+        "and test/: to be splits, they need class folders",
+    ),
     "images to predict beside classes": (
         flat("oak", "elm", "test"),
         "test/ beside 2 other folders: it needs both train/ and one of test/, val/ and so on, with the "
         "same folder for each class, or a folder for each class and no splits. If test/ is a class, "
         "rename it, for example to 'test class'",
+    ),
+    "a station and a tube": (
+        flat(*(f"{of}/{year}" for of in ("train station", "test tube") for year in (2019, 2020))),
+        "test tube/: to be splits, they need class folders in common, and names that differ in nothing",
     ),
     "a class or a split": (flat("bus", "car", "train/oak", "train/elm"), "to 'train class'"),
     "classes with the same folders": (
@@ -182,9 +224,14 @@ DOUBTFUL = {
         flat(*(f"{of}/{split}" for of in ("oak", "elm") for split in ("train", "val"))),
         "elm holds train/ and val/: if it is a class, put the splits above it, as in train/elm/",
     ),
+    "other splits in classes": (
+        flat("a/seg_train/oak", "a/seg_train/elm", "a/seg_test/oak", "a/seg_test/elm", "b"),
+        "a holds seg_train/ and seg_test/: if it is a class, put the splits above it, as in "
+        "seg_train/a/; if it holds all the images, name it",
+    ),
     "classes and splits in one name": (
         flat("cat_train", "cat_test", "dog_train", "dog_test"),
-        "they have no class folder in common",
+        "dog_test/: to be splits, they need class folders in common",
     ),
     "one folder too high": (
         flat("archive/cat", "archive/dog"),
@@ -210,6 +257,30 @@ def test_what_has_no_meaning_or_several_is_refused(case: str) -> None:
     assert isinstance(caught.value, LayoutNotFoundError) or case == "a run"
 
 
+def test_a_split_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    scandir = os.scandir
+
+    def forbidden(path: Path) -> object:
+        if path.name == "test":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    with tree(flat("train/oak", "train/elm", "test/oak", "test/elm")) as root:
+        monkeypatch.setattr("os.scandir", forbidden)
+        with pytest.raises(UserError, match=r"root/test: cannot be read \(Permission denied\)"):
+            read_class_folders(root)
+        monkeypatch.undo()
+
+
+def test_classes_with_the_same_folders_are_told() -> None:
+    """These may be splits of which the names say nothing."""
+    files = flat(*(f"{of}/{inner}" for of in ("fold 1", "fold 2") for inner in ("oak", "elm")))
+    listing = read(files)
+    assert listing.class_names == ["fold 1", "fold 2"]
+    assert listing.notes == ["every class has the folders elm, oak: they are read as one class"]
+    assert not read([*files, "fold 3/0.png", "fold 3/1.png"]).notes
+
+
 def test_what_lies_beside_the_classes_is_told() -> None:
     listing = read(
         [
@@ -233,15 +304,15 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
         (root / "elm" / "empty.png").touch()
         with pytest.raises(UserError) as caught:
             check(read_class_folders(root), "data set folder", None, {})
-        assert str(caught.value).splitlines() == [
+        assert [terminal.shown(line) for line in caught.value.args] == [
             "data set folder: 7 problems; nothing was prepared; correct this and run the command again",
-            f"  {root}/one holds one image: a class needs two, one of them for testing",
-            f"  {root}/none holds no images: put images into it or remove it",
-            f"  {root}/lost is a broken link",
-            f"  {root}/oak/gone.png is a broken link",
-            "  the class ' ' has a name without a visible character: rename it",
-            r"  the class 'a\nb' has a name with a control character or line break: rename it",
-            "  train: elm/empty.png is empty",
+            f"{root}/one holds one image: a class needs two, one of them for testing",
+            f"{root}/none holds no images: put images into it or remove it",
+            f"{root}/lost is a broken link",
+            f"{root}/oak/gone.png is a broken link",
+            "the class ' ' has a name without a visible character: rename it",
+            r"the class 'a\nb' has a name with a control character or line break: rename it",
+            "train: elm/empty.png is empty",
         ]
 
 
@@ -294,10 +365,9 @@ GOOD_NAMES = [
 def test_names_of_classes_that_cannot_be_kept(name: str) -> None:
     with pytest.raises(UserError) as caught:
         check(Listing([*GOOD_NAMES, "café", name], {}), "data set trees", None, {})
-    told = [line for line in str(caught.value).splitlines() if "rename it" in line]
+    told = [terminal.shown(line) for line in caught.value.args if "rename it" in line]
     assert len(told) == 1
     assert BAD_NAMES[name] in told[0]
-    told[0].encode()
 
 
 @settings(deadline=None)
@@ -306,11 +376,23 @@ def test_any_problem_of_any_name_is_told_on_a_line_of_its_own(names: list[str]) 
     problems = [f"{name} is a broken link" for name in names]
     with pytest.raises(UserError) as caught:
         check(Listing(names, {}, problems=problems), "data set trees", None, {})
-    heading, *lines = str(caught.value).splitlines()
+    heading, *lines = (terminal.shown(line) for line in caught.value.args)
     count = int(heading.removeprefix("data set trees: ").partition(" ")[0])
     assert len(lines) == min(count, 21)
     assert sum(line.endswith(" is a broken link") for line in lines) == len(names)
-    str(caught.value).encode()
+    assert "\n".join([heading, *lines]).encode().decode().splitlines() == [heading, *lines]
+
+
+def test_a_class_of_which_all_or_no_images_are_selected_for_testing() -> None:
+    numbered = [f"oak/{number}.png" for number in range(200)]
+    selected = [file for file in numbered if is_test(file.removeprefix("oak/"))]
+    others = [file for file in numbered if file not in selected]
+    for files in (selected[:2], selected, others[:2], others):
+        train, test = split_by_name(files)
+        assert min(len(train), len(test)) == 1
+    # The hash is the measure: of the others, the one that comes next is used for testing.
+    assert split_by_name(others)[1] == split_by_name([*split_by_name(others)[1], *others[:5]])[1]
+    assert split_by_name(selected[:1]) == ([], selected[:1])
 
 
 @settings(deadline=None)
@@ -321,6 +403,10 @@ def test_each_class_has_images_in_both_halves(files: list[str], data: st.DataObj
     assert train
     assert test
     assert sorted(train + test) == sorted(files)
+    # Where both halves have images, the split is that of the names alone, as it always was.
+    of_test = {file for file in files if is_test(file.rpartition("/")[2])}
+    if of_test and of_test != set(files):
+        assert set(test) == of_test
     again = split_by_name(data.draw(st.permutations(files)))
     assert (set(again[0]), set(again[1])) == (set(train), set(test))
     # One more image moves at most one other.

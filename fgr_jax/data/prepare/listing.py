@@ -55,19 +55,30 @@ def raise_if_any(problems: Sequence[str], what: str, way_out: str) -> None:
     """Raises a UserError that lists `problems` of `what`, one per line, if there are any."""
     if problems:
         heading = f"{what}: {len(problems):,} {'problem' if len(problems) == 1 else 'problems'}"
-        lines = [_on_one_line(problem) for problem in problems[:_NAMED]]
-        if len(problems) > _NAMED:
-            lines.append(f"and {len(problems) - _NAMED:,} more")
-        raise UserError("\n  ".join([f"{heading}; {way_out}", *lines]))
+        more = len(problems) - _NAMED
+        raise UserError(
+            f"{heading}; {way_out}",
+            *problems[:_NAMED],
+            *([f"and {more:,} more"] if more > 0 else []),
+        )
 
 
-def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str, int]) -> int:
+def check(
+    listing: Listing,
+    what: str,
+    classes: int | None,
+    counts: Mapping[str, int],
+    *,
+    image_problems: Callable[[], Sequence[str]] = tuple,
+) -> int:
     """Checks that a listing is complete, that its files exist and that a network can be trained on them.
 
     Args:
       what: names the data set in errors.
       classes: the required number of classes; None: at least two.
       counts: the required number of images in each split, where known.
+      image_problems: returns what is wrong with the content of the images. It is called if something
+        else is wrong, so that all is named in one round; otherwise it is found as they are stored.
 
     Returns:
       The total size of the images, in bytes.
@@ -102,9 +113,14 @@ def check(listing: Listing, what: str, classes: int | None, counts: Mapping[str,
             except FileNotFoundError:
                 problems.append(f"{split}: {file.name} is in the list but not in the folder")
                 continue
+            except OSError as error:
+                problems.append(f"{split}: {file.name} cannot be read ({error.strerror})")
+                continue
             if size == 0:
                 problems.append(f"{split}: {file.name} is empty")
             total_bytes += size
+    if problems:
+        problems += image_problems()
     raise_if_any(problems, what, "nothing was prepared; correct this and run the command again")
     return total_bytes
 
@@ -130,21 +146,9 @@ def _problems_of_names(class_names: Sequence[str]) -> list[str]:
             what = f"that is another way to write {same!a} in Unicode"
         else:
             continue
-        shown = f"{name!a}" if same != name else f"'{name}'"
-        problems.append(f"the class {shown} has a name {what}: rename it")
+        written = f"{name!a}" if same != name else f"'{name}'"
+        problems.append(f"the class {written} has a name {what}: rename it")
     return problems
-
-
-def _on_one_line(text: str) -> str:
-    """Returns `text` with line breaks, control characters and bytes that are not UTF-8 escaped."""
-    return "".join(
-        f"\\x{ord(character) & 0xFF:02x}"
-        if "\udc80" <= character <= "\udcff"  # how Python reads bytes that are not UTF-8
-        else ascii(character)[1:-1]
-        if unicodedata.category(character) in {*_BREAKS, "Cs"}
-        else character
-        for character in text
-    )
 
 
 def _repeated(names: Iterable[str]) -> list[str]:

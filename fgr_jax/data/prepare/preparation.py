@@ -16,7 +16,7 @@ from tensorflow_datasets.core import constants
 from fgr_jax.config import Data
 from fgr_jax.data.image_files import shown
 from fgr_jax.data.prepare.archives import is_archive, unpack
-from fgr_jax.data.prepare.builder import ImageBuilder
+from fgr_jax.data.prepare.builder import ImageBuilder, image_problems
 from fgr_jax.data.prepare.downloads import download
 from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, check
 from fgr_jax.data.prepare.prepared import is_prepared
@@ -160,7 +160,8 @@ def _read_sources(
         missing = str(error).removeprefix(f"{staging} holds ")
         raise UserError(f"{named}: holds {missing}. {_how_to_get(builder)}") from error
     except UserError as error:  # the user does not know where the archive was unpacked
-        raise UserError(str(error).replace(f"{staging}{os.sep}", "")) from error
+        lines = (line.replace(f"{staging}{os.sep}", "") for line in error.args)
+        raise UserError(*lines) from error
 
 
 def _find_or_download(
@@ -227,10 +228,16 @@ def store(
       UserError: images are missing, empty or not images. Nothing is left half-written.
       OSError: the disk is full.
     """
-    size = check(listing, f"data set {builder.name}", builder.CLASSES, builder.COUNTS or {})
+    total = sum(map(len, listing.splits.values()))
+
+    def problems() -> list[str]:
+        with terminal.bar("checking", total, unit="images", per=1) as bar:
+            return image_problems(listing, reading or Data(), bar.update, verify=verify)
+
+    what, counts = f"data set {builder.name}", builder.COUNTS or {}
+    size = check(listing, what, builder.CLASSES, counts, image_problems=problems)
     if shutil.disk_usage(data_dir).free < size * _RECORD_OVERHEAD:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(data_dir))
-    total = sum(map(len, listing.splits.values()))
     with terminal.bar("preparing", total, unit="images", per=1) as bar, quiet_tfds():
         options = {"data_dir": str(data_dir), "config": variant}
         building = builder(

@@ -65,6 +65,12 @@ def open_prepared(name: str, data_dir: Path) -> Prepared:
     """
     try:
         builder = read_only_builder.builder_from_files(name, data_dir=str(data_dir))
+        folder = Path(builder.data_dir)
+        _check_labels(builder, folder)
+        contents = _contents(builder, folder)
+        _check_records(builder, folder)
+    except UserError:
+        raise
     except tfds.core.DatasetNotFoundError:
         for folder in _versions(name, data_dir):
             raise _damaged(folder, *_first_damage(folder)) from None
@@ -76,10 +82,6 @@ def open_prepared(name: str, data_dir: Path) -> Prepared:
             f"--config.data.name={name!r}: is not the name of a tfds data set, NAME or NAME/VARIANT "
             f"({error})"
         ) from error
-    folder = Path(builder.data_dir)
-    _check_labels(builder, folder)
-    contents = _contents(builder, folder)
-    _check_records(builder, folder)
     return Prepared(builder, contents)
 
 
@@ -121,9 +123,8 @@ class Records:
             record = self._records[index]
             return tf_example_pb2.Example.FromString(record).features.feature
         except (*_RECORD_ERRORS, DecodeError) as error:
-            raise _damaged(
-                self._folder, f"{self._split}, record {int(index)}", f"cannot be read: {error}"
-            ) from error
+            which = f"{self._split}, record {int(index)}"
+            raise _damaged(self._folder, which, f"cannot be read: {error}") from error
 
     def file_name(self, record: Any, index: SupportsIndex) -> str:
         """Returns the file's own name where the data set keeps one, otherwise the index."""
@@ -208,7 +209,8 @@ def _versions(name: str, data_dir: Path) -> list[Path]:
 
 def _damaged(folder: Path, what: str, problem: str) -> NotPreparedError:
     """Returns an error in one line."""
-    reason = " ".join(problem.split(";")[0].split())
+    # array_record's messages go on with numbers and paths.
+    reason = " ".join(problem.split(";")[0].partition(" (computed")[0].split())
     return NotPreparedError(
         f"{folder}: {what} {reason}; this prepared data set is damaged or was copied in part: copy it "
         f"again, or delete that folder and prepare it again"
@@ -244,15 +246,19 @@ def _contents(builder: Any, folder: Path) -> Contents:
     label = _label(builder)
     names = [] if label is None else list(label.names)
     path = folder / _METADATA
+    # Older versions of this package recorded neither release notes nor metadata.
+    is_required = _is_ours(builder) and bool(builder.info.release_notes)
     try:
         contents = Contents.from_metadata(json.loads(path.read_bytes()))
     except FileNotFoundError:
-        if builder.info.release_notes and _is_ours(builder):
+        if is_required:
             raise _damaged(folder, _METADATA, "is missing") from None
         return Contents(names)
     except (ValueError, OSError) as error:
         raise _damaged(folder, _METADATA, f"cannot be read ({error})") from error
     if contents is None:
+        if is_required:
+            raise _damaged(folder, _METADATA, "is not that of this data set")
         return Contents(names)
     if [name.strip() for name in contents.class_names] != names:
         raise _damaged(folder, _LABELS, f"has other names than {_METADATA}")
@@ -304,5 +310,5 @@ def _count(file: tuple[Path, int]) -> int | str:
         count = int(reader.num_records())
         reader.close()
     except _RECORD_ERRORS as error:
-        return f"cannot be read ({error})"
+        return f"cannot be read: {error}"
     return count

@@ -111,7 +111,7 @@ def _open_folder(
         raise UserError(
             "--config.data.folder is empty: name the folder of your images, --config.data.folder=PATH"
         )
-    listing = Folder.read(root)
+    listing = Folder.read(root, train_examples=None if recorded is None else recorded.examples)
     images = variants.FolderImages(root, listing)
 
     def find() -> Prepared | None:
@@ -133,7 +133,7 @@ def _open_folder(
     # What is left out may have changed since.
     now = Contents.of(listing)
     contents = dataclasses.replace(
-        prepared.contents, unused=now.unused, left_out=now.left_out, notes=now.notes
+        now, digest=prepared.contents.digest, class_names=prepared.contents.class_names
     )
     return prepared._replace(contents=contents)
 

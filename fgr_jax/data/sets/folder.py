@@ -10,7 +10,7 @@ from fgr_jax.data.image_files import BROKEN, Level, find_images, is_fault, look,
 from fgr_jax.data.prepare.archives import is_archive
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.listing import ImageFile, LayoutNotFoundError, Listing
-from fgr_jax.data.sets.layout import Layout, is_split, shown_below, understand
+from fgr_jax.data.sets.layout import Layout, find_pair, shown_below, understand
 from fgr_jax.errors import UserError
 
 BESIDE = "images beside the folders of the classes"
@@ -23,21 +23,27 @@ class Folder(ImageBuilder):
     BUILDER_CONFIGS = ()
 
     @classmethod
-    def read(cls, root: Path) -> Listing:
+    def read(cls, root: Path, *, train_examples: int | None = None) -> Listing:
         """Reads `train/<class>/*` and `test/<class>/*`, or `<class>/*` split by file name.
 
         The names of the splits may be others, as `layout.understand` says. With one level of folders,
         `split_by_name` decides which images are for testing: about one in five, and at least one of each
-        class.
+        class. Version 0.1.0 had no such minimum. Its split is used where it has `train_examples` images
+        for training, as recorded by a run, and the other has not.
         """
         if not root.is_dir():
             is_packed = root.is_file() and is_archive(root)
             what = "is an archive: unpack it and name the folder" if is_packed else "no such folder"
             raise UserError(f"--config.data.folder={shown(root)}: {what}")
-        return read_class_folders(root)
+        listing = read_class_folders(root)
+        if train_examples not in (None, len(listing.splits["train"])):
+            earlier = read_class_folders(root, by_hash_alone=True)
+            if len(earlier.splits["train"]) == train_examples:
+                return earlier
+        return listing
 
 
-def read_class_folders(root: Path) -> Listing:
+def read_class_folders(root: Path, *, by_hash_alone: bool = False) -> Listing:
     """Reads a folder of folders, with or without splits.
 
     What is wrong with it, such as a class without images, is in the listing's `problems`.
@@ -46,16 +52,18 @@ def read_class_folders(root: Path) -> Listing:
       LayoutNotFoundError: the folders have no meaning, or more than one.
     """
     layout = understand(root)
+    notes = list(layout.notes)
     left_out: dict[str, set[Path]] = collections.defaultdict(set)
     train = _classes(layout.train, left_out)
     if layout.test is None:
-        _refuse_splits_in_classes(layout.train, train)
+        notes += _notes_on_inner_folders(layout.train, train)
         problems = [
             f"{shown(layout.train / name)} holds one image: a class needs two, one of them for testing"
             for name, files in train.items()
-            if len(files) == 1
+            if len(files) == 1 and not by_hash_alone
         ]
-        halves = {name: split_by_name(files) for name, files in train.items()}
+        at_least = 0 if by_hash_alone else 1
+        halves = {name: split_by_name(files, at_least) for name, files in train.items()}
         train, test = ({name: half[i] for name, half in halves.items()} for i in (0, 1))
         empty = [layout.train / name for name, half in halves.items() if not any(half)]
     else:
@@ -86,22 +94,22 @@ def read_class_folders(root: Path) -> Listing:
             reason: [shown_below(root, path) for path in sorted(paths)]
             for reason, paths in sorted(left_out.items())
         },
-        notes=layout.notes,
+        notes=notes,
         problems=[*problems, *faults],
     )
 
 
-def split_by_name(files: Sequence[str]) -> tuple[list[str], list[str]]:
+def split_by_name(files: Sequence[str], at_least: int = 1) -> tuple[list[str], list[str]]:
     """Splits the images of a class into (train, test) by `is_test` of their names alone.
 
-    Where that leaves one half empty, the image whose hash is nearest to the limit moves there: of two or
-    more images, each half has at least one. The split is the same on every machine, and images that are
-    added or removed move at most one other image.
+    Where that leaves fewer than `at_least` images in one half, that whose hash is nearest to the limit
+    moves there, if there are two. The split is the same on every machine, and images that are added or
+    removed move at most one other image.
     """
     ranked = sorted(files, key=lambda file: (_hash(file.rpartition("/")[2]), file))
     count = sum(is_test(file.rpartition("/")[2]) for file in files)
-    if len(files) > 1:
-        count = min(max(count, 1), len(files) - 1)
+    if len(files) > at_least:
+        count = min(max(count, at_least), len(files) - at_least)
     test = set(ranked[:count])
     return [file for file in files if file not in test], [file for file in files if file in test]
 
@@ -166,16 +174,28 @@ def _labeled(folder: Path, classes: Sequence[Sequence[str]]) -> list[ImageFile]:
     ]
 
 
-def _refuse_splits_in_classes(root: Path, classes: Mapping[str, Sequence[str]]) -> None:
-    """Raises a LayoutNotFoundError if the splits are within the class folders."""
-    for name, files in classes.items():
-        inside = sorted({file.split("/", 2)[1] for file in files if file.count("/") > 1})
-        trains = [folder for folder in inside if is_split(folder, train=True)]
-        tests = [folder for folder in inside if is_split(folder, train=False)]
-        if trains and tests:
-            train, test = f"{shown(trains[0])}/", f"{shown(tests[0])}/"
+def _notes_on_inner_folders(root: Path, classes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns a note if the folders in all class folders have the same names.
+
+    Raises:
+      LayoutNotFoundError: they are splits.
+    """
+    inner = {
+        name: {file.split("/", 2)[1] for file in files if file.count("/") > 1}
+        for name, files in classes.items()
+    }
+    for name, folders in inner.items():
+        pair = find_pair(sorted(folders))
+        if pair:
+            train, test = (f"{shown(folder)}/" for folder in pair)
             raise LayoutNotFoundError(
                 f"{shown(root / name)} holds {train} and {test}: if it is a class, put the splits above "
                 f"it, as in {train}{shown(name)}/; if it holds all the images, name it instead of "
                 f"{shown(root)}"
             )
+    first = next(iter(inner.values()), set())
+    if len(inner) < 2 or len(first) < 2 or any(folders != first for folders in inner.values()):
+        return []
+    return [
+        f"every class has the folders {shown(', '.join(sorted(first)))}: they are read as one class"
+    ]

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar
 
-from fgr_jax.data.image_files import find_images, look
+from fgr_jax.data.image_files import find_images, look, shown
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
 from fgr_jax.data.prepare.listing import (
@@ -51,8 +51,9 @@ class Imagenet(ImageBuilder):
         numbers = sorted(path.name for path in train.glob(_PATTERN) if path.is_dir())
         labels = {number: label for label, number in enumerate(numbers)}
         validation = find(root, "ILSVRC2012_img_val/", "val/")
+        left_out: dict[str, list[str]] = {}
         if any(validation.glob(_PATTERN)):
-            test = _of_classes(validation, labels)
+            test = _of_classes(validation, labels, left_out)
         else:
             test = _flat(validation, find(root, _TRUTH), _synsets(find(root, "meta.mat")), labels)
         try:
@@ -64,17 +65,25 @@ class Imagenet(ImageBuilder):
             f"{name} ({number})" if names.count(name) > 1 else name
             for name, number in zip(names, numbers, strict=True)
         ]
-        return Listing(class_names, {"train": _of_classes(train, labels), "test": test})
+        splits = {"train": _of_classes(train, labels, left_out), "test": test}
+        return Listing(class_names, splits, left_out=left_out)
 
 
-def _of_classes(folder: Path, labels: dict[str, int]) -> list[ImageFile]:
+def _of_classes(
+    folder: Path, labels: dict[str, int], left_out: dict[str, list[str]]
+) -> list[ImageFile]:
     """Returns the images in the folders named after the classes' WordNet numbers."""
-    return [
-        ImageFile(str(path), label, f"{number}/{path.name}")
-        for number, label in labels.items()
-        if (folder / number).is_dir()
-        for path in find_images(folder / number).files
-    ]
+    listed = []
+    for number, label in labels.items():
+        if not (folder / number).is_dir():
+            continue
+        found = find_images(folder / number)
+        listed += [ImageFile(str(path), label, f"{number}/{path.name}") for path in found.files]
+        for reason, paths in found.left_out.items():
+            left_out.setdefault(reason, []).extend(
+                shown(path.relative_to(folder)) for path in paths
+            )
+    return listed
 
 
 def _flat(

@@ -1,7 +1,7 @@
 """Which folders are classes and which are splits, from their names and from what is in them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,11 +10,11 @@ from fgr_jax.data.prepare.archives import is_archive
 from fgr_jax.data.prepare.listing import LayoutNotFoundError
 from fgr_jax.errors import UserError
 
-_TRAIN = ("train", "training", "trainset", "trainval", "trn")
+_TRAIN = ("train", "training", "trainval", "trn")
 # By precedence: "val" is for model selection.
 _TEST = (
-    *("test", "testing", "testset", "tests", "eval", "evaluation", "holdout"),
-    *("val", "valid", "validation", "valset", "dev", "devset"),
+    *("test", "testing", "tests", "eval", "evaluation", "holdout"),
+    *("val", "valid", "validation", "dev"),
 )
 # Words that tell nothing about the content of a folder.
 _GENERIC = frozenset(
@@ -23,6 +23,7 @@ _GENERIC = frozenset(
         *("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures"),
     }
 )
+_JOINED = re.compile(f"({'|'.join((*_TRAIN, *_TEST))})({'|'.join(_GENERIC)})")  # "testset"
 _CLASS = "class"  # as the last word of a name, says that it is no split
 
 
@@ -97,16 +98,24 @@ def shown_below(root: Path, path: Path) -> str:
     return shown(path.relative_to(root).as_posix())
 
 
-def is_split(name: str, *, train: bool) -> bool:
-    """Returns whether the name of a folder says that it is for training (or testing) alone."""
-    split = _split(Path(name))
-    return split is not None and split.is_train == train and split.is_certain
+def find_pair(folders: Iterable[str]) -> tuple[str, str] | None:
+    """Returns two names that differ only in being for training and for testing, if there are any."""
+    splits = [split for split in map(_split, map(Path, folders)) if split is not None]
+    for train in splits:
+        for test in splits:
+            if train.is_train and not test.is_train and train.rest == test.rest:
+                return train.path.name, test.path.name
+    return None
 
 
 def _words(name: str) -> list[str]:
-    """Returns the words and numbers of a name, in lower case: "TrainSet2" gives train, set, 2."""
+    """Returns the words and numbers of a name: train, set, 2 of both "TrainSet2" and "trainset_2"."""
     separated = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
-    return re.findall(r"[^\W\d_]+|\d+", separated)
+    words: list[str] = []
+    for word in re.findall(r"[^\W\d_]+|\d+", separated):
+        joined = _JOINED.fullmatch(word)
+        words += joined.groups() if joined else [word]
+    return words
 
 
 def _split(path: Path) -> _Split | None:
@@ -158,8 +167,10 @@ def _pair(folder: Path, inside: Sequence[Path]) -> tuple[_Split, _Split] | None:
         for train in splits
         for test in splits
         if train.is_train and not test.is_train and classes[train.path] & classes[test.path]
+        # "train_flipped" goes with "test", but "train station" not with "test tube".
+        if train.rest == test.rest or train.is_certain or test.is_certain
     ]
-    # "seg_train" goes with "seg_test", and "train" with "test".
+    # "seg_train" goes with "seg_test" first, and "train" with "test".
     pairs = [(train, test) for train, test in pairs if train.rest == test.rest] or pairs
     if not pairs:
         return None
@@ -207,6 +218,12 @@ def _notes_on_classes(root: Path, folders: Sequence[Path]) -> list[str]:
             )
         else:
             doubtful.append(split)
+    for split in doubtful:
+        for reason, paths in look(split.path).left_out.items():
+            if is_fault(reason):
+                raise UserError(
+                    f"{shown(paths[0])}: {reason}; it is needed to tell splits from classes"
+                )
     if doubtful:
         raise LayoutNotFoundError(_why_no_splits(root, doubtful, others))
     return notes
@@ -232,7 +249,9 @@ def _why_no_splits(root: Path, splits: Sequence[_Split], others: Sequence[Path])
         "it needs both train/ and one of test/, val/ and so on, with the same folder for each class"
     )
     if len({split.is_train for split in splits}) == 2:
-        needed = f"they have no class folder in common. {needed[0].upper()}{needed[1:]} in both"
+        needed = (
+            "to be splits, they need class folders in common, and names that differ in nothing else"
+        )
     renamed = f"{splits[0].path.name} {_CLASS}"
     return (
         f"{holds}: {needed}, or a folder for each class and no splits. If "
