@@ -3,7 +3,8 @@
 A config file in `configs/` defines `get_config() -> Config`. Any field can be overridden on the command
 line, `--config.optimizer.learning_rate=0.01`; `--help` lists them all.
 
-Two runs whose configs differ only in the section `runtime` or in `data.data_dir` are the same run.
+Two runs on the same images whose configs differ only in the section `runtime`, in `data.data_dir` or in
+`data.folder` are the same run.
 """
 
 import dataclasses

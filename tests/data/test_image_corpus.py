@@ -143,6 +143,11 @@ def add_jpegs(corpus: Corpus) -> None:
         jpeg[: frame + 5] + b"\0\0" + jpeg[frame + 7 :],
         refused=r"has 37×0 pixels",
     )
+    two = jpeg[: frame + 2] + b"\0\x0e" + jpeg[frame + 4 : frame + 9] + b"\2"
+    two += jpeg[frame + 10 : frame + 16] + jpeg[frame + 19 :]
+    corpus.add("jpeg of two components", two, refused="is a JPEG of a kind that is not read")
+    tall = jpeg[: frame + 5] + b"\xff\xff" + jpeg[frame + 7 :]
+    corpus.add("jpeg of 65,535 rows", tall, refused="is .* JPEG")
     corpus.add("jpeg with a fill byte", jpeg[:frame] + b"\xff" + jpeg[frame:])
     corpus.add("jpeg with bytes between segments", jpeg[:frame] + b"abc" + jpeg[frame:])
     corpus.add("jpeg with bytes before the end", jpeg[:-2] + b"abc" * 20 + jpeg[-2:])
@@ -361,6 +366,11 @@ def add_tiffs(corpus: Corpus) -> None:
             f"tiff {compression}", saved(PHOTO.convert("1"), "TIFF", compression=compression)
         )
     corpus.add("tiff of two pages", saved(PHOTO, "TIFF", **several()))
+    corpus.add(
+        "tiff compressed by JPEG 2000",
+        write.tiff(COLORS, 8, 2, tags=[(259, 3, [34712])]),
+        refused="is a TIFF of 3 × 8-bit samples in compression 34712",
+    )
     corpus.add("tiff without height", write.tiff(COLORS, 8, 2, tags=[(257, 4, [0])]), refused="is")
     corpus.add(
         "tiff of a camera",

@@ -163,6 +163,20 @@ def test_a_truncated_jpeg_with_a_whole_thumbnail_is_an_error(smooth: images.Imag
         images.decode(whole[:-20])
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"mode": "L"}, {"mode": "CMYK"}])
+def test_a_jpeg_whose_pixels_end_too_early_is_an_error_if_strict(options: dict[str, Any]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    image, buffer = Image.fromarray(noise).convert(options.pop("mode", "RGB")), io.BytesIO()
+    image.save(buffer, "JPEG", **options)
+    data, half = buffer.getvalue(), len(buffer.getvalue()) // 2
+    superfluous = data[:-2] + b"abc" * 9 + data[-2:]
+    np.testing.assert_array_equal(images.decode(superfluous, strict=True), images.decode(data))
+    ended = data[:half] + b"\xff\xd9"
+    assert images.decode(ended).shape == (64, 64, 3)
+    with pytest.raises(images.ImageError, match=r"is damaged \(.* premature end of data segment\)"):
+        images.decode(ended, strict=True)
+
+
 def test_bytes_after_the_end_of_an_image_do_no_harm(smooth: images.Image) -> None:
     for suffix in (".jpg", ".png"):
         data = encode(smooth, suffix)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -176,7 +177,7 @@ def test_verifying_decodes_what_is_prepared(
     path.write_bytes(content[:position] + b"\0" * 50 + content[position + 50 :])
     decode = images.decode
 
-    def without_grays(data: bytes, **options: int) -> images.Image:
+    def without_grays(data: bytes, **options: Any) -> images.Image:
         if data == FILES["train/oak/13.jpg"]:
             raise images.ImageError("is gray")
         return decode(data, **options)

@@ -11,8 +11,8 @@ from fgr_jax.data import images
 
 SIZE = 512
 
-# The allowed mean absolute difference, in gray levels of 255, by the golden file's names. PIL and OpenCV
-# turn CMYK into RGB by different formulas.
+# The allowed mean absolute difference, in gray levels of 255, by the golden file's names. CMYK becomes
+# RGB by OpenCV's formula here, and by Pillow's in torchvision.
 BOUNDS = {
     "smaller than 512, JPEG": 0.5,
     "larger than 512, JPEG": 0.5,

@@ -94,7 +94,9 @@ def check(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) ->
     _decode_and_cut(data, plan, cut_bottom, max_pixels)
 
 
-def decode(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) -> Image:
+def decode(
+    data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS, strict: bool = False
+) -> Image:
     """Decodes an image to uint8 RGB `[H, W, 3]`, upright according to its EXIF or XMP orientation.
 
     Grayscale, palettes, CMYK and LAB become RGB, transparency is dropped whatever the color beneath,
@@ -106,12 +108,17 @@ def decode(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) -
       cut_bottom: number of rows to cut off at the bottom.
       max_pixels: a JPEG of more pixels is decoded at half, a quarter or an eighth of its size, so that
         it has at most as many; any other image of more pixels is refused before memory is allocated.
+      strict: whether a JPEG whose coded pixels end too early although an end marker follows, or that
+        has codes of no meaning, is an error, too; part of it is gray. `check` does not find it.
 
     Raises:
       ImageError: the bytes are not an image of a format that is read, or are truncated; or the image
         has too many pixels, or samples that have no unique meaning as colors, or no row is left.
     """
-    return _decode_and_cut(data, _plan(data, max_pixels), cut_bottom, max_pixels)
+    plan = _plan(data, max_pixels)
+    if strict and plan.kind.format == "JPEG":
+        _check_jpeg_data(data)
+    return _decode_and_cut(data, plan, cut_bottom, max_pixels)
 
 
 def _decode_and_cut(data: bytes, plan: _Plan, cut_bottom: int, max_pixels: int) -> Image:
@@ -177,11 +184,20 @@ def _decode_jpeg(data: bytes, header: jpeg.Jpeg) -> Image | None:
             return simplejpeg.decode_jpeg(data, "RGB", strict=False)
         if len(header.components) == 4 and header.has_adobe:  # stored inverted
             inks = simplejpeg.decode_jpeg(data, "CMYK", strict=False).astype(np.uint16)
-            key = inks[:, :, 3:]
+            key = inks[:, :, 3:]  # rounded as by OpenCV
             return (key - ((255 - inks[:, :, :3]) * key >> 8)).astype(np.uint8)
     except ValueError:
         pass
     return None
+
+
+def _check_jpeg_data(data: bytes) -> None:
+    """Decodes a JPEG for the warnings of libjpeg; superfluous bytes do the pixels no harm."""
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY", strict=True)
+    except ValueError as error:
+        if re.match("Corrupt JPEG data(?!.*extraneous)|Premature end", str(error)):
+            raise ImageError(f"is damaged ({error})") from error
 
 
 def _decode_with_pillow(data: bytes, plan: _Plan, max_pixels: int) -> Image:
@@ -189,8 +205,8 @@ def _decode_with_pillow(data: bytes, plan: _Plan, max_pixels: int) -> Image:
     try:
         try:
             image = _OPENERS[plan.kind.format](io.BytesIO(data))
-        except SyntaxError as error:
-            if str(error) != "unknown pixel mode":
+        except SyntaxError:
+            if plan.kind.format != "TIFF":
                 raise
             return _decode_rare_tiff(data, max_pixels)
         width, height = image.size
@@ -206,9 +222,9 @@ def _decode_with_pillow(data: bytes, plan: _Plan, max_pixels: int) -> Image:
     except ImageError:
         raise
     except PIL.Image.DecompressionBombError as error:
-        pixels = int(re.findall(r"\d+", str(error))[0])
+        count = int(re.findall(r"\d+", str(error))[0])
         raise ImageError(
-            f"has {pixels:,} pixels, more than Pillow reads in {plan.kind.name}"
+            f"has {count:,} pixels, more than Pillow reads in {plan.kind.name}"
         ) from error
     except Exception as error:  # decoders raise all sorts of exceptions for damaged data
         raise ImageError(_reason(data, plan.kind, error)) from error
@@ -218,7 +234,7 @@ def _reason(data: bytes, kind: Kind, error: Exception) -> str:
     """Returns why Pillow raised `error`: its words tell what it does not read from damage."""
     if kind.format == "TIFF" and tiff.is_cut(data):
         return "is truncated"
-    if re.search("support|unknown|unrecogni", str(error), re.IGNORECASE):
+    if re.search("support|unknown|unrecogni|cannot handle", str(error), re.IGNORECASE):
         return f"is {kind.name} of a kind that is not read ({error}): convert it to JPEG or PNG"
     return f"is truncated or damaged ({kind.name}: {error})"
 

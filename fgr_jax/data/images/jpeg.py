@@ -14,6 +14,7 @@ _APP1, _ADOBE, _COMMENT = 0xE1, 0xEE, 0xFE
 _ORIENTED = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0")
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _FACTORS = ((1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4))
+_LONGEST_SIDE = 65500
 _ARITHMETIC = (0xC9, 0xCA)
 _REFUSED = {
     0xC3: "a lossless JPEG",
@@ -109,6 +110,7 @@ def _read_frame(jpeg: Jpeg, kind: int, body: bytes) -> None:
     if not jpeg.height or not jpeg.width:
         raise ImageError(f"has {jpeg.width}×{jpeg.height} pixels")
     jpeg.sound &= kind not in _ARITHMETIC and _is_usual_sampling(jpeg)
+    jpeg.sound &= max(jpeg.height, jpeg.width) <= _LONGEST_SIDE
 
 
 def _is_usual_sampling(jpeg: Jpeg) -> bool:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
+    COMPRESSION,
     IMAGELENGTH,
     IMAGEWIDTH,
     SAMPLEFORMAT,
@@ -23,7 +24,7 @@ class Tiff(NamedTuple):
 
     height: int
     width: int
-    name: str  # "a TIFF of 3 × 32-bit floating-point numbers"
+    name: str  # "a TIFF of 3 × 32-bit floating-point numbers in compression 1"
     has_16_bit_integers: bool
 
 
@@ -33,6 +34,7 @@ def read(data: bytes) -> Tiff:
     bits, formats = set(tags.get(BITSPERSAMPLE, (1,))), set(tags.get(SAMPLEFORMAT, (1,)))
     numbers = "floating-point numbers" if 3 in formats else "samples"
     name = f"a TIFF of {tags.get(SAMPLESPERPIXEL, 1)} × {max(bits)}-bit {numbers}"
+    name += f" in compression {tags.get(COMPRESSION, 1)}"
     return Tiff(tags[IMAGELENGTH], tags[IMAGEWIDTH], name, bits == {16} and formats == {1})
 
 
@@ -49,11 +51,20 @@ def is_cut(data: bytes) -> bool:
 
 
 def _tags(data: bytes) -> ImageFileDirectory_v2:
-    file = io.BytesIO(data)
-    tags = ImageFileDirectory_v2(data[: 16 if data[2] == 43 else 8])  # 43: BigTIFF
+    """Reads the first directory; Pillow leaves out tags whose values lie beyond the end.
+
+    Raises:
+      EOFError: the directory or some of the values do.
+    """
+    is_big = data[2] == 43
+    tags = ImageFileDirectory_v2(data[: 16 if is_big else 8])
     start = tags.next
+    stated = int.from_bytes(
+        data[start : start + (8 if is_big else 2)], "little" if data[:1] == b"I" else "big"
+    )
+    file = io.BytesIO(data)
     file.seek(start)
     tags.load(file)
-    if tags.next == start:  # the address of the next page was not found after the last tag
+    if len(tags) < stated:
         raise EOFError
     return tags

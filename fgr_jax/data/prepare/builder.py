@@ -199,8 +199,11 @@ def _read(file: ImageFile, reading: Data, verify: bool) -> tuple[bytes, bytes, s
     try:
         with open(file.path, "rb") as opened:  # a Path would take a tenth of the time
             data = opened.read()
-        read = images.decode if verify else images.check
-        read(data, cut_bottom=reading.cut_bottom, max_pixels=reading.max_pixels)
+        limits = {"cut_bottom": reading.cut_bottom, "max_pixels": reading.max_pixels}
+        if verify:
+            images.decode(data, strict=True, **limits)
+        else:
+            images.check(data, **limits)
     except OSError as error:
         return b"", b"", f"cannot be read ({error.strerror})"
     except images.ImageError as error:

@@ -189,7 +189,8 @@ def _problem(records: Records, index: int, reading: Data) -> str:
         return f"record {index} cannot be read"
     try:
         encoded = record["image"].bytes_list.value[0]
-        images.decode(encoded, cut_bottom=reading.cut_bottom, max_pixels=reading.max_pixels)
+        limits = {"cut_bottom": reading.cut_bottom, "max_pixels": reading.max_pixels}
+        images.decode(encoded, strict=True, **limits)
     except images.ImageError as error:
         return f"{records.file_name(record, index)} {error}"
     return ""
