@@ -120,21 +120,13 @@ class Bar:
 class Terminal:
     """Writes lines, bars and tables, or nothing with `quiet=True`.
 
-    All text is data: nothing in it is markup, and each text stays in its line or cell.
+    All text is data: nothing in it is markup, as it would be in a `str` that is given to rich, and each
+    text stays in its line or cell.
     """
 
     def __init__(self, *, quiet: bool = False):
-        self._out, self._err = (
-            Console(
-                stderr=stderr,
-                quiet=quiet,
-                markup=False,
-                emoji=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-            for stderr in (False, True)
-        )
+        self._out = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self._err = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._bars = 0
 
     def line(self, text: str) -> None:

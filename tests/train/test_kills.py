@@ -167,8 +167,9 @@ def stop_once(config: Config, workdir: Path, chance: random.Random, number: int)
         run.send(how, to_all=chance.random() < 0.5)
     output, status = run.end(), run.process.returncode
     told = f"{number}: {how.name} while {phase}, status {status}, after step {before}\n{output}"
-    assert "Traceback" not in output, told
-    assert "Exception ignored" not in output, told
+    if how != signal.SIGKILL:  # worker processes that were just being started complain
+        assert "Traceback" not in output, told
+        assert "Exception ignored" not in output, told
     if status == 0:
         assert is_finished(workdir), told
         how_ended = "finished"
