@@ -1,10 +1,11 @@
 """Prepares the data set of a config; needed only once.
 
-    python -m fgr_jax.prepare --config=configs/cub.py [--source=PATH ...] [--verify]
+    python -m fgr_jax.prepare --config=configs/cub.py [--source=PATH ...] [--verify] [--near_duplicates]
 
 --source is an archive, several of them (--source=A --source=B), or an extracted folder. Without it, the
 archives are taken from the folder `downloads` beside the prepared data sets, or downloaded if they are
 publicly available. --verify decodes every image, also of a data set that is prepared already.
+--near_duplicates names test images that are copies of training images at another size or compression.
 """
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
@@ -17,7 +18,8 @@ from pathlib import Path
 from absl import flags
 
 from fgr_jax.data.prepare.listing import raise_if_any
-from fgr_jax.data.prepare.preparation import local_data_dir
+from fgr_jax.data.prepare.near_duplicates import near_duplicates
+from fgr_jax.data.prepare.preparation import local_data_dir, warn_of_pairs
 from fgr_jax.data.prepare.prepared import NotPreparedError, bad_images
 from fgr_jax.data.sets import catalog
 from fgr_jax.errors import UserError
@@ -30,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
     own = flags.FlagValues()
     flags.DEFINE_multi_string("source", [], "archives, or an extracted folder", flag_values=own)
     flags.DEFINE_bool("verify", False, "decode every image", flag_values=own)
+    flags.DEFINE_bool("near_duplicates", False, "find copies", flag_values=own)
     invocation = cli.parse(argv, __doc__ or "", own)
     data = invocation.config.data
     if is_in_bucket(data.data_dir):
@@ -47,6 +50,12 @@ def main(argv: Sequence[str]) -> int:
             way_out = f"it was prepared before; replace these files, delete {prepared.folder}"
             way_out += " and prepare it again"
             raise_if_any(bad_images(prepared, data, terminal), f"data set {prepared.name}", way_out)
+        if own.near_duplicates:
+            pairs = near_duplicates(prepared, data, terminal)
+            what = "pairs of images of two splits look the same"
+            warn_of_pairs(pairs, what, "Accuracy on copies says little", terminal)
+            if not pairs:
+                terminal.line("no two images of different splits look the same")
     except NotPreparedError as error:
         again = shlex.join(["python", "-m", "fgr_jax.prepare", *invocation.config_arguments])
         raise UserError(f"{error}: run {again}") from error

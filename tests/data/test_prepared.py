@@ -22,6 +22,7 @@ from fgr_jax.data.pipeline import Share, training_batches
 from fgr_jax.data.prepare import preparation
 from fgr_jax.data.prepare.contents import Contents
 from fgr_jax.data.prepare.listing import ImageFile, Listing
+from fgr_jax.data.prepare.near_duplicates import near_duplicates
 from fgr_jax.data.prepare.prepared import (
     NotPreparedError,
     bad_images,
@@ -257,6 +258,23 @@ def test_an_image_of_two_classes_is_told(
     assert "4 images are byte for byte also in another class: train: oak/copy0.jpg is " in printed
     assert "train: oak/copy2.jpg is train: elm/2.jpg; " in printed
     assert "test: oak/copy.jpg is train: elm/5.jpg. One of the two labels is wrong" in printed
+
+
+def test_copies_of_another_size_or_compression_are_found(data_dir: Path, tmp_path: Path) -> None:
+    assert not near_duplicates(open_prepared(NAME, data_dir), Data(), QUIET)
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 255, (6, 8, 3), np.uint8)
+    large = np.asarray(cv2.resize(coarse, (640, 480), interpolation=cv2.INTER_CUBIC))
+    small = cv2.resize(large, (200, 150), interpolation=cv2.INTER_AREA)
+    copies = {
+        "train/oak/large.jpg": cv2.imencode(".jpg", large, [cv2.IMWRITE_JPEG_QUALITY, 95])[1],
+        "test/elm/small.jpg": cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 60])[1],
+    }
+    (tmp_path / "more").mkdir()
+    listed = listing(tmp_path, FILES | {name: data.tobytes() for name, data in copies.items()})
+    store(listed, tmp_path / "more")
+    found = near_duplicates(open_prepared(NAME, tmp_path / "more"), Data(), QUIET)
+    assert found == [("test: elm/small.jpg", "train: oak/large.jpg")]
 
 
 TEXTS = st.lists(st.text(), max_size=3)

@@ -252,13 +252,13 @@ def store(
                 if os.strerror(code) in str(error):
                     raise OSError(code, os.strerror(code), str(data_dir)) from error
             raise
-    _warn_of_pairs(
+    warn_of_pairs(
         building.duplicates,
         "test images are byte for byte also training images",
         "Accuracy on them says little",
         terminal,
     )
-    _warn_of_pairs(
+    warn_of_pairs(
         building.contradictions,
         "images are byte for byte also in another class",
         "One of the two labels is wrong",
@@ -266,9 +266,10 @@ def store(
     )
 
 
-def _warn_of_pairs(
+def warn_of_pairs(
     pairs: Sequence[tuple[str, str]], what: str, consequence: str, terminal: Terminal
 ) -> None:
+    """Warns of pairs of images, the first of them with their names, if there are any."""
     if not pairs:
         return
     named = "; ".join(f"{one} is {other}" for one, other in pairs[:_DUPLICATES_NAMED])
