@@ -218,7 +218,7 @@ with open({str(tmp_path / "precious")!r}, "w") as file:
     assert (tmp_path / "precious").read_text() == "precious"
 
 
-@pytest.mark.parametrize("columns", [20, 35, 50])
+@pytest.mark.parametrize("columns", [20, 35, 200])
 def test_on_a_terminal(columns: int) -> None:
     """Through a terminal emulator: no name moves the cursor, and the bar leaves nothing."""
     primary, secondary = os.openpty()
@@ -232,13 +232,16 @@ def test_on_a_terminal(columns: int) -> None:
     ) as process:
         os.close(secondary)
         screen = pyte.Screen(200, 60)
-        stream = pyte.ByteStream(screen)
+        stream, written = pyte.ByteStream(screen), b""
         with contextlib.suppress(OSError):  # the other end is closed
             while data := os.read(primary, 65536):
                 stream.feed(data)
+                written += data
     os.close(primary)
     assert process.returncode == 0
     lines = [line.rstrip() for line in screen.display if line.strip()]
     assert lines[0].startswith(r"cat\n[x]:cat:\xff")
     assert any("12.5%" in line for line in lines)
     assert lines[-1].startswith(r"warning: cat\n[x]:cat:\xff")
+    if columns == 200:  # before the bar and after it
+        assert re.search(r"\[x\]:cat:\\xff 猫[^\n]*━[^\n]*\[x\]:cat:\\xff 猫", written.decode())
