@@ -4,15 +4,11 @@ Every command imports this module first: from then on signals are handled, and i
 if a package is missing.
 """
 
-from fgr_jax import signals  # isort: skip  # before the imports that take time
+from fgr_jax import output, signals  # isort: skip  # before imports that take time or keep sys.stderr
 
 if signals.is_command():
     signals.install()
-
-from fgr_jax import terminal  # isort: skip  # before packages that keep sys.stderr, as absl does
-
-if signals.is_command():
-    terminal.guard_output()
+    output.guard_output()
 
 import dataclasses
 import difflib
@@ -35,7 +31,7 @@ except ModuleNotFoundError as error:
     )
 
 from fgr_jax import config as config_lib
-from fgr_jax import distributed
+from fgr_jax import distributed, terminal
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.files import python_files
@@ -77,7 +73,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if stream:
             stream.flush()
-    failure = terminal.failure_of("stdout")
+    failure = output.failure_of("stdout")
     if failure and failure.errno == errno.EPIPE:
         status = status or 128 + signal.SIGPIPE
     elif failure and failure.errno != errno.EIO:  # EIO: the terminal is gone

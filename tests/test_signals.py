@@ -17,10 +17,10 @@ ROOT = Path(__file__).parent.parent
 # Imports, runs, is deferred or cleans up for as long as it is left in peace; prints where it is.
 SCRIPT = """
 import contextlib, hashlib, os, sys, time
-from fgr_jax import signals, terminal
+from fgr_jax import output, signals
 where = sys.argv[1]
 signals.install()
-terminal.guard_output()
+output.guard_output()
 
 def stay(name):
     print(name, flush=True)

@@ -111,7 +111,7 @@ def test_a_narrow_table_is_a_list() -> None:
 
 SCRIPT = """
 import sys
-from fgr_jax import cli, signals, terminal
+from fgr_jax import cli, output, signals
 from fgr_jax.errors import UserError
 from fgr_jax.terminal import Terminal
 
@@ -129,7 +129,7 @@ def main(argv):
     return 0
 
 signals.install()
-terminal.guard_output()
+output.guard_output()
 cli.run(main)
 """
 SHOWN = r"cat\n[x]:cat:\xff 猫"
@@ -194,7 +194,7 @@ def test_an_output_that_is_closed_or_full(redirected: str, status: int, told: st
 def test_who_kept_the_old_output_can_write_there() -> None:
     script = """
 import sys
-from fgr_jax.terminal import guard_output
+from fgr_jax.output import guard_output
 kept = sys.stderr
 guard_output()
 print("new", file=sys.stderr)
@@ -207,7 +207,7 @@ print("old", file=kept)
 def test_what_is_opened_does_not_take_the_place_of_a_closed_output(tmp_path: Path) -> None:
     script = f"""
 import os
-from fgr_jax.terminal import guard_output
+from fgr_jax.output import guard_output
 guard_output()
 with open({str(tmp_path / "precious")!r}, "w") as file:
     os.write(1, b"printed by a library")
@@ -244,4 +244,4 @@ def test_on_a_terminal(columns: int) -> None:
     assert any("12.5%" in line for line in lines)
     assert lines[-1].startswith(r"warning: cat\n[x]:cat:\xff")
     if columns == 200:  # before the bar and after it
-        assert re.search(r"\[x\]:cat:\\xff 猫[^\n]*━[^\n]*\[x\]:cat:\\xff 猫", written.decode())
+        assert re.search(r"\[x\]:cat:\\xff 猫[^\n\r]*━[^\n\r]*\[x\]:cat:\\xff 猫", written.decode())

@@ -48,7 +48,7 @@ _AnyBatch = TypeVar("_AnyBatch", Batch, TrainingBatch, AnnotatedBatch)
 
 _SHARED_MEMORY = Path("/dev/shm")
 _NO_WORKERS = "--config.runtime.decode_workers=0 decodes in the training process"
-# In shared memory, measured with a slow reader: in Grain's queue, on either side of it, and being removed.
+# In shared memory, measured with a slow reader: in Grain's queue, beside it, and being removed.
 _BATCHES_PER_WORKER = 4
 _MORE_SHARED_MEMORY = f"give {_SHARED_MEMORY} more (docker run --shm-size=8g), or {_NO_WORKERS}"
 
