@@ -143,6 +143,21 @@ def add_jpegs(corpus: Corpus) -> None:
         jpeg[: frame + 5] + b"\0\0" + jpeg[frame + 7 :],
         refused=r"has 37×0 pixels",
     )
+    corpus.add("jpeg cut before another", jpeg[:-40] + jpeg, refused="is truncated")
+    # Each of these ends libjpeg's work.
+    component = frame + 10 + 2 * 3 + 1  # the third's sampling factors
+    progressive = saved(PHOTO, "JPEG", progressive=True)
+    end_of_band = progressive.rindex(b"\xff\xda") + 4 + 1 + 2 + 1
+    tables, quantization = jpeg.index(b"\xff\xc4"), jpeg.rindex(b"\xff\xdb")
+    counts = list(jpeg[tables + 5 : tables + 21])  # of the codes of 1 to 16 bits
+    counts[0], counts[2] = counts[0] + 3, counts[2] - 3
+    for name, damaged in {
+        "fractional sampling": jpeg[:component] + b"\x31" + jpeg[component + 1 :],
+        "too many codes": jpeg[: tables + 5] + bytes(counts) + jpeg[tables + 21 :],
+        "a missing table": jpeg[:quantization] + jpeg[quantization + 2 + 67 :],
+        "a band too high": progressive[:end_of_band] + b"\x60" + progressive[end_of_band + 1 :],
+    }.items():
+        corpus.add(f"jpeg of {name}", damaged, refused="is truncated or damaged")
     two = jpeg[: frame + 2] + b"\0\x0e" + jpeg[frame + 4 : frame + 9] + b"\2"
     two += jpeg[frame + 10 : frame + 16] + jpeg[frame + 19 :]
     corpus.add("jpeg of two components", two, refused="is a JPEG of a kind that is not read")
@@ -158,7 +173,7 @@ def add_jpegs(corpus: Corpus) -> None:
     corpus.add("jpeg cmyk exif", saved(PHOTO.convert("CMYK"), "JPEG", exif=exif(5)))
     corpus.add(
         "jpeg with damaged exif",
-        jpeg[:2] + b"\xff\xe1\0\x0eExif\0\0II*\0\xff\xff" + jpeg[2:],
+        jpeg[:2] + b"\xff\xe1\0\x10Exif\0\0no TIFF." + jpeg[2:],
         pixels=np.asarray(Image.open(io.BytesIO(jpeg))),
     )
     corpus.add("jpeg several", saved(PHOTO, "MPO", **several()))
@@ -236,6 +251,11 @@ def add_pngs(corpus: Corpus) -> None:
     corpus.add(
         "png of 3 bits", write.png(GRAY % 8, 3, 0), refused="is a PNG with an invalid header"
     )
+    corpus.add(
+        "png with a damaged byte",
+        png[:60] + bytes([png[60] ^ 1]) + png[61:],
+        refused="is a damaged PNG",
+    )
     corpus.add("png without height", write.png(GRAY[:0], 8, 0), refused="has 37×0 pixels")
     corpus.add("png without pixels", png[:33] + png[-12:], refused="is a PNG without pixels")
     corpus.add("png copied as text", png.replace(b"\r\n", b"\n"), refused="is a PNG copied as text")
@@ -282,6 +302,12 @@ def add_tiffs(corpus: Corpus) -> None:
                     write.tiff(scaled(both, 16), 16, 1, order=order, tags=tags),
                     pixels=repeated(GRAY),
                 )
+        both = np.concatenate([GRAY, np.full_like(GRAY, 255)], -1)
+        corpus.add(
+            f"tiff gray alpha 1 {order}",
+            write.tiff(both, 8, 1, order=order, tags=[(338, 3, [1])]),
+            pixels=repeated(GRAY),
+        )
         inks = np.concatenate([COLORS, ALPHA], -1)
         corpus.add(f"tiff cmyk {order}", write.tiff(inks, 8, 5, order=order))
         corpus.add(f"tiff cmyk 16 {order}", write.tiff(scaled(inks, 16), 16, 5, order=order))

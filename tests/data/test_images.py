@@ -128,6 +128,11 @@ def test_rows_are_cut_off_the_bottom(smooth: images.Image) -> None:
     np.testing.assert_array_equal(images.decode(png, cut_bottom=20), images.decode(png)[:-20])
     with pytest.raises(images.ImageError, match="is 60 pixels high, of which 60 are to be cut"):
         images.decode(png, cut_bottom=60)
+    turned = in_all_formats(smooth)["JPEG of orientation 6"]  # 80 pixels high
+    for data, height in ((png, 60), (turned, 80)):
+        images.check(data, cut_bottom=height - 1)
+        with pytest.raises(images.ImageError, match=f"is {height} pixels high"):
+            images.check(data, cut_bottom=height)
 
 
 def exif_orientation(value: int) -> bytes:

@@ -182,7 +182,7 @@ def _decode_jpeg(data: bytes, header: jpeg.Jpeg) -> Image | None:
     try:
         if len(header.components) in (1, 3):
             return simplejpeg.decode_jpeg(data, "RGB", strict=False)
-        if len(header.components) == 4 and header.has_adobe:  # stored inverted
+        if len(header.components) == 4:  # stored inverted
             inks = simplejpeg.decode_jpeg(data, "CMYK", strict=False).astype(np.uint16)
             key = inks[:, :, 3:]  # rounded as by OpenCV
             return (key - ((255 - inks[:, :, :3]) * key >> 8)).astype(np.uint8)
@@ -227,13 +227,11 @@ def _decode_with_pillow(data: bytes, plan: _Plan, max_pixels: int) -> Image:
             f"has {count:,} pixels, more than Pillow reads in {plan.kind.name}"
         ) from error
     except Exception as error:  # decoders raise all sorts of exceptions for damaged data
-        raise ImageError(_reason(data, plan.kind, error)) from error
+        raise ImageError(_reason(plan.kind, error)) from error
 
 
-def _reason(data: bytes, kind: Kind, error: Exception) -> str:
+def _reason(kind: Kind, error: Exception) -> str:
     """Returns why Pillow raised `error`: its words tell what it does not read from damage."""
-    if kind.format == "TIFF" and tiff.is_cut(data):
-        return "is truncated"
     if re.search("support|unknown|unrecogni|cannot handle", str(error), re.IGNORECASE):
         return f"is {kind.name} of a kind that is not read ({error}): convert it to JPEG or PNG"
     return f"is truncated or damaged ({kind.name}: {error})"

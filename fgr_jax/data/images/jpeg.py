@@ -10,7 +10,7 @@ _MARKER = re.compile(
     rb"\xff[^\x00\x01\xd0-\xd7\xff]"
 )  # without stuffed bytes, restarts and fill bytes
 _START, _END, _SCAN, _TABLES, _QUANTIZATION, _RESTART = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD
-_APP1, _ADOBE, _COMMENT = 0xE1, 0xEE, 0xFE
+_APP1, _COMMENT = 0xE1, 0xFE
 _ORIENTED = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0")
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _FACTORS = ((1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4))
@@ -38,7 +38,6 @@ class Jpeg:
     # (identifier, horizontal and vertical sampling factor, quantization table) of each component.
     components: tuple[tuple[int, int, int, int], ...] = ()
     progressive: bool = False
-    has_adobe: bool = False
     may_be_turned: bool = False  # an orientation may be stated in EXIF or XMP
     # Whether libjpeg decodes it whatever the coded pixels are: every table and scan is as it should be.
     sound: bool = True
@@ -64,9 +63,7 @@ def read(data: bytes) -> Jpeg:
             raise ImageError(f"is {_REFUSED[kind]}: convert it to an ordinary JPEG or PNG")
         position = start + int.from_bytes(data[start : start + 2], "big")
         if not start + 2 <= position <= len(data):
-            if not scans:
-                raise ImageError("is truncated")
-            position, jpeg.sound = start, False  # damage within the pixels
+            position, jpeg.sound = start, False  # it may be damage within the pixels
             continue
         body = data[start + 2 : position]
         if kind in (_BASELINE, _EXTENDED, _PROGRESSIVE, *_ARITHMETIC):
@@ -80,8 +77,6 @@ def read(data: bytes) -> Jpeg:
             jpeg.sound &= _is_sound_scan(jpeg, body, tables)
         elif kind == _APP1:
             jpeg.may_be_turned |= body.startswith(_ORIENTED)
-        elif kind == _ADOBE:
-            jpeg.has_adobe |= body.startswith(b"Adobe")
         elif not (0xE0 <= kind <= 0xEF or kind == _COMMENT or (kind, len(body)) == (_RESTART, 2)):
             jpeg.sound = False
     else:

@@ -28,6 +28,7 @@ _FAULTS = (None, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 _SUFFIXES = re.compile(r"\.(tar|tgz|tar\.gz|tbz2?|tar\.bz2|txz|tar\.xz|zip)$", re.IGNORECASE)
 _READ = {f"{name} archive" for name in ("a zip", "a tar", "a gzip", "a bzip2", "an xz")}
 _METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES"}  # numbers in zips
+_IS_UTF8 = 0x800  # a flag in zips
 _WAY_OUT = "unpack it with another tool and name the folder instead"
 
 
@@ -123,8 +124,7 @@ def _unpack(archive: Path, folder: Path, name: str, budget: _Budget, depth: int)
 
 def _is_read(path: Path) -> bool:
     """Returns whether a member is an archive, and not, for example, what macOS notes of one."""
-    is_hidden = path.name.startswith(".")
-    return not is_hidden and bool(_SUFFIXES.search(path.name)) and _kind_of(path) in _READ
+    return bool(_SUFFIXES.search(path.name)) and _kind_of(path) in _READ
 
 
 def _check_kind(archive: Path, name: str) -> None:
@@ -159,9 +159,8 @@ def _members(archive: Path, name: str) -> Iterator[tuple[str, int, IO[bytes]]]:
 def _zip_members(opened: zipfile.ZipFile, archive: str) -> Iterator[tuple[str, int, IO[bytes]]]:
     for info in opened.infolist():
         name = info.filename
-        if (
-            not info.flag_bits & 0x800
-        ):  # not marked as UTF-8, which many programs write all the same
+        # Many programs write UTF-8 and do not say so.
+        if not info.flag_bits & _IS_UTF8:
             with contextlib.suppress(UnicodeError):
                 name = name.encode("cp437").decode("utf-8")
         if info.flag_bits & 1:
