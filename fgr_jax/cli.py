@@ -4,10 +4,11 @@ Every command imports this module first: from then on signals are handled, and i
 if a package is missing.
 """
 
-from fgr_jax import signals  # isort: skip  # before the imports that take time
+from fgr_jax import output, signals  # isort: skip  # before imports that take time or keep sys.stderr
 
 if signals.is_command():
     signals.install()
+    output.guard_output()
 
 import dataclasses
 import difflib
@@ -55,7 +56,6 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
 
     Errors of the user and of the disk, signals, and a lost output become one line.
     """
-    terminal.guard_output()
     try:
         with signals.raised():
             status = main(sys.argv)
@@ -73,7 +73,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if stream:
             stream.flush()
-    failure = terminal.failure_of("stdout")
+    failure = output.failure_of("stdout")
     if failure and failure.errno == errno.EPIPE:
         status = status or 128 + signal.SIGPIPE
     elif failure and failure.errno != errno.EIO:  # EIO: the terminal is gone
@@ -246,11 +246,16 @@ def define_job_flags(own_flags: flags.FlagValues) -> None:
     flags.DEFINE_integer("join_timeout", 300, "in seconds", lower_bound=1, flag_values=own_flags)
 
 
-def join_job(own_flags: flags.FlagValues) -> None:
-    """Joins the other processes if the flags say so. Must be called before JAX has a device."""
+def join_job(own_flags: flags.FlagValues, *, saves: bool = False) -> None:
+    """Joins the other processes if the flags say so. Must be called before JAX has a device.
+
+    JAX then handles SIGTERM, for a command that `saves`; other commands end as without a job.
+    """
     where = (own_flags.coordinator, own_flags.process_count, own_flags.process_id)
     if own_flags.distributed or any(value is not None for value in where):
         distributed.join(*where, timeout_s=own_flags.join_timeout)
+        if not saves:
+            signals.install_handlers()
 
 
 def _load(value: str) -> Config:

@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
     invocation = cli.parse(argv, __doc__ or "", own_flags)
     config = invocation.config
     compute_deterministically(config.deterministic)
-    cli.join_job(own_flags)
+    cli.join_job(own_flags, saves=True)
     workdir = Workdir.open(own_flags.workdir or Path("runs") / invocation.config_path.stem)
     terminal = Terminal(quiet=jax.process_index() > 0)
     try:

@@ -8,7 +8,6 @@ A thread reads the signals from a pipe as they arrive, because Python calls hand
 alone, which may be compiling or waiting for a device.
 """
 
-import _thread
 import contextlib
 import dataclasses
 import multiprocessing
@@ -48,6 +47,7 @@ class Deferral:
 class _State:
     first: signal.Signals | None = None
     running: bool = False  # within `raised`
+    ending: bool = False
     pipe_is_broken: bool = False
     deferral: Deferral | None = None
 
@@ -71,13 +71,19 @@ def install() -> None:
         if isinstance(unraisable.exc_value, Stopped):
             number = unraisable.exc_value.number
             _state.first = None
-            threading.Timer(_REPEATED_S / 10, _thread.interrupt_main, [number]).start()
+            threading.Timer(_REPEATED_S / 10, _send_to_main_thread, [number]).start()
         else:
             previous(unraisable)
 
     sys.unraisablehook = raise_again
+    install_handlers()
+
+
+def install_handlers() -> None:
+    """Installs the handlers, again if some library has replaced one."""
     for number in STOPPING:
-        _handle_unless_ignored(number)
+        if not _is_ignored(number):
+            signal.signal(number, _handle)
 
 
 def is_command() -> bool:
@@ -110,14 +116,18 @@ def deferred(
       announce: called with the first signal, at once, in another thread.
       ends_at_second: whether a second Ctrl-C or SIGTERM ends the process.
     """
-    previous = [(number, _handle_unless_ignored(number)) for number in STOPPING]
+    previous = {number: signal.getsignal(number) for number in STOPPING}
+    for number, handler in previous.items():
+        # Not what is installed already: JAX handles SIGTERM in the processes of a job.
+        if handler is not _handle and not _is_ignored(number):
+            signal.signal(number, _handle)
     _state.deferral = Deferral(None, on_signal, announce, ends_at_second)
     try:
         yield _state.deferral
     finally:
         _state.deferral = None
-        for number, handler in previous:
-            if handler is not None:
+        for number, handler in previous.items():
+            if handler is not _handle:
                 signal.signal(number, handler)
 
 
@@ -144,25 +154,26 @@ def blocked() -> Iterator[None]:
 def pipe_is_broken() -> None:
     """Handles that the reader of this process's output is gone, as SIGPIPE. Any thread may call it."""
     _state.pipe_is_broken = True
-    _thread.interrupt_main(signal.SIGPIPE)
+    _send_to_main_thread(signal.SIGPIPE)
 
 
 def end(status: int) -> NoReturn:
     """Ends the process and its worker processes, without waiting for threads."""
+    _state.ending = True
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(status)
 
 
-def _handle_unless_ignored(number: signal.Signals) -> Any:
-    """Installs our handler; returns the previous one, or None if nothing was changed."""
-    previous = signal.getsignal(number)
+def _send_to_main_thread(number: signal.Signals) -> None:
+    ident = threading.main_thread().ident
+    assert ident is not None
+    signal.pthread_kill(ident, number)
+
+
+def _is_ignored(number: signal.Signals) -> bool:
     # Python itself ignores SIGPIPE.
-    ignored = previous is signal.SIG_IGN and number != signal.SIGPIPE
-    if ignored or previous is _handle:
-        return None
-    signal.signal(number, _handle)
-    return previous
+    return signal.getsignal(number) is signal.SIG_IGN and number != signal.SIGPIPE
 
 
 def _handle(raw_number: int, _: object) -> None:
@@ -170,6 +181,8 @@ def _handle(raw_number: int, _: object) -> None:
     number = signal.Signals(raw_number)
     if number == signal.SIGPIPE and not _state.pipe_is_broken:
         return  # of a socket: whoever writes there gets an error
+    if _state.ending:
+        return
     is_first, _state.first = _state.first is None, _state.first or number
     if _state.deferral:
         _state.deferral.requested = _state.deferral.requested or number
@@ -203,6 +216,7 @@ def _watch(reader: int) -> None:
 
 
 def _end_at_once(message: str, number: signal.Signals) -> NoReturn:
+    _state.ending = True  # before a write to a broken pipe, which sends a SIGPIPE
     with contextlib.suppress(OSError):
         show_cursor = "\r\x1b[K\x1b[?25h" if os.isatty(2) else ""  # a progress bar may be drawn
         os.write(2, f"{show_cursor}{message}\n".encode())

@@ -5,10 +5,7 @@ is not a terminal, and there are no colors where standard output is not a termin
 """
 
 import contextlib
-import errno
-import io
 import os
-import sys
 import unicodedata
 from collections.abc import Iterator, Sequence
 
@@ -17,73 +14,12 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from fgr_jax import signals
+from fgr_jax.output import failure_of
 
 _UNBOUNDED = 10_000  # columns of an output that is no terminal
 _COLUMN_FRAME = 3  # columns of a table's border and padding
 # Of format characters, which also join emoji, those that reorder text until they are ended.
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-class Output(io.TextIOWrapper):
-    """Standard output or error that never raises, because losing it must not cost a run its results.
-
-    Characters that the encoding lacks are escaped. After a failed write the rest goes to /dev/null, and
-    `failure` tells why. If the reader of a pipe is gone, the process is stopped as by SIGPIPE; if the
-    terminal is gone, it got a SIGHUP, unless it is to survive that.
-    """
-
-    failure: OSError | None = None
-
-    def write(self, text: str) -> int:
-        """Writes `text`."""
-        try:
-            return super().write(text)
-        except OSError as error:
-            self._lost(error)
-            return len(text)
-
-    def flush(self) -> None:
-        """Writes what is buffered."""
-        try:
-            super().flush()
-        except OSError as error:
-            self._lost(error)
-
-    def _lost(self, error: OSError) -> None:
-        self.failure = error
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, self.fileno())
-        os.close(null)
-        if error.errno == errno.EPIPE:
-            signals.pipe_is_broken()
-
-
-def guard_output() -> None:
-    """Replaces standard output and error by an `Output`, and opens those that are closed on /dev/null.
-
-    Otherwise the next file that the process opens would take their place, and receive what is printed.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(descriptor, True)
-    os.close(descriptor)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and not isinstance(stream, Output):
-            output = Output(
-                stream.detach(),
-                stream.encoding,
-                "backslashreplace",
-                line_buffering=stream.line_buffering,
-                write_through=stream.write_through,
-            )
-            setattr(sys, name, output)
-            setattr(sys, f"__{name}__", output)
-
-
-def failure_of(name: str) -> OSError | None:
-    """Returns why "stdout" or "stderr" has been lost; None if it has not."""
-    return getattr(getattr(sys, name), "failure", None)
 
 
 def shown(text: str) -> str:
@@ -120,21 +56,13 @@ class Bar:
 class Terminal:
     """Writes lines, bars and tables, or nothing with `quiet=True`.
 
-    All text is data: nothing in it is markup, and each text stays in its line or cell.
+    All text is data: nothing in it is markup, as it would be in a `str` that is given to rich, and each
+    text stays in its line or cell.
     """
 
     def __init__(self, *, quiet: bool = False):
-        self._out, self._err = (
-            Console(
-                stderr=stderr,
-                quiet=quiet,
-                markup=False,
-                emoji=False,
-                highlight=False,
-                soft_wrap=True,
-            )
-            for stderr in (False, True)
-        )
+        self._out = Console(quiet=quiet, highlight=False, soft_wrap=True)
+        self._err = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._bars = 0
 
     def line(self, text: str) -> None:
@@ -153,10 +81,10 @@ class Terminal:
         title, header = shown(title), _shown_cells(header)
         rows = [_shown_cells(row) for row in rows]
         console = self._console()
-        has_width = console.is_terminal or "COLUMNS" in os.environ
-        width = console.width if has_width else _UNBOUNDED
+        if not (console.is_terminal or "COLUMNS" in os.environ):
+            console.width = _UNBOUNDED
         widths = [max(map(cell_len, column)) for column in zip(header, *rows, strict=True)]
-        if width < sum(widths[1:]) + min(widths[0], 12) + _COLUMN_FRAME * len(widths) + 1:
+        if console.width < sum(widths[1:]) + min(widths[0], 12) + _COLUMN_FRAME * len(widths) + 1:
             self._list(console, title, rows, header)
             return
         drawn = table.Table(title=Text(title, "table.title"), title_justify="left")
@@ -165,7 +93,7 @@ class Terminal:
             drawn.add_column(Text(name), justify=justify, overflow=overflow, no_wrap=index > 0)  # type: ignore[arg-type]
         for row in rows:
             drawn.add_row(*map(Text, row))
-        console.print(drawn, width=width, soft_wrap=False)
+        console.print(drawn, soft_wrap=False)
 
     def _list(
         self,

@@ -1,6 +1,7 @@
 """What the tests share. Everything runs on the CPU, on eight virtual devices, without a network."""
 
 import os
+import signal
 from pathlib import Path
 
 import jax
@@ -10,6 +11,12 @@ from tiny_run import tiny_config
 
 from fgr_jax.config import Config
 from fgr_jax.data.sets.synthetic import Synthetic
+
+# A process in the background of a script, or under nohup, ignores these, and so would the tests'
+# subprocesses. Handlers, unlike what is ignored, are not inherited.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 # Before anything asks for a device; the environment is for the tests' subprocesses.
 jax.config.update("jax_platforms", "cpu")

@@ -1,16 +1,21 @@
 """`python -m fgr_jax` and the console script: the list of commands, and what becomes of one."""
 
+import contextlib
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from tiny_run import ROOT, config_flags, tiny_config
 
 from fgr_jax.__main__ import COMMANDS, summary
+from fgr_jax.signals import STOPPING
 
 # Every package but jax and what jax needs is impossible to import, as after `pip install .`.
 WITH_JAX_ALONE = """
@@ -83,6 +88,90 @@ def test_a_command_is_its_module() -> None:
         assert named.stdout + named.stderr
         assert named.returncode == module.returncode == (command == "verify")
         assert (named.stdout, named.stderr) == (module.stdout, module.stderr)
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a run of one step."""
+    config = tiny_config(data_dir)
+    config.duration = "1 steps"
+    workdir = tmp_path_factory.mktemp("trained") / "run"
+    done = python("-m", "fgr_jax.main", *config_flags(config), f"--workdir={workdir}")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def write_images(folder: Path) -> Path:
+    for number in range(200):
+        path = folder / "images" / ("cat", "dog")[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.random.default_rng(number).integers(0, 256, (90, 120, 3)))
+    return folder / "images"
+
+
+@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=[] if command in ("prepare", "predict") else pytest.mark.long)
+        for command in COMMANDS
+        if command != "train"
+    ],
+)
+def test_a_signal_ends_every_command_with_one_line_and_nothing_half_written(
+    data_dir: Path, trained: Path, tmp_path: Path, command: str, number: signal.Signals
+) -> None:
+    """At a moment between its first import and its end."""
+    chance = random.Random(f"{command} {number}")
+    flags = config_flags(tiny_config(data_dir))
+    images, out = write_images(tmp_path), tmp_path / "out"
+    out.mkdir()
+    run = f"--workdir={trained}"
+    folder = ["--config=configs/folder.py", f"--config.data.folder={images}", "--verify"]
+    arguments = {
+        "prepare": [*folder, f"--config.data.data_dir={out}"],
+        "evaluate": [run],
+        "predict": [run, str(images), f"--output={out}/predictions.csv"],
+        "report": [run],
+        "sweep": ["--sweep=configs/sweeps/table4.py", *flags, f"--workdir={out}"],
+        "verify": [*flags, "--steps=2"],
+        "export_weights": [run, f"--output={out}/weights.safetensors"],
+        "benchmark": [*flags, "--part=step", "--rounds=1"],
+    }[command]
+    with subprocess.Popen(
+        [sys.executable, "-m", f"fgr_jax.{COMMANDS[command]}", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0.3, 4))
+        was_running = process.poll() is None
+        if number == signal.SIGPIPE:
+            process.stdout.close()
+            process.stdout = None
+        elif was_running:
+            os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=120)
+    told = f"stopped by {number.name}\n"
+    ended_well = (process.returncode, errors) == (0, "")
+    stopped = (process.returncode, errors) == (128 + number, told)
+    # A command that prints nothing more does not notice that its reader is gone.
+    assert stopped or (ended_well and (number == signal.SIGPIPE or not was_running)), errors
+    deadline = time.monotonic() + 10
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
+        pytest.fail("processes are left behind")
+    left = [path.name for path in [*out.rglob("*"), *trained.rglob("*")]]
+    assert not [name for name in left if "unfinished" in name or "incomplete" in name]
+    if command == "prepare" and stopped:  # and it can be prepared now
+        done = python("-m", "fgr_jax.prepare", *arguments)
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.long

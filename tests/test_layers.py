@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).parent.parent / "fgr_jax"
 
 # From the bottom up. A package or module imports only itself and what is in the lines above its own.
 LAYERS = [
-    ["arguments"],
-    ["errors", "signals", "durations", "random_streams", "digests", "diversification", "losses"],
+    ["arguments", "signals"],
+    ["errors", "output", "durations", "random_streams", "digests", "diversification", "losses"],
     ["terminal", "files", "distributed", "config"],
     ["calendar", "cli"],
     ["data"],

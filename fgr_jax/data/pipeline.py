@@ -48,7 +48,8 @@ _AnyBatch = TypeVar("_AnyBatch", Batch, TrainingBatch, AnnotatedBatch)
 
 _SHARED_MEMORY = Path("/dev/shm")
 _NO_WORKERS = "--config.runtime.decode_workers=0 decodes in the training process"
-_BATCHES_PER_WORKER = 3  # in shared memory: in its queue, and on either side of it
+# In shared memory, measured with a slow reader: in Grain's queue, beside it, and being removed.
+_BATCHES_PER_WORKER = 4
 _MORE_SHARED_MEMORY = f"give {_SHARED_MEMORY} more (docker run --shm-size=8g), or {_NO_WORKERS}"
 
 
@@ -88,7 +89,8 @@ def training_batches(
     )
     render = functools.partial(_render, TrainingBatch, source, data)
     batches = _batches(views, render, share, steps)
-    return _read(batches, runtime, _batch_bytes(data, share))
+    # Twice, since the batches of the evaluation are there at the same time.
+    return _read(batches, runtime, 2 * _batch_bytes(data, share))
 
 
 def evaluation_batches(

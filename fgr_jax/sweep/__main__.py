@@ -16,12 +16,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import types
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
+from fgr_jax import signals
 from fgr_jax.errors import UserError
 from fgr_jax.files.atomic import atomic_write
 from fgr_jax.sweep import figures, results
@@ -30,7 +30,7 @@ from fgr_jax.sweep.results import LOG, Line, Result, result
 from fgr_jax.terminal import Terminal
 
 _FIGURE = "figure.png"
-_STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_STOPPED = tuple(128 + number for number in signals.STOPPING)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -109,9 +109,17 @@ def _run(arguments: list[str], workdir: Path) -> tuple[int, signal.Signals | Non
     Returns:
       The exit status, and the signal that stopped the run.
     """
-    requested: list[signal.Signals] = []
+    process: subprocess.Popen | None = None
+
+    def forward(number: signal.Signals) -> None:
+        if process:  # which writes to its log, not to our broken pipe
+            process.send_signal(signal.SIGTERM if number == signal.SIGPIPE else number)
+
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / LOG).open("ab") as log:
+    with (
+        (workdir / LOG).open("ab") as log,
+        signals.deferred(forward, ends_at_second=False) as deferral,
+    ):
         process = subprocess.Popen(
             [sys.executable, "-m", "fgr_jax.main", *arguments, f"--workdir={workdir}"],
             stdin=subprocess.DEVNULL,
@@ -119,20 +127,12 @@ def _run(arguments: list[str], workdir: Path) -> tuple[int, signal.Signals | Non
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C goes to the sweep alone, which forwards it
         )
-
-    def forward(number: int, _: types.FrameType | None) -> None:
-        requested.append(signal.Signals(number))
-        process.send_signal(number)
-
-    previous = {each: signal.signal(each, forward) for each in (signal.SIGINT, signal.SIGTERM)}
-    try:
+        if deferral.requested:
+            forward(deferral.requested)
         status = process.wait()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if not requested and status in _STOPPED:  # the run alone was stopped
-        requested.append(signal.Signals(status - 128))
-    return status, requested[0] if requested else None
+    if deferral.requested is None and status in _STOPPED:  # the run alone was stopped
+        return status, signal.Signals(status - 128)
+    return status, deferral.requested
 
 
 def _write(

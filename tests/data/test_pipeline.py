@@ -237,7 +237,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize(
     ("checked", "told"),
     [
-        ("checked", "decode_workers=1: needs 3.1 MB in /dev/shm, where 0.4 MB are free: give"),
+        ("checked", "decode_workers=1: needs 7.9 MB in /dev/shm, where 0.4 MB are free: give"),
         ("unchecked", "a decoding process found /dev/shm full (SIGBUS): give /dev/shm more"),
     ],
 )

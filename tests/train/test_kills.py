@@ -1,8 +1,16 @@
-"""One run, killed thirty times and more, against the same run left in peace."""
+"""Runs that are stopped at random moments by every signal, against the same run left in peace.
 
+MOMENTS=50 MOMENTS_SEED=1 MOMENTS_FOLDER=FOLDER in the environment of the long test try 50 others, and
+continue in FOLDER where the test was stopped itself.
+"""
+
+import json
+import os
 import random
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -12,14 +20,28 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from tiny_run import ROOT, command, tiny_config
+from phases import PHASES
+from tiny_run import ROOT, config_flags, tiny_config
 
 from fgr_jax.config import Config
 from fgr_jax.files import json_lines
+from fgr_jax.runs.logs import is_evaluated
 
-KILLS = 36
-STEPS = 600
+STEPS = 120
 POLL = 0.001  # seconds
+# The time that a phase takes about, in seconds; the moment lies within it.
+LASTS = {
+    "importing": 1.5,
+    "opening": 0.1,
+    "compiling": 0.4,
+    "starting": 0.3,
+    "starting workers": 2,
+    "training": 0.1,
+    "evaluating": 0.02,
+    "saving": 0.03,
+    "ending": 0.02,
+}
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.SIGPIPE)
 
 
 def frequent(data_dir: Path) -> Config:
@@ -32,22 +54,63 @@ def frequent(data_dir: Path) -> Config:
     return config
 
 
-def start(config: Config, workdir: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        command(config, workdir), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+class Run:
+    """A process that trains, and where it is."""
+
+    def __init__(self, config: Config, workdir: Path):
+        self.phase_file = workdir.with_name("phase")
+        self.phase_file.write_text("python")
+        script = [sys.executable, str(ROOT / "tests" / "support" / "phases.py")]
+        arguments = [str(self.phase_file), *config_flags(config), f"--workdir={workdir}"]
+        self.process = subprocess.Popen(
+            [*script, *arguments],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=(workdir.parent / "errors").open("wb"),
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+        )
+        self._errors = workdir.parent / "errors"
+
+    @property
+    def phase(self) -> str:
+        return self.phase_file.read_text().strip()
+
+    def wait_until(self, moment: Callable[[], bool], timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while self.process.poll() is None and not moment() and time.monotonic() < deadline:
+            time.sleep(POLL)
+
+    def send(self, number: signal.Signals, *, to_all: bool) -> None:
+        """Sends a signal to the process, or to its workers too, as a terminal does."""
+        if number == signal.SIGPIPE:
+            assert self.process.stdout
+            self.process.stdout.close()
+        elif to_all and number != signal.SIGKILL:
+            os.killpg(self.process.pid, number)
+        else:
+            self.process.send_signal(number)
+
+    def end(self) -> str:
+        """Waits until the process ends and all its workers with it; returns what it printed."""
+        assert self.process.stdout
+        printed = b"" if self.process.stdout.closed else self.process.stdout.read()
+        self.process.wait(timeout=120)
+        self.process.stdout.close()
+        deadline = time.monotonic() + 20
+        while is_alive(self.process.pid):
+            assert time.monotonic() < deadline, "processes are left behind"
+            time.sleep(0.01)
+        return printed.decode() + self._errors.read_text()
 
 
-def wait_until(process: subprocess.Popen, moment: Callable[[], bool]) -> None:
-    while process.poll() is None and not moment():
-        time.sleep(POLL)
-
-
-def has_more_fingerprints(workdir: Path) -> Callable[[], bool]:
-    """Whether the run has come further than it had when this was asked for."""
-    path = workdir / "fingerprints.jsonl"
-    before = path.stat().st_size if path.exists() else 0
-    return lambda: path.exists() and path.stat().st_size > before
+def is_alive(group: int) -> bool:
+    """Whether any process of a process group still runs."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def saved_states(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
@@ -64,66 +127,128 @@ def saved_states(workdir: Path) -> dict[int, dict[str, np.ndarray]]:
     return states
 
 
-def is_saving(workdir: Path) -> bool:
-    return any(ocp.utils.TMP_DIR_SUFFIX in path.name for path in workdir.glob("checkpoints/*"))
+def last_step(workdir: Path) -> int:
+    folders = (workdir / "checkpoints").glob("[0-9]*")
+    return max((int(path.name) for path in folders if path.name.isdigit()), default=0)
 
 
-def is_evaluating(workdir: Path) -> bool:
-    """The training line of an epoch is written before its evaluation, the test line after it."""
-    records = json_lines.read(workdir / "metrics.jsonl")
-    return bool(records) and records[-1]["split"] == "train"
+def is_finished(workdir: Path) -> bool:
+    return last_step(workdir) == STEPS and is_evaluated(workdir, STEPS)
 
 
-@pytest.mark.long
-def test_killed_thirty_times_and_more_is_the_run_left_in_peace(
-    data_dir: Path, tmp_path: Path
-) -> None:
-    config = frequent(data_dir)
-    undisturbed, workdir = tmp_path / "undisturbed", tmp_path / "killed"
-    with start(config, undisturbed) as process:
-        output = process.communicate()[0]
-    assert process.returncode == 0, output
-
-    chance = random.Random(0)
-    met: Counter[str] = Counter()
-    for kill in range(KILLS):
-        config.runtime.decode_threads = chance.choice([1, 2, 3])
-        when = ("saving", "evaluating", "anywhere", "asked", "starting", "saving")[kill % 6]
-        with start(config, workdir) as process:
-            if when == "starting":
-                time.sleep(chance.uniform(0, 8))
-            else:
-                wait_until(process, has_more_fingerprints(workdir))
-                time.sleep(chance.uniform(0, 0.4))
-            if when == "saving":
-                wait_until(process, lambda: is_saving(workdir))
-            if when == "evaluating":
-                wait_until(process, lambda: is_evaluating(workdir))
-            process.send_signal(signal.SIGTERM if when == "asked" else signal.SIGKILL)
-            output = process.communicate(timeout=120)[0]
-        expected = 128 + signal.SIGTERM if when == "asked" else -signal.SIGKILL
-        assert process.returncode == expected, output
-        met["saving"] += is_saving(workdir)
-        met["evaluating"] += is_evaluating(workdir)
-        met[f"{when} (wanted)"] += 1
-        states = saved_states(workdir)  # none is unreadable
-        assert states or kill < 6
-        assert max(states, default=0) < STEPS
-    print(f"steps taken before the last kill: {max(states)} of {STEPS}; found {dict(met)}")
-    assert met["saving"] >= 5
-    assert met["evaluating"] >= 3
-
-    with start(config, workdir) as process:
-        output = process.communicate()[0]
-    assert process.returncode == 0, output
+def assert_same_run(ours: Path, undisturbed: Path) -> None:
     for name in ("metrics.jsonl", "fingerprints.jsonl"):
-        assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes(), name
-    records = json_lines.read(workdir / "metrics.jsonl")
+        assert (ours / name).read_bytes() == (undisturbed / name).read_bytes(), name
+    records = json_lines.read(ours / "metrics.jsonl")
     assert len({(record["step"], record["split"]) for record in records}) == len(records)
-    assert [record["step"] for record in json_lines.read(workdir / "fingerprints.jsonl")] == list(
-        range(1, STEPS + 1)
-    )
-    one, other = (saved_states(path)[STEPS] for path in (workdir, undisturbed))
+    steps = [record["step"] for record in json_lines.read(ours / "fingerprints.jsonl")]
+    assert steps == list(range(1, STEPS + 1))
+    one, other = (saved_states(path)[STEPS] for path in (ours, undisturbed))
     assert one.keys() == other.keys()
     for name in one:
         assert one[name].tobytes() == other[name].tobytes(), name
+
+
+def stop_once(config: Config, workdir: Path, chance: random.Random, number: int) -> dict[str, str]:
+    """Starts or resumes a run, stops it at a random moment, and checks how it ended."""
+    wanted = PHASES[number // 2 % len(PHASES)]
+    config.runtime.decode_workers = number % 2 * chance.choice([1, 2])
+    config.runtime.decode_threads = chance.choice([1, 2, 3])
+    how = SIGNALS[number % 4] if chance.random() < 0.85 else signal.SIGPIPE
+    if wanted == "starting workers" and not config.runtime.decode_workers:
+        wanted = "training"
+    before = last_step(workdir)
+    run = Run(config, workdir)
+    run.wait_until(lambda: run.phase != "python", 60)
+    run.wait_until(lambda: run.phase == wanted, 60 if wanted == "ending" else 20)
+    time.sleep(chance.uniform(0, LASTS[wanted]))
+    phase = run.phase
+    if run.process.poll() is None:
+        run.send(how, to_all=chance.random() < 0.5)
+    output, status = run.end(), run.process.returncode
+    told = f"{number}: {how.name} while {phase}, status {status}, after step {before}\n{output}"
+    if how != signal.SIGKILL:  # worker processes that were just being started complain
+        assert "Traceback" not in output, told
+        assert "Exception ignored" not in output, told
+    if status == 0:
+        assert is_finished(workdir), told
+        how_ended = "finished"
+    elif how == signal.SIGKILL:
+        assert status == -how, told
+        how_ended = how.name
+    else:
+        assert status == 128 + how, told
+        how_ended = how.name
+        stopped = re.search(r"stopped after step (\d+) of", output)
+        if stopped:
+            assert last_step(workdir) == int(stopped.group(1)), told
+        else:  # nothing was done yet, or all was done
+            assert last_step(workdir) in (before, STEPS), told
+        if how != signal.SIGPIPE:
+            assert stopped or f"stopped by {how.name}" in output, told
+    assert last_step(workdir) >= before, told
+    if how == signal.SIGKILL and phase == "saving":
+        saved_states(workdir)  # none is unreadable
+    source = "processes" if config.runtime.decode_workers else "threads"
+    return {"phase": phase, "signal": how_ended, "source": source}
+
+
+def table(moments: list[dict[str, str]]) -> str:
+    names = [each.name for each in SIGNALS] + ["finished"]
+    found = Counter((each["phase"], each["signal"]) for each in moments)
+    rows = [["phase", *names]]
+    for phase in [*PHASES, ""]:
+        row = [sum(n for (p, s), n in found.items() if p == phase and s == name) for name in names]
+        rows.append([phase or "other", *map(str, row)])
+    sources = Counter(each["source"] for each in moments)
+    lines = ["".join(f"{cell:>17}" for cell in row) for row in rows]
+    return "\n".join([*lines, f"{len(moments)} moments, with {dict(sources)}"])
+
+
+def try_moments(data_dir: Path, folder: Path, count: int, seed: int) -> list[dict[str, str]]:
+    """Stops runs `count` times, and compares each that gets to its end with an undisturbed one."""
+    config, undisturbed = frequent(data_dir), folder / "undisturbed"
+    if not (undisturbed.exists() and is_finished(undisturbed)):
+        run = Run(config, undisturbed)
+        output = run.end()
+        assert run.process.returncode == 0, output
+    tried = folder / "moments.jsonl"
+    moments = [json.loads(line) for line in tried.open()] if tried.exists() else []
+    compared = sum(each["signal"] == "compared" for each in moments)
+    moments = [each for each in moments if each["signal"] != "compared"]
+    workdir = folder / f"run-{compared}"
+
+    def note(record: dict[str, str]) -> None:
+        with tried.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    while len(moments) < count:
+        chance = random.Random(f"{seed} {len(moments)}")
+        moments.append(stop_once(config, workdir, chance, len(moments)))
+        note(moments[-1])
+        if is_finished(workdir) or len(moments) == count:
+            run = Run(config, workdir)  # ends the run, or finds that it is finished
+            output = run.end()
+            assert run.process.returncode == 0, output
+            assert_same_run(workdir, undisturbed)
+            note({"signal": "compared"})
+            compared += 1
+            workdir = folder / f"run-{compared}"
+    print(f"\n{table(moments)}\n{compared} runs were finished and are the undisturbed run")
+    return moments
+
+
+@pytest.mark.long
+def test_stopped_at_200_moments_is_the_run_left_in_peace(data_dir: Path, tmp_path: Path) -> None:
+    folder = Path(os.environ.get("MOMENTS_FOLDER", tmp_path))
+    count, seed = (int(os.environ.get(name, default)) for name, default in SIZE.items())
+    moments = try_moments(data_dir, folder, count, seed)
+    if count >= 200:
+        assert {each["phase"] for each in moments} == set(PHASES)
+
+
+SIZE = {"MOMENTS": "200", "MOMENTS_SEED": "0"}
+
+
+def test_stopped_at_some_moments_is_the_run_left_in_peace(data_dir: Path, tmp_path: Path) -> None:
+    try_moments(data_dir, tmp_path, 6, seed=3)

@@ -216,6 +216,51 @@ def test_interrupted_and_resumed_equals_uninterrupted(
     assert_same_run(workdir, finished[0])
 
 
+@pytest.mark.parametrize("evaluating", [False, pytest.param(True, marks=pytest.mark.long)])
+def test_a_killed_worker_process_ends_the_run_saved(
+    config: Config, finished: tuple[Path, str], tmp_path: Path, evaluating: bool
+) -> None:
+    config.runtime.decode_workers = 1
+    workdir = tmp_path / "run"
+    with subprocess.Popen(
+        command(config, workdir),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("epoch 1"):
+                break
+        process.send_signal(signal.SIGSTOP)  # the run is short
+        os.kill(worker_processes(process.pid)[-1 if evaluating else 0], signal.SIGKILL)
+        process.send_signal(signal.SIGCONT)
+        output, errors = process.communicate(timeout=60)
+    (error,) = errors.splitlines()
+    step = saved_steps(workdir)[-1]
+    assert process.returncode == 1, output + errors
+    assert error.startswith(
+        "error: a decoding process was killed (SIGKILL), as the system does when "
+    )
+    assert "--config.runtime.decode_workers=0" in error
+    assert error.endswith(f"Step {step} is saved, and the same command resumes the run")
+    config.runtime.decode_workers = 0
+    finish(config, workdir)
+    assert_same_run(workdir, finished[0])
+
+
+def worker_processes(parent: int) -> list[int]:
+    """The processes that decode, oldest first: for training, then for evaluation."""
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(parent), "--sort=start_time"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [int(line.split()[0]) for line in listed.stdout.splitlines() if "spawn_main" in line]
+
+
 def test_killed_and_resumed_equals_uninterrupted(
     config: Config, finished: tuple[Path, str], tmp_path: Path
 ) -> None:

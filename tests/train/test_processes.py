@@ -104,15 +104,29 @@ def test_the_same_batches_and_masks_on_any_processes(
     assert all("results" not in text and "epoch" not in text for text in printed[1:])
 
 
-def test_a_sigterm_to_one_saves_all_and_another_number_goes_on(
-    data_dir: Path, alone: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGHUP, marks=pytest.mark.long),
+        pytest.param(signal.SIGPIPE, marks=pytest.mark.long),
+    ],
+)
+def test_a_signal_to_one_saves_all_and_another_number_goes_on(
+    data_dir: Path, alone: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     workdir = tmp_path / "run"
     started = start(data_dir, workdir, 2, 1)
     wait_for_step(workdir, 3, started)
-    started[1].send_signal(signal.SIGTERM)
+    if number == signal.SIGPIPE:
+        assert started[0].stdout
+        started[0].stdout.close()
+        started[0].stdout = None
+    else:
+        started[1].send_signal(number)
     printed = finish(started, status=128 + signal.SIGTERM)
-    assert "saved; the same command resumes it" in printed[0]
+    if number != signal.SIGPIPE:
+        assert "saved; the same command resumes it" in printed[0]
     stopped_at = checkpoints.latest_step(epath.Path(workdir) / "checkpoints")
     assert stopped_at is not None
     assert 3 <= stopped_at < STEPS

@@ -62,8 +62,10 @@ class FolderImages:
                     facts.append((split, file.name, file.label, -1))
                     continue
                 facts.append((split, file.name, file.label, status.st_size))
-                times = status.st_mtime_ns, status.st_ctime_ns, status.st_ino
-                digest.update(ascii((*facts[-1], *times)).encode())
+                times = f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
+                # No file name has a null character.
+                known = f"{split} {file.label} {file.name}\0{status.st_size} {times}\0"
+                digest.update(known.encode("utf-8", "backslashreplace"))
                 last_change = max(last_change, status.st_ctime)
         return facts, digest.hexdigest(), last_change
 
