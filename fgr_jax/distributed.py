@@ -6,8 +6,8 @@ A job is one or several processes that train one network, each with its own devi
 import os
 import sys
 import threading
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -66,6 +66,15 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Returns the sharding of an array whose rows, axis 0, are spread over the devices."""
     return NamedSharding(mesh, PartitionSpec("batch"))
+
+
+def rows_to_devices(mesh: Mesh, rows: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Spreads arrays over the devices by their rows, of which each process passes its own share."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, values)
+        for name, values in rows.items()
+    }
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh, PartitionSpec
 
-from fgr_jax.distributed import batch_sharding, replicated
+from fgr_jax.distributed import replicated, rows_to_devices
 from fgr_jax.inference.saved_run import TrainedNetwork
 from fgr_jax.losses.interface import Outputs
 from fgr_jax.models.network import forward
@@ -66,14 +66,9 @@ def stream(
       batches: pairs of a note, which is passed through, and this process's rows of a batch.
       mesh: as for `compiled`.
     """
-    sharding = batch_sharding(mesh)
     pending: tuple[_Note, Any] | None = None
     for note, batch in batches:
-        on_devices = {
-            name: jax.make_array_from_process_local_data(sharding, rows)
-            for name, rows in batch.items()
-        }
-        previous, pending = pending, (note, run(on_devices))
+        previous, pending = pending, (note, run(rows_to_devices(mesh, batch)))
         if previous is not None:
             yield previous[0], jax.device_get(previous[1])
     if pending is not None:

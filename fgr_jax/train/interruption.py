@@ -3,11 +3,12 @@
 import contextlib
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 
 from fgr_jax import distributed, signals
+from fgr_jax.errors import UserError
 
 
 class Interruption:
@@ -19,6 +20,7 @@ class Interruption:
 
     def __init__(self, warn: Callable[[str], None]):
         self.requested: signal.Signals | None = None  # the signal that requested the stop
+        self.failure: UserError | None = None  # the error that did, after `noting`
         self._warn = warn
         self._stack = contextlib.ExitStack()
         self._checks = 0
@@ -32,6 +34,19 @@ class Interruption:
             self.requested = signal.SIGTERM
             self._warn("SIGTERM: saving after this step, in all processes")
         return self.requested is not None
+
+    @contextlib.contextmanager
+    def noting(self, kind: type[UserError]) -> Iterator[None]:
+        """Notes an error of this kind, after which the run can still be saved.
+
+        With several processes it is raised: the others cannot save without this one.
+        """
+        try:
+            yield
+        except kind as error:
+            if jax.process_count() > 1:
+                raise
+            self.failure = error
 
     def __enter__(self) -> "Interruption":
         self._deferral = self._stack.enter_context(signals.deferred(self._note, self._announce))

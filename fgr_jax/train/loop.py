@@ -1,6 +1,7 @@
 """A training run, from top to bottom."""
 
 import dataclasses
+import functools
 import signal
 
 import jax
@@ -8,7 +9,6 @@ import jax
 from fgr_jax import distributed
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config, flat
-from fgr_jax.data.batch import Batch
 from fgr_jax.data.pipeline import Share, WorkerError, evaluation_batches, training_batches
 from fgr_jax.data.source import completed, open_splits
 from fgr_jax.errors import UserError
@@ -26,7 +26,7 @@ from fgr_jax.train.interruption import Interruption
 from fgr_jax.train.objective import build_objective
 from fgr_jax.train.optimizer import learning_rate_schedule, momentum_sgd
 from fgr_jax.train.recorder import Recorder
-from fgr_jax.train.step import DeviceBatch, build_steps
+from fgr_jax.train.step import TrainState, build_steps
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,13 +55,7 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
             f"which is {mesh.size} here"
         )
     share = Share(config.batch_size, jax.process_index(), jax.process_count())
-    sharding = distributed.batch_sharding(mesh)
-
-    def to_devices(batch: Batch) -> DeviceBatch:
-        return {
-            name: jax.make_array_from_process_local_data(sharding, rows)
-            for name, rows in batch.items()
-        }
+    to_devices = functools.partial(distributed.rows_to_devices, mesh)
 
     # Data.
     recorded = workdir.recorded()
@@ -83,21 +77,14 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     steps = build_steps(config, network, objective, optimizer, mesh)
 
     # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
-    identity, contents = train_source.identity, train_source.contents
-    run = Description(flat(config), identity, class_names, contents.in_short())
-    if recorded is not None:
-        data = completed(recorded.data, identity, config.data, terminal)
-        recorded = dataclasses.replace(recorded, data=data)
-    distributed.once_for_all(lambda: workdir.check(run, recorded))
+    run = Description(
+        flat(config), train_source.identity, class_names, train_source.contents.in_short()
+    )
+    _check_workdir(workdir, run, recorded, config, terminal)
     step = distributed.agreed_integer(latest_step(workdir.checkpoints) or 0)
     outcome = Outcome(step, step, calendar.total_steps, len(class_names), train_source.license)
-    # A run that was stopped during an evaluation was saved as it was before.
-    unevaluated = bool(
-        distributed.agreed_integer(
-            step > 0 and calendar.due(step).evaluation and not is_evaluated(workdir.local, step)
-        )
-    )
-    if step == calendar.total_steps and not unevaluated:
+    is_untested = _is_untested(workdir, calendar, step)
+    if step == calendar.total_steps and not is_untested:
         terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
         return outcome
     state = steps.init()
@@ -124,7 +111,7 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         f"data      {train_source.data_set}: {len(train_source):,} training and {len(test_source):,} "
         f"test images, {len(class_names)} classes"
     )
-    for line in contents.lines():
+    for line in train_source.contents.lines():
         terminal.line(line)
     terminal.line(f"network   {description(config, network, state.variables)}")
     terminal.line(f"start     {start}")
@@ -135,47 +122,65 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
 
     # Loop.
     recorder = Recorder(config, calendar, workdir, checkpoints, terminal, step, len(class_names))
-    failure: WorkerError | None = None
-    with Interruption(terminal.warn) as interruption, checkpoints, recorder:
-        try:
-            while (step < calendar.total_steps or unevaluated) and not interruption.is_due():
-                due, test_top1 = calendar.due(step), None
-                if not unevaluated:
-                    batch = to_devices(next(batches))
-                    state, record = steps.train(state, batch)
-                    step += 1
-                    recorder.step(step, record.loss)
 
-                    due = calendar.due(step)
-                    if due.fingerprint:
-                        recorder.fingerprint(step, steps.fingerprint(state, batch, record))
-                    if due.epoch_line:
-                        recorder.epoch(step, state.epoch_totals)
-                        state = state.replace(epoch_totals=steps.zeros())
-                    unevaluated = due.evaluation
-                if unevaluated:
-                    recorder.catch_up()
-                    results = evaluate(
-                        *(steps, state, test_batches, test_source, share, to_devices),
-                        *(interruption, terminal),
-                    )
-                    if results is None:
-                        break  # it is evaluated when it is resumed
-                    recorder.evaluation(step, results)
-                    unevaluated, test_top1 = False, results["top1"]
+    def test(step: int, state: TrainState) -> None:
+        recorder.catch_up()
+        results = evaluate(
+            steps, state, test_batches, test_source, share, to_devices, interruption, terminal
+        )
+        if results is not None:  # it was not interrupted
+            recorder.evaluation(step, results)
+
+    with Interruption(terminal.warn) as interruption, checkpoints, recorder:
+        with interruption.noting(WorkerError):
+            if is_untested:
+                test(step, state)
+                recorder.settle(step)
+                if calendar.due(step).checkpoint:
+                    recorder.save(step, state, steps.is_finite(state))
+            while step < calendar.total_steps and not interruption.is_due():
+                batch = to_devices(next(batches))
+                state, record = steps.train(state, batch)
+                step += 1
+                recorder.step(step, record.loss)
+
+                due = calendar.due(step)
+                if due.fingerprint:
+                    recorder.fingerprint(step, steps.fingerprint(state, batch, record))
+                if due.epoch_line:
+                    recorder.epoch(step, state.epoch_totals)
+                    state = state.replace(epoch_totals=steps.zeros())
+                if due.evaluation:
+                    test(step, state)
                 recorder.settle(step)
                 if due.checkpoint:
-                    recorder.save(step, state, steps.is_finite(state), test_top1)
-        except WorkerError as error:
-            if jax.process_count() > 1:
-                raise  # the others cannot save without this process
-            failure = error
+                    recorder.save(step, state, steps.is_finite(state))
         # After an interruption at any step.
         recorder.settle(step)
-        recorder.save(step, state, steps.is_finite(state), test_top1=None)
+        recorder.save(step, state, steps.is_finite(state))
         recorder.publish()
-    if failure:
-        raise WorkerError(
-            f"{failure}. Step {step:,} is saved, and the same command resumes the run"
+    if interruption.failure:
+        raise UserError(
+            f"{interruption.failure}. Step {step:,} is saved, and the same command resumes the run"
         )
     return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)
+
+
+def _check_workdir(
+    workdir: Workdir,
+    run: Description,
+    recorded: Description | None,
+    config: Config,
+    terminal: Terminal,
+) -> None:
+    """Raises a UserError if the workdir belongs to another run than `run`."""
+    if recorded is not None:
+        data = completed(recorded.data, run.data, config.data, terminal)
+        recorded = dataclasses.replace(recorded, data=data)
+    distributed.once_for_all(lambda: workdir.check(run, recorded))
+
+
+def _is_untested(workdir: Workdir, calendar: Calendar, step: int) -> bool:
+    """Returns whether a run was stopped during the evaluation of `step`, which it saved before."""
+    is_due = step > 0 and calendar.due(step).evaluation
+    return bool(distributed.agreed_integer(is_due and not is_evaluated(workdir.local, step)))

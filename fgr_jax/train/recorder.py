@@ -45,6 +45,7 @@ class Recorder:
         self._pending: tuple[int, jax.Array] | None = None  # the last dispatched step, and its loss
         self._words: list[str] = []
         self._saved_step = first_step
+        self._test_top1: dict[int, float] = {}  # of the step that was evaluated last
         # The chance level of GCE's loss; None after the warning, and for a user's own objective.
         negatives = min(self.config.loss.k, self.num_classes - 1)
         self._chance = None if self.config.loss.objective else math.log(negatives + 1)
@@ -108,6 +109,7 @@ class Recorder:
     def evaluation(self, step: int, results: Results) -> None:
         """Writes the results on the test split."""
         self._metrics.metrics(step, "test", results)
+        self._test_top1 = {step: results["top1"]}
         self._words.append(_in_words("test", results))
 
     def settle(self, step: int) -> None:
@@ -118,9 +120,7 @@ class Recorder:
             self._words = []
             self._stopwatch.restart()
 
-    def save(
-        self, step: int, state: TrainState, is_finite: jax.Array, test_top1: float | None
-    ) -> None:
+    def save(self, step: int, state: TrainState, is_finite: jax.Array) -> None:
         """Starts saving the checkpoint of a step, or adds the accuracy if it is saved already.
 
         Args:
@@ -128,11 +128,11 @@ class Recorder:
           state: the state of the run.
           is_finite: whether the state is finite. A finite loss does not imply this, since it is computed
             with the weights before the update.
-          test_top1: the accuracy on the test split, if it was evaluated for this checkpoint.
 
         Raises:
           UserError: a loss or a weight is NaN or infinite, or the checkpoint cannot be written.
         """
+        test_top1 = self._test_top1.get(step)
         if self._saved_step == step:
             if test_top1 is not None:
                 self.checkpoints.rate(step, test_top1)
