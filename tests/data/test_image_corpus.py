@@ -576,6 +576,8 @@ def test_every_file_has_the_right_pixels_or_is_refused_by_name(corpus: Corpus) -
             gap = difference(result, with_pillow(data) if expected is None else expected)
             if gap > 3 or not result.flags.c_contiguous or result.dtype != np.uint8:
                 wrong[name] = f"differs by {gap}"
+            if not np.array_equal(images.decode(data, checked=True), result):
+                wrong[name] = "is decoded otherwise if it has been checked before"
     assert not wrong
 
 

@@ -76,6 +76,7 @@ class _Plan(NamedTuple):
     kind: Kind
     header: jpeg.Jpeg | png.Png | None
     reduction: int  # 1, or the factor by which both sides are divided as a JPEG is decoded
+    checked: bool  # whether `check` has accepted it before
 
 
 def check(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) -> None:
@@ -147,14 +148,14 @@ def _plan(data: bytes, max_pixels: int, *, checked: bool = False) -> _Plan:
     if kind.format == "JPEG":
         header = jpeg.read(data, checked=checked)
     elif kind.format == "PNG":
-        header = png.read(data)
+        header = png.read(data, checked=checked)
     reduction = 1
     if isinstance(header, jpeg.Jpeg) and not header.progressive:  # reducing saves no memory there
         while reduction < 8 and _pixels(header, reduction) > max_pixels:
             reduction *= 2
     if header is not None:
         _check_size(_pixels(header, reduction), header.width, header.height, max_pixels)
-    return _Plan(kind, header, reduction)
+    return _Plan(kind, header, reduction, checked)
 
 
 def _pixels(header: jpeg.Jpeg | png.Png, reduction: int) -> int:
@@ -175,6 +176,11 @@ def _decode(data: bytes, plan: _Plan, max_pixels: int) -> Image:
         pixels = _decode_jpeg(data, header)
         if pixels is not None:
             return _upright(pixels, _orientation(data)) if header.may_be_turned else pixels
+    if isinstance(header, png.Png) and header.usual and header.plain and plan.checked:
+        # A fifth faster than Pillow. Of a damaged image, libpng would print a line without its name.
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is not None:
+            return image  # type: ignore[return-value]  # uint8, as asked for
     try:
         return _decode_with_pillow(data, plan, max_pixels)
     except ImageError:

@@ -8,6 +8,7 @@ from fgr_jax.data.images.errors import ImageError
 _START = 8  # bytes of the signature
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+_PLAIN = _CRITICAL | {b"bKGD", b"gAMA", b"pHYs", b"tEXt", b"tIME"}
 
 
 @dataclasses.dataclass(slots=True)
@@ -17,10 +18,15 @@ class Png:
     height: int
     width: int
     usual: bool  # of 8 bits, not interlaced, not animated
+    plain: bool = True  # nothing in it could change the pixels, or make libpng print a warning
 
 
-def read(data: bytes) -> Png:
+def read(data: bytes, *, checked: bool = False) -> Png:
     """Reads all chunks up to the end of the image, whatever follows, and compares their checksums.
+
+    Args:
+      data: the encoded image.
+      checked: whether the checksums have been compared before.
 
     Raises:
       ImageError: it is truncated or damaged, or its header is invalid.
@@ -34,11 +40,13 @@ def read(data: bytes) -> Png:
             raise ImageError("is truncated")
         if png is None:
             png = _header(kind, data[start : end - 4])
-        checksum = int.from_bytes(data[end - 4 : end], "big")
-        if kind in _CRITICAL and zlib.crc32(view[position + 4 : end - 4]) != checksum:
-            raise ImageError("is a damaged PNG: the checksum of its data is wrong")
+        if kind in _CRITICAL and not checked:
+            checksum = int.from_bytes(data[end - 4 : end], "big")
+            if zlib.crc32(view[position + 4 : end - 4]) != checksum:
+                raise ImageError("is a damaged PNG: the checksum of its data is wrong")
         has_pixels |= kind == b"IDAT"
         png.usual &= kind != b"acTL"
+        png.plain &= kind in _PLAIN
         position = end
     if png is None or not has_pixels:
         raise ImageError("is a PNG without pixels")
