@@ -33,6 +33,7 @@ def read(data: bytes, *, checked: bool = False) -> Png:
     """
     view = memoryview(data)
     png, position, kind, has_pixels = None, _START, b"", False
+    has_palette = data[25:26] != b"\3"  # or needs none
     while kind != b"IEND":
         kind, start = data[position + 4 : position + 8], position + 8
         end = start + int.from_bytes(data[position : position + 4], "big") + 4
@@ -40,13 +41,15 @@ def read(data: bytes, *, checked: bool = False) -> Png:
             raise ImageError("is truncated")
         if png is None:
             png = _header(kind, data[start : end - 4])
-        if kind in _CRITICAL and not checked:
-            checksum = int.from_bytes(data[end - 4 : end], "big")
-            if zlib.crc32(view[position + 4 : end - 4]) != checksum:
-                raise ImageError("is a damaged PNG: the checksum of its data is wrong")
+        is_sound = (checked and kind in _CRITICAL) or zlib.crc32(
+            view[position + 4 : end - 4]
+        ) == int.from_bytes(data[end - 4 : end], "big")
+        if kind in _CRITICAL and not is_sound:
+            raise ImageError("is a damaged PNG: the checksum of its data is wrong")
         has_pixels |= kind == b"IDAT"
+        has_palette |= kind == b"PLTE"
         png.usual &= kind != b"acTL"
-        png.plain &= kind in _PLAIN
+        png.plain &= is_sound and kind in _PLAIN and (has_palette or kind != b"IDAT")
         position = end
     if png is None or not has_pixels:
         raise ImageError("is a PNG without pixels")
