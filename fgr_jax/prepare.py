@@ -13,17 +13,17 @@ from fgr_jax import cli  # isort: skip  # first: it says which packages are miss
 import shlex
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
-from fgr_jax.data.prepare.listing import raise_if_any
+from fgr_jax.data.prepare.listing import counted, raise_if_any
 from fgr_jax.data.prepare.near_duplicates import near_duplicates
 from fgr_jax.data.prepare.preparation import local_data_dir, warn_of_pairs
-from fgr_jax.data.prepare.prepared import NotPreparedError, bad_images
+from fgr_jax.data.prepare.prepared import NotPreparedError, verify
 from fgr_jax.data.sets import catalog
 from fgr_jax.errors import UserError
 from fgr_jax.files.buckets import is_in_bucket
+from fgr_jax.files.local import local_path
 from fgr_jax.terminal import Terminal
 
 
@@ -41,18 +41,18 @@ def main(argv: Sequence[str]) -> int:
             "folder, and copy it to the bucket: gcloud storage cp -r FOLDER/* gs://BUCKET/FOLDER"
         )
     data_dir = local_data_dir(data.data_dir)
+    sources = [local_path(source, "--source") for source in own.source]
     terminal = Terminal()
     started = time.perf_counter()
-    sources = [Path(source) for source in own.source]
     try:
         prepared = catalog.prepare(data, sources, data_dir, terminal, verify=own.verify)
         if own.verify and not prepared.is_verified:
-            way_out = f"it was prepared before; replace these files, delete {prepared.folder}"
-            way_out += " and prepare it again"
-            raise_if_any(bad_images(prepared, data, terminal), f"data set {prepared.name}", way_out)
+            way_out = f"it was prepared before: move {prepared.folder} away and prepare it again"
+            raise_if_any(verify(prepared, data, terminal), f"data set {prepared.name}", way_out)
         if own.near_duplicates:
             pairs = near_duplicates(prepared, data, terminal)
-            what = "pairs of images of two splits look the same"
+            what = "of images of two splits: they look the same"
+            what = f"{counted(len(pairs), 'pair')} {what}"
             warn_of_pairs(pairs, what, "Accuracy on copies says little", terminal)
             if not pairs:
                 terminal.line("no two images of different splits look the same")
@@ -68,6 +68,11 @@ def main(argv: Sequence[str]) -> int:
     )
     for line in prepared.contents.lines():
         terminal.line(line)
+    if own.verify:
+        number = counted(sum(split.num_examples for split in info.splits.values()), "image")
+        content = ", content as recorded" if prepared.contents.digest else ""
+        content = "" if prepared.is_verified else content or ", no content was recorded"
+        terminal.line(f"verified  {number}: all can be decoded{content}")
     terminal.line(f"it is in  {prepared.folder}")
     train = shlex.join(["python", "-m", "fgr_jax.main", *invocation.config_arguments])
     terminal.line(f"next      {train}")

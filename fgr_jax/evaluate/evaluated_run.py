@@ -103,11 +103,12 @@ def _open_splits(run: TrainedRun, terminal: Terminal) -> tuple[ExampleSource, Ex
     with _way_out():
         train, test = open_splits(run.config.data, terminal, run.data)
     if test.class_names != run.class_names:
+        flag = "folder" if run.data.is_folder else "data_dir"
         raise UserError(
             f"the data set {test.data_set} has other classes than the run in {run.workdir.name} was "
             f"trained on ({len(test.class_names)} there, {len(run.class_names)} in {CLASSES}, or "
-            "other names or another order): name the folder in which that data set is prepared, "
-            "--config.data.data_dir=FOLDER, or that of your own images, --config.data.folder=FOLDER"
+            f"other names or another order): name the folder of the run's images with "
+            f"--config.data.{flag}=FOLDER"
         )
     return train, test
 

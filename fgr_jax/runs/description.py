@@ -34,10 +34,6 @@ class Description:
         if not self.data.is_same_data(other.data):
             there, now = self.data.compared(other.data)
             words.append(f"data set (there {there}, now {now})")
-            if self.data.is_folder and other.data.is_folder:
-                words[-1] += (
-                    "; --config.data.folder= takes the images that were prepared for the run"
-                )
         if self.class_names != other.class_names:
             words.append("the class names")
         return words

@@ -174,7 +174,7 @@ class Workdir:
         if differences:
             raise UserError(
                 f"{self} belongs to a run with another config, and was left alone. Differing: "
-                f"{'; '.join(differences)}. Use another {self.flag}, or the same config"
+                f"{'; '.join(differences)}. Use another {self.flag}"
             )
 
     def claim(self, run: Description) -> None:

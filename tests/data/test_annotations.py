@@ -92,10 +92,57 @@ OTHERS = {
     "Cyrillic": ("Кошка\n".encode("cp1251"), "byte 1 is 0xca", "WINDOWS-1252"),
     "Japanese": ("猫\n".encode("shift-jis"), "byte 1 is 0x94", "WINDOWS-1252"),
     "UTF-16 without a mark": ("B\n".encode("utf-16-le"), "character 2 is a NUL", "UTF-16LE"),
-    "a NUL": (b"A\nB\0\n", "character 4 is a NUL", "UTF-16LE"),
-    "half a character": ("B\nC".encode("utf-16")[:-1], "byte 7 is", "WINDOWS-1252"),
-    "an image": (b"\x89PNG\r\n\x1a\n\0\0", "byte 1 is 0x89", "WINDOWS-1252"),
+    "the same with an umlaut": ("1 Grün\n".encode("utf-16-le"), "byte 9 is 0xfc", "UTF-16LE"),
+    "the same, big-endian": ("1 Grün\n".encode("utf-16-be"), "byte 10 is 0xfc", "UTF-16BE"),
+    "the same in Chinese": ("黑猫 1\n".encode("utf-16-le"), "byte 2 is 0x9e", "UTF-16LE"),
+    "UTF-32 without a mark": ("1 Grün\n".encode("utf-32-be"), "byte 20 is 0xfc", "UTF-32BE"),
 }
+DAMAGED = {
+    "a NUL": (b"A\nB\0\n", "is not text in UTF-8 (character 4 is a NUL): download it again"),
+    "padding": (
+        b"1 a\n" + bytes(9),
+        "is not text in UTF-8 (character 5 is a NUL): download it again",
+    ),
+    "zeros": (bytes(50), "is nothing but zeros, not a list of annotations: download it again"),
+    "half a character": (
+        "B\nC".encode("utf-16")[:-1],
+        "is not whole as text in UTF-16 (byte 7 is 0x43): download it again",
+    ),
+    "half a character of four": (
+        "B\nC".encode("utf-32")[:-2],
+        "is not whole as text in UTF-32 (byte 13 is 0x43): download it again",
+    ),
+    "an image": (
+        b"\x89PNG\r\n\x1a\n\0\0",
+        "is a PNG, not a list of annotations: download it again",
+    ),
+    "a page": (
+        b"<!DOCTYPE html><html>",
+        "is an HTML page, not a list of annotations: download it again",
+    ),
+    "a pointer": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 3\n",
+        "is a Git LFS pointer, not a list of annotations: run git lfs pull",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_annotations_that_are_damaged_or_something_else(tmp_path: Path, case: str) -> None:
+    data, message = DAMAGED[case]
+    path = tmp_path / "variants.txt"
+    path.write_bytes(data)
+    for reader in (read_text, lambda path: read_lines(path, 1), elpv.read_labels):
+        with pytest.raises(UserError) as caught:
+            reader(path)
+        assert str(caught.value) == f"{path} {message}"
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "inf", "nan", "2", "x"])
+def test_probabilities_that_are_none(tmp_path: Path, number: str) -> None:
+    (tmp_path / "labels.csv").write_text(f"images/a.png {number} mono\n")
+    with pytest.raises(UserError, match=r"line 1: .* is not 'FILE PROBABILITY TYPE'"):
+        elpv.read_labels(tmp_path / "labels.csv")
 
 
 @pytest.mark.parametrize("case", OTHERS)
@@ -144,6 +191,10 @@ def test_folders_of_other_programs_hold_no_annotations(tmp_path: Path) -> None:
 
 BAD_CUB = {
     "classes.txt": ("1 001.A\n01 002.B\n", "classes.txt has two classes of the same number"),
+    "bounding_boxes.txt ": (
+        "1 0 0 5 1e400\n",
+        "bounding_boxes.txt, image 1: '0 0 5 1e400' are not 4",
+    ),
     "bounding_boxes.txt": ("1 0 0 5 wide\n", "bounding_boxes.txt, image 1: '0 0 5 wide' are not 4"),
     "parts/part_locs.txt": ("1 1 2 3 no\n", "part_locs.txt, image 1: '2 3 no' are not 3 numbers"),
 }
@@ -164,7 +215,7 @@ def test_numbers_that_are_none(tmp_path: Path, file: str) -> None:
         (tmp_path / name).write_text(text)
     assert len(Cub.read(tmp_path).splits["train"]) == 1
     text, words = BAD_CUB[file]
-    (tmp_path / file).write_text(text)
+    (tmp_path / file.strip()).write_text(text)
     with pytest.raises(UserError) as caught:
         Cub.read(tmp_path)
     assert words in str(caught.value)

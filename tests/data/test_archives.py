@@ -8,8 +8,9 @@ import os
 import tarfile
 import tempfile
 import threading
+import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,7 +21,10 @@ from hypothesis import strategies as st
 from fgr_jax.data.prepare import archives
 from fgr_jax.data.prepare.archives import unpack
 from fgr_jax.data.prepare.downloads import Archive, download
+from fgr_jax.data.prepare.preparation import prepare
+from fgr_jax.data.sets.cub import Cub
 from fgr_jax.errors import UserError
+from fgr_jax.terminal import Terminal
 
 FILES = {"data/a.txt": b"first", "data/deep/b.bin": bytes(range(256)) * 50}
 
@@ -140,7 +144,7 @@ def test_archives_cut_off_anywhere(tmp_path: Path, name: str) -> None:
     for length in (0, 1, 100, 4000, len(whole) // 2, 12000):
         path.write_bytes(whole[:length])
         with pytest.raises(
-            UserError, match=r"is damaged or truncated .*delete it and download it again"
+            UserError, match=r"is damaged or truncated .*move it away and download it again"
         ):
             unpack(path, tmp_path / "out", ignore)
     path.write_bytes(b"<html>not found</html>" * 100)
@@ -176,8 +180,70 @@ def test_names_of_the_first_pcs_stay_those_of_the_format(tmp_path: Path) -> None
         opened.writestr("caf??.jpg", "first")
     data = (tmp_path / "x.zip").read_bytes().replace(b"caf??", b"caf\x82\x84")
     (tmp_path / "x.zip").write_bytes(data)
-    unpack(tmp_path / "x.zip", tmp_path / "out", ignore)
+    # The format says so, but it may as well be Japanese.
+    assert unpack(tmp_path / "x.zip", tmp_path / "out", ignore) == ["caf\u00e9\u00e4.jpg"]
     assert content(tmp_path / "out") == {"caf\u00e9\u00e4.jpg": b"first"}
+
+
+def test_names_in_an_unknown_encoding_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as opened:
+        opened.writestr("????.txt", "first")
+        opened.writestr("plain.txt", "second")
+    data = (tmp_path / "x.zip").read_bytes().replace(b"????", "犬猫".encode("shift-jis"))
+    (tmp_path / "x.zip").write_bytes(data)
+    with pytest.raises(UserError, match=r"x\.zip: holds no "):
+        prepare(Cub, [tmp_path / "x.zip"], tmp_path / "tfds", Terminal())
+    told = capsys.readouterr().out + capsys.readouterr().err
+    assert "x.zip: 1 name in an encoding that it does not tell, such as " in " ".join(told.split())
+
+
+@pytest.mark.parametrize("kind", ["x.zip", "x.tar"])
+@pytest.mark.parametrize("names", [["a/b.txt", "a/b.txt"], ["a/b.txt", "a/./b.txt"]])
+def test_two_files_of_one_name(tmp_path: Path, kind: str, names: list[str]) -> None:
+    path = tmp_path / kind
+    if kind == "x.zip":
+        with zipfile.ZipFile(path, "w") as opened, warnings.catch_warnings(action="ignore"):
+            for index, name in enumerate(names):
+                opened.writestr(name, str(index))
+    else:
+        with tarfile.open(path, "w") as written:
+            for name in names:
+                info = tarfile.TarInfo(name)
+                info.size = 1
+                written.addfile(info, io.BytesIO(b"x"))
+    with pytest.raises(UserError, match=r"its member 'a/.*b.txt' would be the second file a/b.txt"):
+        unpack(path, tmp_path / "out", ignore)
+
+
+def test_two_archives_of_one_stem_in_an_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "inner", "w") as opened:
+        opened.writestr("a.jpg", "other")
+    inner = tar(tmp_path / "tar", {"a.jpg": b"first"}).read_bytes()
+    members = {"y/pics.tgz": inner, "y/pics.zip": (tmp_path / "inner").read_bytes()}
+    with pytest.raises(
+        UserError, match=r"x.tar, y/pics.zip: its member 'a.jpg' would be the second"
+    ):
+        unpack(tar(tmp_path / "x.tar", members, "w"), tmp_path / "out", ignore)
+
+
+def test_a_colon_is_no_drive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as opened:
+        opened.writestr("a:b.txt", "first")
+    unpack(tmp_path / "x.zip", tmp_path / "out", ignore)
+    assert content(tmp_path / "out") == {"a:b.txt": b"first"}
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-30], lambda data: data + b"x" * 70000])
+def test_a_zip_without_its_end(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as opened:
+        opened.writestr("a.txt", "first")
+    (tmp_path / "x.zip").write_bytes(change((tmp_path / "x.zip").read_bytes()))
+    with pytest.raises(
+        UserError, match=r"damaged or truncated \(the list of its files, which is at"
+    ):
+        unpack(tmp_path / "x.zip", tmp_path / "out", ignore)
 
 
 def test_a_zip_of_more_than_four_gigabytes_has_other_headers(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from fgr_jax.data.prepare.preparation import local_data_dir
 from fgr_jax.data.sets.synthetic import Synthetic
 from fgr_jax.data.source import open_splits
 from fgr_jax.errors import UserError
+from fgr_jax.files.local import local_path
 
 
 @pytest.mark.parametrize(
@@ -36,5 +37,32 @@ def test_a_folder_that_is_not_utf_8_is_refused(
         local_data_dir("data")
 
 
-def test_the_home_of_nobody_is_a_name() -> None:
-    assert local_data_dir("~nobody-has-this-name/data") == Path("~nobody-has-this-name/data")
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (
+            "~nobody-has-this-name/data",
+            "there is no user 'nobody-has-this-name'; a folder of that ",
+        ),
+        (
+            "~nobody-has-this-name",
+            "there is no user 'nobody-has-this-name'; a folder of that name is .",
+        ),
+        ("s3://bucket/data", "s3:// is not supported here; name a file or folder on this machine"),
+        ("GS://bucket", "GS:// is not supported here"),
+    ],
+)
+@pytest.mark.parametrize("field", ["data_dir", "folder"])
+def test_paths_that_are_on_no_disk(tmp_path: Path, typed: str, told: str, field: str) -> None:
+    data = Data(**{"name": "folder", "folder": "x", "data_dir": str(tmp_path), field: typed})
+    with pytest.raises(UserError) as raised:
+        open_splits(data, QUIET)
+    assert str(raised.value).startswith(f"--config.data.{field}={typed}: {told}")
+    assert len(str(raised.value).splitlines()) == 1
+
+
+def test_a_folder_that_begins_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert local_path("./~nobody-has-this-name/x", "") == tmp_path / "~nobody-has-this-name/x"
+    assert local_path("~/x", "") == Path.home() / "x"
+    assert local_path("a~/x", "") == Path("a~/x")

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_run import QUIET, ROOT
@@ -25,9 +27,9 @@ from fgr_jax.data.prepare.listing import ImageFile, Listing
 from fgr_jax.data.prepare.near_duplicates import near_duplicates
 from fgr_jax.data.prepare.prepared import (
     NotPreparedError,
-    bad_images,
     is_prepared,
     open_prepared,
+    verify,
 )
 from fgr_jax.data.sets.folder import Folder
 from fgr_jax.data.source import open_splits
@@ -98,7 +100,10 @@ def refusal(data_dir: Path) -> str:
     with pytest.raises(NotPreparedError) as raised:
         everything(data_dir)
     assert len(str(raised.value).splitlines()) == 1
-    assert str(raised.value).endswith("delete that folder and prepare it again")
+    assert "delete" not in str(raised.value)
+    way_out = "or move that folder away and prepare it again from the folder of your images"
+    assert str(raised.value).endswith(way_out)
+    assert not re.search(r": ?;", str(raised.value))
     return str(raised.value)
 
 
@@ -171,7 +176,7 @@ def test_a_damaged_record_ends_the_training_with_its_number(data_dir: Path) -> N
 def test_verifying_decodes_what_is_prepared(
     data_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert not bad_images(open_prepared(NAME, data_dir), Data(), QUIET)
+    assert not verify(open_prepared(NAME, data_dir), Data(), QUIET)
     path = data_dir / NAME / "1.0.0" / TEST
     content = path.read_bytes()
     position = content.index(FILES["test/elm/2.jpg"][-100:])
@@ -184,8 +189,70 @@ def test_verifying_decodes_what_is_prepared(
         return decode(data, **options)
 
     monkeypatch.setattr(images, "decode", without_grays)
-    problems = bad_images(open_prepared(NAME, data_dir), Data(), QUIET)
+    problems = verify(open_prepared(NAME, data_dir), Data(), QUIET)
     assert problems == ["train: oak/13.jpg is gray", "test: record 2 cannot be read"]
+
+
+def equal_splits(data_dir: Path, first: int) -> Path:
+    """Prepares as many test as training images, and returns the folder of the records."""
+    files = {
+        f"{split}/{name}/{index}.jpg": photograph(
+            first + 1000 * (split == "test") + 100 * label + index
+        )
+        for split in ("train", "test")
+        for label, name in enumerate(("elm", "oak"))
+        for index in range(3)
+    }
+    data_dir.mkdir()
+    store(listing(data_dir / "images", files), data_dir)
+    return data_dir / NAME / "1.0.0"
+
+
+@pytest.mark.parametrize("exchange", ["splits", "sets"])
+def test_verifying_notices_records_that_were_exchanged(tmp_path: Path, exchange: str) -> None:
+    one, other = equal_splits(tmp_path / "one", 1), equal_splits(tmp_path / "other", 5000)
+    assert not verify(open_prepared(NAME, tmp_path / "one"), Data(), QUIET)
+    if exchange == "splits":
+        content = (one / TRAIN).read_bytes()
+        (one / TRAIN).write_bytes((one / TEST).read_bytes())
+        (one / TEST).write_bytes(content)
+    else:
+        shutil.copy(other / TRAIN, one / TRAIN)
+    (problem,) = verify(open_prepared(NAME, tmp_path / "one"), Data(), QUIET)
+    assert re.search(
+        r"are not those that were prepared \(content \w{8} instead of \w{8}\)", problem
+    )
+    done = prepare_command(NAME, tmp_path / "one")
+    assert done.returncode == 1
+    assert f"1 problem; it was prepared before: move {one} away" in done.stderr
+    assert "are not those that were prepared" in done.stderr
+
+
+@pytest.mark.parametrize("message", ["", "; at 3", "\n", "Corrupt (computed 1); 2; 3"])
+def test_a_damage_always_has_a_reason(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(array_record_module, "ArrayRecordReader", broken)
+    assert re.search(r" cannot be read: (it is damaged|at 3|Corrupt); ", refusal(data_dir))
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (["elm", "oak"], "classes   elm, oak"),
+        ([f"class {i:03}" for i in range(200)], "classes   class 000, class 001, "),
+        (["x" * 300, "y"], "classes   " + "x" * 300 + ", … (2 in all)"),
+    ],
+)
+def test_the_names_of_the_classes_are_always_printed(names: list[str], line: str) -> None:
+    for images_of_each in ({}, {"train": [2] * len(names), "test": [1] * len(names)}):
+        first = Contents(names, images_of_each).lines()[0]
+        assert first.startswith(line)
+        assert first == line or f"… ({len(names)} in all)" in first
+        assert len(first) < 130 or len(names[0]) > 100
 
 
 def prepare_command(name: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
@@ -205,20 +272,23 @@ def prepare_command(name: str, data_dir: Path) -> subprocess.CompletedProcess[st
 def test_the_command_verifies_every_kind_of_data_set(name: str, data_dir: Path) -> None:
     done = prepare_command(name, data_dir)
     assert done.returncode == 0, done.stderr
+    recorded = "content as recorded" if name == NAME else "no content was recorded"
+    assert re.search(rf"verified  \d+ images: all can be decoded, {recorded}\n", done.stdout)
     (path,) = (data_dir / name / "1.0.0").glob("*-test.array_record*")
     content = path.read_bytes()
     position = content.rindex(b"\xff\xd9") - 300
     path.write_bytes(content[:position] + b"\0" * 50 + content[position + 50 :])
     done = prepare_command(name, data_dir)
     assert done.returncode == 1
-    assert f"data set {name}/1.0.0: 1 problem; it was prepared before; " in done.stderr
+    assert f"data set {name}/1.0.0: 1 problem; it was prepared before: move " in done.stderr
     assert "\n  test: record " in done.stderr
     path.unlink()
     done = prepare_command(name, data_dir)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
     assert f"{path.name} is missing; " in done.stderr
-    assert "prepare it again: run python -m fgr_jax.prepare --config=configs/cub.py" in done.stderr
+    again = r"prepare it again from .*: run python -m fgr_jax.prepare --config=configs/cub.py"
+    assert re.search(again, done.stderr)
 
 
 def test_everything_wrong_is_told_in_one_round(tmp_path: Path) -> None:
@@ -254,10 +324,11 @@ def test_an_image_of_two_classes_is_told(
     copies["test/oak/copy.jpg"] = FILES["train/elm/5.jpg"]
     store(listing(tmp_path, FILES | copies), tmp_path, Terminal())
     printed = capsys.readouterr().out
-    assert "1 test images are byte for byte also training images: oak/copy.jpg is elm/5" in printed
-    assert "4 images are byte for byte also in another class: train: oak/copy0.jpg is " in printed
-    assert "train: oak/copy2.jpg is train: elm/2.jpg; " in printed
-    assert "test: oak/copy.jpg is train: elm/5.jpg. One of the two labels is wrong" in printed
+    told = "1 test image is byte for byte also in the training images: test/oak/copy.jpg is train/elm/5"
+    assert told in printed
+    assert "4 images are byte for byte also in another class: train/oak/copy0.jpg is " in printed
+    assert "train/oak/copy2.jpg is train/elm/2.jpg; " in printed
+    assert "test/oak/copy.jpg is train/elm/5.jpg. One of the two labels is wrong" in printed
 
 
 def test_copies_of_another_size_or_compression_are_found(data_dir: Path, tmp_path: Path) -> None:
@@ -274,7 +345,7 @@ def test_copies_of_another_size_or_compression_are_found(data_dir: Path, tmp_pat
     listed = listing(tmp_path, FILES | {name: data.tobytes() for name, data in copies.items()})
     store(listed, tmp_path / "more")
     found = near_duplicates(open_prepared(NAME, tmp_path / "more"), Data(), QUIET)
-    assert found == [("test: elm/small.jpg", "train: oak/large.jpg")]
+    assert found == [("test/elm/small.jpg", "train/oak/large.jpg")]
 
 
 TEXTS = st.lists(st.text(), max_size=3)

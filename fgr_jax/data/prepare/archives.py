@@ -1,6 +1,5 @@
 """Unpacks archives from elsewhere, without trusting their contents."""
 
-import contextlib
 import dataclasses
 import errno
 import lzma
@@ -26,7 +25,8 @@ _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EO
 _FAULTS = (None, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 _SUFFIXES = re.compile(r"\.(tar|tgz|tar\.gz|tbz2?|tar\.bz2|txz|tar\.xz|zip)$", re.IGNORECASE)
-_READ = {f"{name} archive" for name in ("a zip", "a tar", "a gzip", "a bzip2", "an xz")}
+_TARS = {f"{name} archive" for name in ("a tar", "a gzip", "a bzip2", "an xz")}
+_READ = {"a zip archive", *_TARS}
 _METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES"}  # numbers in zips
 _IS_UTF8 = 0x800  # a flag in zips
 _WAY_OUT = "unpack it with another tool and name the folder instead"
@@ -41,12 +41,14 @@ def is_archive(path: Path) -> bool:
 
 @dataclasses.dataclass
 class _Budget:
-    """How much an archive and those inside it may write."""
+    """How much an archive and those inside it may write, and what is noted of them."""
 
     archive: Path
     limit: int  # bytes
     progress: Callable[[int], None]
     written: int = 0
+    targets: set[Path] = dataclasses.field(default_factory=set)  # the files that are written
+    guessed: list[str] = dataclasses.field(default_factory=list)  # names of unknown encodings
 
     def check(self, size: int) -> None:
         """Raises a UserError if a file of this size is too much."""
@@ -62,22 +64,27 @@ class _Budget:
         self.progress(self.written)
 
 
-def unpack(archive: Path, folder: Path, progress: Callable[[int], None]) -> None:
+def unpack(archive: Path, folder: Path, progress: Callable[[int], None]) -> list[str]:
     """Unpacks a tar or zip archive into `folder`, and archives inside it into folders of their names.
 
     Args:
       folder: the folder to unpack into; it is created.
       progress: called with the number of bytes written so far.
 
+    Returns:
+      Names of members, as they were read, whose encoding the archive does not tell.
+
     Raises:
       UserError: the archive is damaged, has a password or a format that is not read, names files outside
-        the folder, contains links or devices, or would unpack to more than any data set.
+        the folder or two of one name, contains links or devices, or would unpack to more than any data
+        set.
     """
     limit = max(_MOST_GROWTH * archive.stat().st_size, _HARMLESS_BYTES)
     budget = _Budget(archive, limit, progress)
     _unpack(archive, folder, str(archive), budget, depth=1)
     if not folder.exists():
         raise UserError(f"{archive} holds no files: download it again from its source")
+    return budget.guessed
 
 
 def _unpack(archive: Path, folder: Path, name: str, budget: _Budget, depth: int) -> None:
@@ -85,10 +92,15 @@ def _unpack(archive: Path, folder: Path, name: str, budget: _Budget, depth: int)
     _check_kind(archive, name)
     inner: list[Path] = []
     try:
-        for member, size, content in _members(archive, name):
+        for member, size, content in _members(archive, name, budget.guessed):
             target = folder / _safe(member, name)
             if target == folder:
                 raise _unsafe(name, member, "is a file without a name")
+            if target in budget.targets:
+                raise _unsafe(
+                    name, member, f"would be the second file {target.relative_to(folder)}"
+                )
+            budget.targets.add(target)
             budget.check(size)
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as file:
@@ -114,7 +126,7 @@ def _unpack(archive: Path, folder: Path, name: str, budget: _Budget, depth: int)
         is_other = kind not in _READ and "unknown" not in kind
         reason = f"it is {kind}" if is_other else str(error).partition("\n")[0].rstrip(":")
         raise UserError(
-            f"{name} is damaged or truncated ({reason}): delete it and download it again"
+            f"{name} is damaged or truncated ({reason}): move it away and download it again"
         ) from error
     for path in dict.fromkeys(inner):
         target = path.with_name(_SUFFIXES.sub("", path.name))
@@ -141,12 +153,21 @@ def _kind_of(path: Path) -> str:
         return kind_of(file.read(_BEGINNING))
 
 
-def _members(archive: Path, name: str) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """Yields name, size and content of every file, in the archive's order."""
-    if zipfile.is_zipfile(archive):
+def _members(archive: Path, name: str, guessed: list[str]) -> Iterator[tuple[str, int, IO[bytes]]]:
+    """Yields name, size and content of every file, in the archive's order.
+
+    Names in an encoding that the archive does not tell are added to `guessed`.
+    """
+    kind = _kind_of(archive)
+    # A tar that ends with a zip has the end of one.
+    if kind not in _TARS and zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
-            yield from _zip_members(opened, name)
+            yield from _zip_members(opened, name, guessed)
         return
+    if kind == "a zip archive":
+        raise EOFError(
+            "the list of its files, which is at its end, is missing or followed by others"
+        )
     with tarfile.open(archive, "r:*") as opened:
         yield from _tar_members(opened, name)
         raw = opened.fileobj
@@ -156,13 +177,17 @@ def _members(archive: Path, name: str) -> Iterator[tuple[str, int, IO[bytes]]]:
             pass  # to the end, where a compressed file has its checksum
 
 
-def _zip_members(opened: zipfile.ZipFile, archive: str) -> Iterator[tuple[str, int, IO[bytes]]]:
+def _zip_members(
+    opened: zipfile.ZipFile, archive: str, guessed: list[str]
+) -> Iterator[tuple[str, int, IO[bytes]]]:
     for info in opened.infolist():
         name = info.filename
-        # Many programs write UTF-8 and do not say so.
-        if not info.flag_bits & _IS_UTF8:
-            with contextlib.suppress(UnicodeError):
+        # Many programs write UTF-8 and do not say so. What is neither is taken as the format says.
+        if not info.flag_bits & _IS_UTF8 and not name.isascii():
+            try:
                 name = name.encode("cp437").decode("utf-8")
+            except UnicodeError:
+                guessed.append(name)
         if info.flag_bits & 1:
             raise UserError(f"{archive} is protected with a password: {_WAY_OUT}")
         if (info.external_attr >> 28) == 0o12:  # the upper bits hold the Unix mode
@@ -195,7 +220,7 @@ def _tar_members(opened: tarfile.TarFile, archive: str) -> Iterator[tuple[str, i
 
 def _safe(name: str, archive: str) -> PurePosixPath:
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", name):
+    if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:[\\/]", name):
         raise _unsafe(archive, name, "lies outside the folder")
     return path
 

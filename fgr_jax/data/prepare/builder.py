@@ -134,10 +134,12 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
     def _compare(self, split: str, file: ImageFile, digest: bytes) -> None:
         """Notes where `file` has the same content as an earlier one in another split or class."""
         first_split, first = self._first.setdefault(digest, (split, file))
+        if first is file:
+            return
+        names = f"{split}/{file.name}", f"{first_split}/{first.name}"
         if first_split != split:
-            self.duplicates.append((file.name, first.name))
+            self.duplicates.append(names)
         if first.label != file.label:
-            names = f"{split}: {file.name}", f"{first_split}: {first.name}"
             self.contradictions.append(names)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from fgr_jax.data.prepare.listing import Listing
 
 _NAMES_KEPT = 5  # of the files that are left out for one reason
+_LINE = 100  # characters of the names of classes that are printed
 _KEY = "fgr_jax"  # in tfds's metadata
 
 
@@ -81,14 +82,14 @@ class Contents:
 
     def lines(self) -> list[str]:
         """Returns what was understood of the images, in lines for the terminal."""
-        lines = []
+        lines = [f"classes   {self._names()}"] if self.class_names else []
         if self.images:
             largest, smallest = self._extremes()
             if self._counts(largest) == self._counts(smallest):
-                lines.append(f"classes   each has {self._counts(largest)} images")
+                lines.append(f"          each has {self._counts(largest)} images")
             else:
                 lines.append(
-                    f"classes   the largest is {self.class_names[largest]!r} ({self._counts(largest)} "
+                    f"          the largest is {self.class_names[largest]!r} ({self._counts(largest)} "
                     f"images), the smallest {self.class_names[smallest]!r} ({self._counts(smallest)})"
                 )
         lines += [f"note      {note}" for note in self.notes]
@@ -98,6 +99,16 @@ class Contents:
             more = f" and {count - len(first):,} more" if count > len(first) else ""
             lines.append(f"left out  {reason}: {', '.join(first)}{more}")
         return lines
+
+    def _names(self) -> str:
+        """Returns the names of all classes, or of the first that fit into a line, and their number."""
+        shown, length = list[str](), 0
+        for name in self.class_names:
+            length += len(name) + len(", ")
+            if shown and length > _LINE:
+                return f"{', '.join(shown)}, … ({len(self.class_names):,} in all)"
+            shown.append(name)
+        return ", ".join(shown)
 
     def _extremes(self) -> tuple[int, int]:
         """Returns the labels of the classes with the most and with the fewest images."""

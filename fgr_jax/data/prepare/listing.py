@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import scipy.io
 
 from fgr_jax.data.image_files import is_litter, shown
+from fgr_jax.data.images.kinds import identify
 from fgr_jax.errors import UserError
 
 _NAMED = 20  # problems in a message
@@ -23,6 +24,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+_NEVER_ANNOTATIONS = {"an HTML page", "a Git LFS pointer", "a git-annex pointer"}
 _MATLAB_HDF5 = b"MATLAB 7.3"
 _DEEPEST = 4  # levels of folders; no official archive has annotations further down
 
@@ -51,10 +53,16 @@ class Listing:
     problems: Sequence[str] = ()  # what `check` is to name besides what it finds itself
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns "1 image", "2,000 images"."""
+    plural = noun + ("es" if noun.endswith("s") else "s")
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
 def raise_if_any(problems: Sequence[str], what: str, way_out: str) -> None:
     """Raises a UserError that lists `problems` of `what`, one per line, if there are any."""
     if problems:
-        heading = f"{what}: {len(problems):,} {'problem' if len(problems) == 1 else 'problems'}"
+        heading = f"{what}: {counted(len(problems), 'problem')}"
         more = len(problems) - _NAMED
         raise UserError(
             f"{heading}; {way_out}",
@@ -94,7 +102,7 @@ def check(
         names = ", ".join(map(repr, listing.class_names)) or "none"
         problems.append(f"there must be at least two classes, and there is {names}")
     if classes not in (None, len(listing.class_names)):
-        problems.append(f"{len(listing.class_names):,} classes instead of {classes:,}")
+        problems.append(f"{counted(len(listing.class_names), 'class')} instead of {classes:,}")
     problems += _problems_of_names(listing.class_names)
     present = {file.label for file in listing.splits.get("train", ())}
     for label, name in enumerate(listing.class_names):
@@ -104,7 +112,7 @@ def check(
         if not files:
             problems.append(f"the split {split} has no images")
         if len(files) != counts.get(split, len(files)):
-            problems.append(f"{split}: {len(files):,} images instead of {counts[split]:,}")
+            problems.append(f"{split}: {counted(len(files), 'image')} instead of {counts[split]:,}")
         for name in _repeated(file.name for file in files):
             problems.append(f"{split}: {name} occurs twice in the list")
         for file in files:
@@ -188,6 +196,12 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: the archive is incomplete") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    kind = identify(data)
+    if kind.name in _NEVER_ANNOTATIONS:
+        way_out = kind.way_out if "pointer" in kind.name else "download it again"
+        raise UserError(f"{path} is {kind.name}, not a list of annotations: {way_out}")
     # The mark of UTF-16 is also the beginning of that of UTF-32.
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
     try:
@@ -195,13 +209,34 @@ def read_text(path: Path) -> str:
         where = text.find("\0")
         if where < 0:
             return text
-        what, perhaps = f"character {where + 1:,} is a NUL", "UTF-16LE"
+        what = f"character {where + 1:,} is a NUL"
     except UnicodeDecodeError as error:
-        what, perhaps = f"byte {error.start + 1:,} is {data[error.start]:#04x}", "WINDOWS-1252"
-    raise UserError(
-        f"{path} is not text in UTF-8 ({what}): download it again or convert it, with `iconv -f "
-        f"{perhaps} -t UTF-8` if that is its encoding"
-    )
+        what = f"byte {error.start + 1:,} is {data[error.start]:#04x}"
+    if kind.name not in ("a text file", "a file of an unknown kind"):
+        raise UserError(f"{path} is {kind.name}, not a list of annotations: download it again")
+    if encoding.startswith(("utf-16", "utf-32")):
+        raise UserError(
+            f"{path} is not whole as text in {encoding.upper()} ({what}): download it again"
+        )
+    way_out = "download it again"
+    if b"\0" not in data:
+        way_out += " or convert it, with `iconv -f WINDOWS-1252 -t UTF-8` if that is its encoding"
+    elif unmarked := _encoding_without_mark(data):
+        way_out = f"convert it with `iconv -f {unmarked} -t UTF-8`"
+    raise UserError(f"{path} is not text in UTF-8 ({what}): {way_out}")
+
+
+def _encoding_without_mark(data: bytes) -> str:
+    """Returns iconv's name of the UTF-16 or UTF-32 that a text without a mark is in, or ""."""
+    for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
+        if len(data) % (int(encoding[4:6]) // 8):
+            continue
+        text = data.decode(encoding, "ignore")
+        # In the other byte order, spaces and digits would be letters of other scripts.
+        ascii_characters = sum(map(str.isascii, text))
+        if text and "\0" not in text and 3 * ascii_characters > len(text):
+            return encoding
+    return ""
 
 
 def split_lines(text: str) -> list[str]:

@@ -24,7 +24,7 @@ _MOST_DIFFERENT_BITS = 4
 def near_duplicates(prepared: Prepared, reading: Data, terminal: Terminal) -> list[tuple[str, str]]:
     """Returns the names of all pairs of images of two splits that look the same.
 
-    Images that cannot be decoded, which `prepared.bad_images` names, are left out.
+    Images that cannot be decoded, which `prepared.verify` names, are left out.
 
     Raises:
       UserError: ImageHash is not installed.
@@ -56,7 +56,7 @@ def near_duplicates(prepared: Prepared, reading: Data, terminal: Terminal) -> li
     for one, other in itertools.combinations(names, 2):
         for name, value in zip(names[other], hashes[other], strict=True):
             near = np.bitwise_count(hashes[one] ^ value) <= _MOST_DIFFERENT_BITS
-            pairs += [(f"{other}: {name}", f"{one}: {names[one][i]}") for i in np.flatnonzero(near)]
+            pairs += [(f"{other}/{name}", f"{one}/{names[one][i]}") for i in np.flatnonzero(near)]
     return pairs
 
 

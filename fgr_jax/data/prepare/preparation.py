@@ -18,9 +18,10 @@ from fgr_jax.data.image_files import shown
 from fgr_jax.data.prepare.archives import is_archive, unpack
 from fgr_jax.data.prepare.builder import ImageBuilder, image_problems
 from fgr_jax.data.prepare.downloads import download
-from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, check
+from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, check, counted
 from fgr_jax.data.prepare.prepared import is_prepared
 from fgr_jax.errors import UserError
+from fgr_jax.files.local import local_path
 from fgr_jax.terminal import Terminal
 
 _DUPLICATES_NAMED = 20
@@ -31,9 +32,9 @@ def local_data_dir(data_dir: str = "") -> Path:
     """Returns the folder in which data sets are prepared: `data_dir`, or if empty, tfds's own.
 
     Raises:
-      UserError: its path is not UTF-8, which array_record does not take.
+      UserError: its path is not UTF-8, which array_record does not take, or not on this machine.
     """
-    path = Path(os.path.expanduser(data_dir or constants.DATA_DIR))
+    path = local_path(str(data_dir or constants.DATA_DIR), "--config.data.data_dir")
     try:
         str(path.absolute()).encode()
     except UnicodeEncodeError as error:
@@ -150,7 +151,13 @@ def _read_sources(
         if source.is_file() and is_archive(source):
             size = source.stat().st_size
             with _bar_of_bytes(terminal, f"unpacking {source.name}", size) as done:
-                unpack(source, staging / source.name.partition(".")[0], done)
+                guessed = unpack(source, staging / source.name.partition(".")[0], done)
+            if guessed:
+                terminal.warn(
+                    f"{source}: {counted(len(guessed), 'name')} in an encoding that it does not tell, "
+                    f"such as {guessed[0]!r}: if that is wrong, unpack it with another tool and name "
+                    "the folder"
+                )
         else:
             (staging / source.name).symlink_to(source.resolve())
     try:
@@ -252,27 +259,21 @@ def store(
                 if os.strerror(code) in str(error):
                     raise OSError(code, os.strerror(code), str(data_dir)) from error
             raise
-    warn_of_pairs(
-        building.duplicates,
-        "test images are byte for byte also training images",
-        "Accuracy on them says little",
-        terminal,
-    )
-    warn_of_pairs(
-        building.contradictions,
-        "images are byte for byte also in another class",
-        "One of the two labels is wrong",
-        terminal,
-    )
+    copies, are = len(building.duplicates), "is" if len(building.duplicates) == 1 else "are"
+    what = f"{counted(copies, 'test image')} {are} byte for byte also in the training images"
+    warn_of_pairs(building.duplicates, what, "Accuracy on copies says little", terminal)
+    copies, are = len(building.contradictions), "is" if len(building.contradictions) == 1 else "are"
+    what = f"{counted(copies, 'image')} {are} byte for byte also in another class"
+    warn_of_pairs(building.contradictions, what, "One of the two labels is wrong", terminal)
 
 
 def warn_of_pairs(
     pairs: Sequence[tuple[str, str]], what: str, consequence: str, terminal: Terminal
 ) -> None:
-    """Warns of pairs of images, the first of them with their names, if there are any."""
+    """Warns of pairs of images, counted in `what`, the first of them by name, if there are any."""
     if not pairs:
         return
     named = "; ".join(f"{one} is {other}" for one, other in pairs[:_DUPLICATES_NAMED])
     more = len(pairs) - _DUPLICATES_NAMED
     named += f" and {more:,} more" if more > 0 else ""
-    terminal.warn(f"{len(pairs):,} {what}: {named}. {consequence}")
+    terminal.warn(f"{what}: {named}. {consequence}")

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex, TypeVar
 
 import tensorflow_datasets as tfds
 from array_record.python import array_record_module
@@ -17,9 +17,12 @@ from tensorflow_datasets.proto import tf_example_pb2
 
 from fgr_jax.config import Data
 from fgr_jax.data import images
+from fgr_jax.data.identity import FOLDER
 from fgr_jax.data.prepare.contents import ContentDigest, Contents, digest_of
 from fgr_jax.errors import UserError
 from fgr_jax.terminal import Terminal
+
+_T = TypeVar("_T")
 
 _INFO, _FEATURES, _METADATA = "dataset_info.json", "features.json", "metadata.json"
 _LABELS = "label.labels.txt"
@@ -31,7 +34,7 @@ _RECORD_ERRORS = (RuntimeError, ValueError, IndexError, OSError)
 
 
 class NotPreparedError(UserError):
-    """A data set is not on this machine, or is damaged; the message ends with "prepare it again"."""
+    """A data set is not on this machine, or is damaged."""
 
 
 class Prepared(NamedTuple):
@@ -152,9 +155,14 @@ def content_of(prepared: Prepared, terminal: Terminal) -> str:
     return content.hexdigest()
 
 
-def bad_images(prepared: Prepared, reading: Data, terminal: Terminal) -> list[str]:
-    """Decodes every image as `reading` says; returns name and problem of each that cannot be."""
-    problems = []
+def verify(prepared: Prepared, reading: Data, terminal: Terminal) -> list[str]:
+    """Reads and decodes every image; returns what is wrong.
+
+    These are the name and problem of each image that cannot be decoded as `reading` says, or that the
+    content, where all can be read, is not what was recorded when the data set was prepared.
+    """
+    problems, unread = [], False
+    content, recorded = ContentDigest(), prepared.contents.digest
     total = sum(split.num_examples for split in prepared.builder.info.splits.values())
     with (
         concurrent.futures.ThreadPoolExecutor(_READERS) as threads,
@@ -164,16 +172,26 @@ def bad_images(prepared: Prepared, reading: Data, terminal: Terminal) -> list[st
         for split in prepared.builder.info.splits:
             records = Records(prepared, split)
             jobs = (
-                threads.submit(_problem, records, index, reading) for index in range(len(records))
+                threads.submit(_verified, records, index, reading) for index in range(len(records))
             )
-            for problem in _results(jobs):
+            for image, problem in _results(jobs):
                 bar.update(next(done))
                 if problem:
                     problems.append(f"{split}: {problem}")
+                if image is None:
+                    unread = True
+                else:
+                    content.add(split, *image)
+    if recorded and not unread and content.hexdigest() != recorded:
+        problems.append(
+            f"its images, their names, labels or splits are not those that were prepared (content "
+            f"{content.hexdigest()[:8]} instead of {recorded[:8]}): a file of records was exchanged or "
+            "replaced"
+        )
     return problems
 
 
-def _results(jobs: Iterator[concurrent.futures.Future[str]]) -> Iterator[str]:
+def _results(jobs: Iterator[concurrent.futures.Future[_T]]) -> Iterator[_T]:
     """Yields results in order, while a few more jobs are at work."""
     ahead = collections.deque(itertools.islice(jobs, _READ_AHEAD))
     while ahead:
@@ -181,19 +199,23 @@ def _results(jobs: Iterator[concurrent.futures.Future[str]]) -> Iterator[str]:
         ahead.extend(itertools.islice(jobs, 1))
 
 
-def _problem(records: Records, index: int, reading: Data) -> str:
-    """Returns the name and the problem of an image, or ""."""
+def _verified(
+    records: Records, index: int, reading: Data
+) -> tuple[tuple[str, int, bytes] | None, str]:
+    """Returns what an image adds to the content, or None if it cannot be read, and its problem or ""."""
     try:
         record = records[index]
-    except NotPreparedError:
-        return f"record {index} cannot be read"
-    try:
         encoded = record["image"].bytes_list.value[0]
+        label, name = record["label"].int64_list.value[0], records.file_name(record, index)
+    except (NotPreparedError, IndexError):
+        return None, f"record {index} cannot be read"
+    image = (name, label, digest_of(encoded))
+    try:
         cut_bottom, max_pixels = reading.cut_bottom, reading.max_pixels
         images.decode(encoded, cut_bottom=cut_bottom, max_pixels=max_pixels, strict=True)
     except images.ImageError as error:
-        return f"{records.file_name(record, index)} {error}"
-    return ""
+        return image, f"{name} {error}"
+    return image, ""
 
 
 def _versions(name: str, data_dir: Path) -> list[Path]:
@@ -209,12 +231,17 @@ def _versions(name: str, data_dir: Path) -> list[Path]:
 
 
 def _damaged(folder: Path, what: str, problem: str) -> NotPreparedError:
-    """Returns an error in one line."""
-    # array_record's messages go on with numbers and paths.
-    reason = " ".join(problem.split(";")[0].partition(" (computed")[0].split())
+    """Returns an error in one line, which never advises to delete what may be the only copy."""
+    # array_record's messages go on with numbers and paths, or begin with them.
+    reason, *more = (" ".join(part.split()) for part in problem.split(";"))
+    reason = reason.partition(" (computed")[0]
+    if reason.endswith(":"):
+        reason += f" {next(filter(None, more), 'it is damaged')}"
+    is_folder = folder.parent.parent.name == FOLDER
+    source = "the folder of your images" if is_folder else "its source"
     return NotPreparedError(
         f"{folder}: {what} {reason}; this prepared data set is damaged or was copied in part: copy it "
-        f"again, or delete that folder and prepare it again"
+        f"again, or move that folder away and prepare it again from {source}"
     )
 
 

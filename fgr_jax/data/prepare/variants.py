@@ -27,6 +27,7 @@ from fgr_jax.data.prepare.listing import Listing
 from fgr_jax.data.prepare.prepared import (
     NotPreparedError,
     Prepared,
+    Records,
     content_of,
     is_prepared,
     open_prepared,
@@ -181,6 +182,29 @@ def with_content(identity: DataIdentity, data_dir: Path, terminal: Terminal) -> 
         return dataclasses.replace(identity, content=content)
     except NotPreparedError:
         return identity
+
+
+def is_still_in(root: Path, prepared: Prepared) -> bool:
+    """Returns whether a folder holds every image of a variant under its name, however it is read.
+
+    The names in a split are relative to one folder, which is `root` or at most two levels below.
+    """
+    below = [Path(path) for depth in ("*/", "*/*/") for path in sorted(root.glob(depth))]
+    for split in prepared.builder.info.splits:
+        records, candidates = Records(prepared, split), [root, *below]
+        for index in range(len(records)):
+            record = records[index]
+            name, digest = (
+                records.file_name(record, index),
+                digest_of(record["image"].bytes_list.value[0]),
+            )
+            candidates = [folder for folder in candidates if (folder / name).is_file()]
+            candidates = [
+                folder for folder in candidates if _digest_of_file(str(folder / name)) == digest
+            ]
+            if not candidates:
+                return False
+    return True
 
 
 def _variant_name(identity: DataIdentity) -> str:

@@ -11,7 +11,12 @@ from fgr_jax.data.identity import DataIdentity
 from fgr_jax.data.prepare import preparation, variants
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.contents import Contents
-from fgr_jax.data.prepare.prepared import Prepared, is_prepared, open_prepared
+from fgr_jax.data.prepare.prepared import (
+    NotPreparedError,
+    Prepared,
+    is_prepared,
+    open_prepared,
+)
 from fgr_jax.data.sets.aircraft import Aircraft
 from fgr_jax.data.sets.cars import Cars
 from fgr_jax.data.sets.cub import Cub
@@ -22,6 +27,7 @@ from fgr_jax.data.sets.gtos_mobile import GtosMobile
 from fgr_jax.data.sets.imagenet import Imagenet
 from fgr_jax.data.sets.synthetic import Synthetic
 from fgr_jax.errors import UserError
+from fgr_jax.files.local import local_path
 from fgr_jax.terminal import Terminal
 
 # Distributed as archives; the command `fgr_jax.prepare` prepares them.
@@ -98,7 +104,7 @@ def _open_folder(
     data: Data, data_dir: Path, recorded: DataIdentity | None, terminal: Terminal, *, verify: bool
 ) -> Prepared:
     folder = data.folder
-    root = Path(folder).expanduser()
+    root = local_path(folder, "--config.data.folder")
     if recorded is not None and not (folder and root.is_dir()):
         prepared = variants.find_recorded(recorded, data_dir)
         if prepared is not None:
@@ -111,6 +117,14 @@ def _open_folder(
         raise UserError(
             "--config.data.folder is empty: name the folder of your images, --config.data.folder=PATH"
         )
+    kept = None if recorded is None else _kept(root, recorded, data_dir, terminal)
+    if kept is not None:
+        terminal.line(
+            f"--config.data.folder={folder}: holds all images of the run, but this version reads it "
+            f"otherwise (other classes, splits or files) than the run's: the run keeps its prepared "
+            f"data set {kept.name} in {data_dir}"
+        )
+        return kept
     listing = Folder.read(root, train_examples=None if recorded is None else recorded.examples)
     images = variants.FolderImages(root, listing)
 
@@ -136,6 +150,34 @@ def _open_folder(
         now, digest=prepared.contents.digest, class_names=prepared.contents.class_names
     )
     return prepared._replace(contents=contents)
+
+
+def _kept(
+    root: Path, recorded: DataIdentity, data_dir: Path, terminal: Terminal
+) -> Prepared | None:
+    """Returns the prepared variant of an older run whose folder this version reads otherwise.
+
+    That is so where the variant's images are all in the folder still, and are no longer what is read
+    there. Newer runs recorded their content, which decides.
+    """
+    if recorded.content or not recorded.is_folder:
+        return None
+    try:
+        prepared = variants.find_recorded(recorded, data_dir)
+    except NotPreparedError:
+        return None
+    if prepared is None:
+        return None
+    try:
+        listing = Folder.read(root, train_examples=recorded.examples)
+        images = variants.FolderImages(root, listing)
+        found = None if listing.problems else variants.find(images, data_dir, recorded, terminal)
+    except UserError:
+        found = None
+    content = variants.with_content(recorded, data_dir, terminal).content
+    if found is not None and found.contents.digest == content:
+        return None
+    return prepared if variants.is_still_in(root, prepared) else None
 
 
 def _prepare_installed(

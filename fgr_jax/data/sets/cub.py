@@ -104,6 +104,6 @@ def _numbers(values: Sequence[str], count: int, where: str) -> npt.NDArray[np.fl
         numbers = np.array(values, np.float32)
     except ValueError:
         numbers = np.empty(0, np.float32)
-    if len(numbers) != count:
+    if len(numbers) != count or not np.isfinite(numbers).all():
         raise UserError(f"{where}: {' '.join(values)!r} are not {count} numbers")
     return numbers

@@ -126,7 +126,7 @@ def read_labels(path: Path) -> list[Cell]:
             level = round(float(probability) * (len(LEVELS) - 1))
             if cell_type not in TYPES or not 0 <= level < len(LEVELS):
                 raise ValueError
-        except ValueError:
+        except (ValueError, OverflowError):  # the second of an infinite probability
             raise UserError(
                 f"{path}, line {number}: {line.strip()!r} is not 'FILE PROBABILITY TYPE' with a "
                 "probability in [0, 1] and type mono or poly: reinstall elpv-dataset"
