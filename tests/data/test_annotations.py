@@ -94,7 +94,7 @@ OTHERS = {
     "UTF-16 without a mark": ("B\n".encode("utf-16-le"), "character 2 is a NUL", "UTF-16LE"),
     "the same with an umlaut": ("1 Grün\n".encode("utf-16-le"), "byte 9 is 0xfc", "UTF-16LE"),
     "the same, big-endian": ("1 Grün\n".encode("utf-16-be"), "byte 10 is 0xfc", "UTF-16BE"),
-    "the same in Chinese": ("黑猫 1\n".encode("utf-16-le"), "byte 2 is 0x9e", "UTF-16LE"),
+    "the same in Chinese": ("黑猫 1\n".encode("utf-16-le"), "character 5 is a NUL", "UTF-16LE"),
     "UTF-32 without a mark": ("1 Grün\n".encode("utf-32-be"), "byte 20 is 0xfc", "UTF-32BE"),
 }
 DAMAGED = {

@@ -54,7 +54,8 @@ def test_a_folder_that_is_not_utf_8_is_refused(
 )
 @pytest.mark.parametrize("field", ["data_dir", "folder"])
 def test_paths_that_are_on_no_disk(tmp_path: Path, typed: str, told: str, field: str) -> None:
-    data = Data(**{"name": "folder", "folder": "x", "data_dir": str(tmp_path), field: typed})
+    data = Data(name="folder", folder="x", data_dir=str(tmp_path))
+    setattr(data, field, typed)
     with pytest.raises(UserError) as raised:
         open_splits(data, QUIET)
     assert str(raised.value).startswith(f"--config.data.{field}={typed}: {told}")

@@ -177,7 +177,10 @@ def _kept(
     content = variants.with_content(recorded, data_dir, terminal).content
     if found is not None and found.contents.digest == content:
         return None
-    return prepared if variants.is_still_in(root, prepared) else None
+    # A run that records content is not asked again: without it, the name identifies this variant.
+    unnamed = dataclasses.replace(prepared.contents, digest="")
+    is_whole = variants.is_still_in(root, prepared)
+    return prepared._replace(contents=unnamed) if is_whole else None
 
 
 def _prepare_installed(
