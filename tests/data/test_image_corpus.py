@@ -272,7 +272,7 @@ def png_of(rows: bytes, *, color: int = 2, before: bytes = b"", compressed: bool
 
 # Chunks of which libpng would print a warning.
 ODD_CHUNKS = {
-    "short gAMA": write.chunk(b"gAMA", b"\0\1"),
+    "short gAMA": write.chunk(b"gAMA", b"\0\xb1\x8f"),
     "gAMA of 0": write.chunk(b"gAMA", bytes(4)),
     "great gAMA": write.chunk(b"gAMA", b"\xff" * 4),
     "two gAMA": 2 * write.chunk(b"gAMA", b"\0\0\xb1\x8f"),
