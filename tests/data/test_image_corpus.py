@@ -259,7 +259,92 @@ def add_pngs(corpus: Corpus) -> None:
     corpus.add("png without height", write.png(GRAY[:0], 8, 0), refused="has 37×0 pixels")
     corpus.add("png without pixels", png[:33] + png[-12:], refused="is a PNG without pixels")
     corpus.add("png copied as text", png.replace(b"\r\n", b"\n"), refused="is a PNG copied as text")
-    corpus.add("png without a palette", write.png(GRAY, 8, 3))
+    add_damaged_pngs(corpus)
+
+
+def png_of(rows: bytes, *, color: int = 2, before: bytes = b"", compressed: bool = True) -> bytes:
+    """Writes a PNG of 37×24 pixels of 8 bits; all checksums are right, whatever its rows are."""
+    header = struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, color, 0, 0, 0)
+    pixels = zlib.compress(rows) if compressed else rows
+    parts = ((b"IHDR", header), (b"", before), (b"IDAT", pixels), (b"IEND", b""))
+    return write.PNG + b"".join(write.chunk(name, body) if name else body for name, body in parts)
+
+
+# Chunks of which libpng would print a warning.
+ODD_CHUNKS = {
+    "short gAMA": write.chunk(b"gAMA", b"\0\xb1\x8f"),
+    "gAMA of 0": write.chunk(b"gAMA", bytes(4)),
+    "great gAMA": write.chunk(b"gAMA", b"\xff" * 4),
+    "two gAMA": 2 * write.chunk(b"gAMA", b"\0\0\xb1\x8f"),
+    "long bKGD": write.chunk(b"bKGD", bytes(7)),
+    "short bKGD": write.chunk(b"bKGD", bytes(2)),
+    "bright bKGD": write.chunk(b"bKGD", b"\1\0\1\0\1\0"),
+    "long pHYs": write.chunk(b"pHYs", bytes(10)),
+    "two pHYs": 2 * write.chunk(b"pHYs", bytes(9)),
+    "short tIME": write.chunk(b"tIME", b"\x07\xe8\1\1\0\0"),
+    "tIME of month 13": write.chunk(b"tIME", b"\x07\xe8\x0d\1\0\0\0"),
+    "tEXt without text": write.chunk(b"tEXt", b"abc"),
+    "empty tEXt": write.chunk(b"tEXt", b""),
+    "PLTE of 4 bytes": write.chunk(b"PLTE", bytes(4)),
+    "two PLTE": 2 * write.chunk(b"PLTE", bytes(6)),
+}
+
+
+def add_damaged_pngs(corpus: Corpus) -> None:
+    """Adds PNGs whose checksums are right."""
+    rows = b"".join(b"\0" + row.tobytes() for row in COLORS)
+    stride = len(rows) // HEIGHT
+    deflated = zlib.compress(rows)
+    header = write.chunk(b"IHDR", struct.pack(">IIBBBBB", 2 * WIDTH, HEIGHT, 8, 2, 0, 0, 0))
+    whole = png_of(rows)
+    parts = write.chunk(b"IDAT", deflated[:50]) + write.chunk(b"tEXt", b"a\0b")
+    parts += write.chunk(b"IDAT", deflated[50:])
+    for name, data, message in (
+        ("half of the rows", png_of(rows[: len(rows) // 2]), "is truncated"),
+        ("half of its data", png_of(deflated[:200], compressed=False), "is truncated"),
+        ("data without an end", png_of(deflated[:-4], compressed=False), "is truncated"),
+        ("no data", png_of(b"", compressed=False), "is truncated"),
+        (
+            "a damaged byte",
+            png_of(
+                deflated[:150] + bytes([deflated[150] ^ 255]) + deflated[151:], compressed=False
+            ),
+            "is a damaged PNG|is truncated",
+        ),
+        ("one row too many", png_of(rows + rows[-stride:]), "is a damaged PNG: .* 24 rows"),
+        ("one byte too many", png_of(rows + b"\0"), "is a damaged PNG: .* 24 rows"),
+        ("two headers", png_of(rows, before=header), "is a damaged PNG: it has two headers"),
+        ("interrupted data", whole[:33] + parts + whole[-12:], "is a damaged PNG: other data"),
+        *((f"{name} before", png_of(rows, before=odd), "") for name, odd in ODD_CHUNKS.items()),
+        *(
+            (
+                f"{name} after",
+                whole[:-12] + odd + whole[-12:],
+                "",
+            )
+            for name, odd in ODD_CHUNKS.items()
+        ),
+        *(
+            (
+                f"an unknown filter in row {row}",
+                png_of(rows[: row * stride] + b"\5" + rows[row * stride + 1 :]),
+                "is a damaged PNG: a row is coded",
+            )
+            for row in (0, 1, HEIGHT - 1)
+        ),
+    ):
+        corpus.add(f"png of {name}", data, refused=message, pixels=COLORS)
+    corpus.add(
+        "png without a palette", write.png(GRAY, 8, 3), refused="is a PNG without its palette"
+    )
+    for bits in (2, 4, 8):
+        few = write.chunk(b"PLTE", bytes(range(9)))
+        for interlaced in (False, True):
+            corpus.add(
+                f"png of a color beyond the palette {bits} {interlaced}",
+                write.png(np.full_like(GRAY, 3), bits, 3, before=few, interlaced=interlaced),
+                refused="is a damaged PNG: it uses color 3 of a palette of 3",
+            )
 
 
 def add_tiffs(corpus: Corpus) -> None:
@@ -276,10 +361,19 @@ def add_tiffs(corpus: Corpus) -> None:
                 )
         for name, options in TIFF_OPTIONS.items():
             for bits in (8, 16):
-                if (bits, name) == (16, "planar"):
-                    continue
+                refused = (
+                    "is a TIFF of .* in separate planes" if (bits, name) == (16, "planar") else ""
+                )
                 data = write.tiff(scaled(COLORS, bits), bits, 2, order=order, **options)
-                corpus.add(f"tiff color {bits} {name} {order}", data, pixels=COLORS)
+                corpus.add(
+                    f"tiff color {bits} {name} {order}", data, pixels=COLORS, refused=refused
+                )
+        for tags, name in (([(273, 4, [2408])], "one strip"), ([(278, 4, [8])], "three strips")):
+            corpus.add(
+                f"tiff planar of {name} {order}",
+                write.tiff(COLORS, 8, 2, order=order, planar=True, tags=tags),
+                refused="is a damaged TIFF: it has . blocks of samples, too few for 3 planes",
+            )
         for extra in (0, 1, 2):
             tags = [(338, 3, [extra])]
             both = np.concatenate([COLORS, ALPHA | 1], -1)
@@ -314,6 +408,23 @@ def add_tiffs(corpus: Corpus) -> None:
         corpus.add(f"tiff lab {order}", write.tiff(COLORS, 8, 8, order=order))
         corpus.add(
             f"tiff ycbcr {order}", write.tiff(COLORS, 8, 6, order=order, tags=[(530, 3, [1, 1])])
+        )
+        for white in (0, 1):
+            wide = scaled(np.concatenate([GRAY, GRAY], -1), 12)
+            corpus.add(
+                f"tiff gray alpha 12 in 16 {white} {order}",
+                write.tiff(wide, 16, white, order=order, tags=[(338, 3, [2])]),
+                refused="uses at most 12 of its 16 bits: convert it to PNG",
+            )
+        corpus.add(
+            f"tiff cmyk 12 in 16 {order}",
+            write.tiff(scaled(inks, 12), 16, 5, order=order),
+            refused="uses at most 12 of its 16 bits: convert it to PNG",
+        )
+        corpus.add(
+            f"tiff palette in 8 bits {order}",
+            write.tiff(GRAY, 8, 3, order=order, tags=[(320, 3, [*range(256)] * 3)]),
+            pixels=repeated(GRAY),
         )
         colors = [int(each) * 257 for each in np.random.default_rng(0).integers(0, 256, 48)]
         corpus.add(
@@ -355,6 +466,7 @@ def add_tiffs(corpus: Corpus) -> None:
             ("float", np.float32, 32, 3),
             ("double", np.float64, 64, 3),
             ("half", np.float16, 16, 3),
+            ("signed 8", np.int8, 8, 2),
             ("signed 16", np.int16, 16, 2),
             ("signed 32", np.int32, 32, 2),
             ("unsigned 32", np.uint32, 32, 1),
@@ -366,7 +478,7 @@ def add_tiffs(corpus: Corpus) -> None:
                 corpus.add(
                     f"tiff {name} {channels} {order}",
                     data,
-                    refused="is a TIFF of .*: convert it to 8 bits",
+                    refused="is a TIFF of .*: convert it to (an 8-bit )?PNG",
                 )
     corpus.add("tiff 12", write.tiff(scaled(GRAY // 8, 12), 12, 1), pixels=repeated(GRAY // 8))
     corpus.add(
@@ -432,6 +544,131 @@ def add_others(corpus: Corpus) -> None:
     corpus.add("gif transparent", saved(PHOTO.quantize(16), "GIF", transparency=3))
     corpus.add("gif animated", saved(PHOTO, "GIF", **several()))
     add_bmps(corpus)
+
+
+def xmp_packets() -> dict[str, bytes]:
+    """Returns ways of stating orientation 6 in XMP, all of them valid XML."""
+    usual = (
+        '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+        'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>'
+    )
+    usual += "  \n" * 20 + '<?xpacket end="w"?>'
+    element = usual.replace(
+        ' tiff:Orientation="6"/>', ">\n<tiff:Orientation>6</tiff:Orientation></rdf:Description>"
+    )
+    ways = {
+        "attribute": usual,
+        "element": element,
+        "single quotes": usual.replace('tiff:Orientation="6"', "tiff:Orientation='6'"),
+        "spaces": usual.replace('tiff:Orientation="6"', 'tiff:Orientation\n = "6"'),
+        "white space": element.replace(">6<", ">\n 6 <"),
+        "a comment": element.replace(">6<", "><!-- upright -->6<"),
+        "a character reference": usual.replace('"6"', '"&#54;"'),
+        "another prefix": usual.replace("tiff:", "t:").replace("xmlns:tiff", "xmlns:t"),
+        "default namespace": element.replace("tiff:Or", "Or").replace("xmlns:tiff", "xmlns"),
+        "NULs at the end": usual + "\0\0",
+    }
+    packets = {name: packet.encode() for name, packet in ways.items()}
+    return packets | {"UTF-16": usual.replace("\ufeff", "").encode("utf-16")}
+
+
+def add_orientations(corpus: Corpus) -> None:
+    turned = np.rot90(COLORS, -1)
+    for name, packet in xmp_packets().items():
+        add_with_xmp(corpus, f"xmp with {name}", packet)
+    usual = xmp_packets()["attribute"]
+    other = usual.replace(b"http://ns.adobe.com/tiff", b"http://example.com/tiff")
+    bomb = b'<!DOCTYPE a [<!ENTITY a "aaaaaaaa">%s]>' % b"".join(
+        b'<!ENTITY %c "%s">' % (97 + n, b"&%c;" % (96 + n) * 10) for n in range(1, 25)
+    )
+    bomb += usual.replace(b"</rdf:RDF>", b"<a>&y;</a></rdf:RDF>")
+    for name, packet in (
+        ("of another namespace", other),
+        ("of orientation 9", usual.replace(b'"6"', b'"9"')),
+        ("with entities", bomb),
+        ("cut before it", usual[: usual.index(b"tiff:Or")]),
+        ("of 100,000 levels", b"<a>" * 100_000),
+    ):
+        # Pillow would read the first ones.
+        corpus.add(
+            f"png xmp {name}",
+            png_of(
+                b"".join(b"\0" + row.tobytes() for row in COLORS),
+                before=write.chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet),
+            ),
+            pixels=COLORS,
+        )
+
+    def stated(kind: int, value: int) -> bytes:
+        field = struct.pack("<I", value)
+        return b"II*\0\x08\0\0\0\1\0\x12\1" + struct.pack("<HI", kind, 1) + field + bytes(4)
+
+    jpeg = saved(PHOTO, "JPEG", subsampling=0, quality=95)
+    upright = np.asarray(Image.open(io.BytesIO(jpeg)))
+    stating = jpeg_segment(b"http://ns.adobe.com/xap/1.0/\0" + usual)
+    for name, segments, turns in (
+        ("exif of orientation 0 and xmp", jpeg_segment(b"Exif\0\0" + stated(3, 0)) + stating, True),
+        (
+            "exif of orientation 1 and xmp",
+            jpeg_segment(b"Exif\0\0" + stated(3, 1)) + stating,
+            False,
+        ),
+        ("exif that begins with 0 and 255", jpeg_segment(b"Exif\0\xff" + stated(3, 6)), True),
+        ("exif of type byte", jpeg_segment(b"Exif\0\0" + stated(1, 6)), True),
+        ("exif of type long", jpeg_segment(b"Exif\0\0" + stated(4, 6)), True),
+    ):
+        corpus.add(
+            f"jpeg {name}",
+            jpeg[:2] + segments + jpeg[2:],
+            pixels=np.rot90(upright, -1) if turns else upright,
+        )
+    rows = b"".join(b"\0" + row.tobytes() for row in COLORS)
+    packet = write.chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + usual)
+    text = (b"Exif\0\0" + stated(3, 6)).hex().encode()
+    profile = zlib.compress(b"\nAPP1\n%8d\n%s\n" % (len(text) // 2, text))
+    too_long = write.chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(80_000_000)))
+    for name, before in (
+        ("eXIf of orientation 0 and xmp", write.chunk(b"eXIf", stated(3, 0)) + packet),
+        ("eXIf of type byte", write.chunk(b"eXIf", stated(1, 6))),
+        ("zTXt APP1", write.chunk(b"zTXt", b"Raw profile type APP1\0\0" + profile)),
+        ("xmp and a text that is too long", packet + too_long),
+    ):
+        corpus.add(f"png {name}", png_of(rows, before=before), pixels=turned)
+
+
+def jpeg_segment(body: bytes) -> bytes:
+    return b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body
+
+
+def add_with_xmp(corpus: Corpus, name: str, packet: bytes) -> None:
+    """Adds files of all formats whose orientation, 6, is in `packet`."""
+    tags = [(700, 1, list(packet))]
+    both = np.concatenate([GRAY, np.full_like(GRAY, 255)], -1)
+    files = {
+        "jpeg": (saved(PHOTO, "JPEG"), saved(PHOTO, "JPEG", xmp=packet)),
+        "progressive jpeg": (
+            saved(PHOTO, "JPEG", progressive=True),
+            saved(PHOTO, "JPEG", progressive=True, xmp=packet),
+        ),
+        "webp": (saved(PHOTO, "WEBP"), saved(PHOTO, "WEBP", xmp=packet)),
+        "avif": (saved(PHOTO, "AVIF"), saved(PHOTO, "AVIF", xmp=packet)),
+        "tiff": (
+            write.tiff(COLORS, 8, 2),
+            write.tiff(COLORS, 8, 2, tags=tags),
+        ),
+        "tiff gray alpha 16": (
+            write.tiff(scaled(GRAY, 16), 16, 1),
+            write.tiff(scaled(both, 16), 16, 1, tags=[(338, 3, [2]), *tags]),
+        ),
+    }
+    if name != "xmp with UTF-16":  # the text of a PNG is UTF-8
+        rows = b"".join(b"\0" + row.tobytes() for row in COLORS)
+        chunk = write.chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet)
+        files["png"] = (png_of(rows), png_of(rows, before=chunk))
+    for format, (plain, stating) in files.items():  # noqa: A001
+        upright = images.decode(plain)
+        corpus.add(f"{format} {name}", stating, pixels=np.rot90(upright, -1))
 
 
 def with_old_prefix(webp: bytes) -> bytes:
@@ -523,7 +760,7 @@ def add_bmps(corpus: Corpus) -> None:
 @pytest.fixture(scope="module")
 def corpus() -> Corpus:
     made = Corpus()
-    for add in (add_jpegs, add_pngs, add_tiffs, add_others):
+    for add in (add_jpegs, add_pngs, add_tiffs, add_others, add_orientations):
         add(made)
     return made
 

@@ -1,5 +1,6 @@
 """What files are, from their first bytes."""
 
+import base64
 import gzip
 import io
 import json
@@ -133,9 +134,58 @@ REFUSED = {
     "ICO": (saved("ICO"), "is an icon", "convert"),
     "NumPy": (b"\x93NUMPY\1\0", "is a NumPy array", "convert"),
     "DICOM": (bytes(128) + b"DICM", "is a DICOM file", "convert"),
-    "AppleDouble": (b"\0\5\x16\7\0\2\0\0Mac OS X", "an AppleDouble file of macOS", "remove"),
-    "Thumbs.db": (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an OLE file such as Thumbs.db", "remove"),
-    "text": ("Schöne Grüße\n".encode(), "is not an image but a text file", "remove"),
+    "AppleDouble": (
+        b"\0\5\x16\7\0\2\0\0Mac OS X",
+        "an AppleDouble file of macOS",
+        "move it elsewhere",
+    ),
+    "Thumbs.db": (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        "an OLE file such as Thumbs.db",
+        "move it elsewhere",
+    ),
+    "text": ("Schöne Grüße\n".encode(), "is not an image but a text file", "move it elsewhere"),
+    "text of an older encoding": (
+        "Schöne Grüße\n".encode("latin-1"),
+        "is not an image but a text file",
+        "replace it",
+    ),
+    "bytes of 255": (
+        b"\xff" * 5000,
+        "is not an image but nothing but bytes of 255",
+        "copy it again",
+    ),
+    "PGP": (
+        b"-----BEGIN PGP MESSAGE-----\n\nhQE",
+        "is not an image but an encrypted file",
+        "decrypt",
+    ),
+    "JPEG copied as text": (
+        saved("JPEG").decode("latin-1").encode(),
+        "is a JPEG copied as text",
+        "binary",
+    ),
+    "JPEG replaced as text": (
+        saved("JPEG").decode(errors="replace").encode(),
+        "is a JPEG copied as text",
+        "binary",
+    ),
+    "TGA": (saved("TGA"), "is a TGA image", "convert"),
+    "TGA with a palette": (
+        b"\0\1\1\0\0\0\1\x18\0\0\0\0\x08\0\x08\0\x08\0",
+        "is a TGA image",
+        "convert",
+    ),
+    "PCX": (saved("PCX"), "is a PCX image", "convert"),
+    "JPEG XR": (b"II\xbc\1\x08\0\0\0", "is a JPEG XR image", "convert"),
+    "BPG": (b"BPG\xfb\0", "is a BPG image", "convert"),
+    "EMF": (b"\1\0\0\0" + bytes(36) + b" EMF", "is an EMF drawing", "convert"),
+    "WMF": (b"\xd7\xcd\xc6\x9a\0\0", "is a WMF drawing", "convert"),
+    "XBM": (b"#define x_width 8\n#define x_height 8\n", "is an XBM or XPM image", "convert"),
+    "EXR": (b"v/1\1\2\0\0\0", "is an OpenEXR image", "convert"),
+    "HDR": (b"#?RADIANCE\n", "is a Radiance HDR image", "convert"),
+    "FITS": (b"SIMPLE  =                    T", "is a FITS image", "convert"),
+    "DDS": (b"DDS |\0\0\0", "is a texture", "convert"),
     "noise": (bytes([3, 200, 7, 1] * 9), "is not an image but a file of an unknown kind", ""),
     "PNG of a text transfer": (
         saved("PNG").replace(b"\r\n", b"\n"),
@@ -163,8 +213,37 @@ def test_what_is_not_read_is_named_with_the_way_out(name: str) -> None:
         assert what in message
         assert way_out in message
         assert "\n" not in message
+        assert "remove" not in message
     assert images.kind_of(data) in message
     assert not images.is_image(data)
+
+
+@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize(
+    "before", [b"\n", b"\r\n", b"\0\0\0\0", b"\xef\xbb\xbf", b"\xef\xbb\xbf \n"]
+)
+def test_images_that_begin_late_are_named(name: str, before: bytes) -> None:
+    with pytest.raises(images.ImageError, match=f"is {name} behind .*: copy it again in binary"):
+        images.check(before + READ[name])
+
+
+@pytest.mark.parametrize("name", READ)
+def test_images_written_as_text_are_named(name: str) -> None:
+    data = READ[name]
+    groups = [data[at : at + 16].hex(" ", 2) for at in range(0, len(data), 16)]
+    xxd = "".join(f"{16 * at:08x}: {group}  ......\n" for at, group in enumerate(groups))
+    for text, kind in (
+        (base64.b64encode(data), "Base64 text"),
+        (b"\xef\xbb\xbf" + base64.encodebytes(data), "Base64 text"),
+        (base64.urlsafe_b64encode(data), "Base64 text"),
+        (data.hex().encode(), "a hex dump"),
+        (data.hex(" ").upper().encode(), "a hex dump"),
+        (xxd.encode(), "a hex dump"),
+    ):
+        with pytest.raises(
+            images.ImageError, match=f"is not an image but {kind} of {name}: decode"
+        ):
+            images.check(text)
 
 
 @given(data=st.one_of(st.binary(max_size=600), st.text().map(str.encode)))

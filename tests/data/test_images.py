@@ -134,7 +134,7 @@ def test_what_was_checked_before_is_decoded_alike(smooth: images.Image) -> None:
 def test_rows_are_cut_off_the_bottom(smooth: images.Image) -> None:
     png = in_all_formats(smooth)["png"]
     np.testing.assert_array_equal(images.decode(png, cut_bottom=20), images.decode(png)[:-20])
-    with pytest.raises(images.ImageError, match="is 60 pixels high, of which 60 are to be cut"):
+    with pytest.raises(images.ImageError, match=r"high, of which 60 .*--config\.data\.cut_bottom"):
         images.decode(png, cut_bottom=60)
     turned = in_all_formats(smooth)["JPEG of orientation 6"]  # 80 pixels high
     for data, height in ((png, 60), (turned, 80)):

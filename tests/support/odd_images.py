@@ -89,7 +89,7 @@ def tiff(
         )
     coded = [b"".join(packed(each.reshape(len(each), -1), bits, order)) for each in blocks]
     coded = [zlib.compress(each) if deflated else each for each in coded]
-    start = (16 if big else 8) if not header_first else (16 if big else 8) + 600
+    start = (16 if big else 8) + (2400 if header_first else 0)
     offsets = list(itertools.accumulate([start, *map(len, coded)]))[:-1]
     entries = [(256, 4, [width]), (257, 4, [height]), (258, 3, [bits] * channels)]
     entries += [(259, 3, [8 if deflated else 1]), (262, 3, [photometric]), (277, 3, [channels])]
@@ -112,8 +112,8 @@ def tiff(
     directory_at = (16 if big else 8) if header_first else start + len(pixels)
     directory = _directory(entries, directory_at, order, big)
     if header_first:
-        assert len(directory) <= 600, len(directory)
-        directory = directory.ljust(600, b"\0")
+        assert len(directory) <= 2400, len(directory)
+        directory = directory.ljust(2400, b"\0")
     mark = b"II" if order == "<" else b"MM"
     if big:
         head = mark + struct.pack(order + "HHHQ", 43, 8, 0, directory_at)

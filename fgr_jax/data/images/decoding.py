@@ -10,24 +10,24 @@ import logging
 import re
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
 import simplejpeg
-from PIL import ExifTags, ImageFile, _imaging
+from PIL import ImageFile, _imaging
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import COLORMAP, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from fgr_jax.config import Data
-from fgr_jax.data.images import jpeg, png, tiff
+from fgr_jax.data.images import jpeg, orientation, png, tiff
 from fgr_jax.data.images.errors import ImageError
 from fgr_jax.data.images.kinds import Kind, identify
 
@@ -58,8 +58,8 @@ try:
 except ImportError:
     pass
 
-# How images are turned upright, by the orientation in EXIF: an image that is stored as `x[H, W, 3]`.
-_UPRIGHT: dict[Any, Callable[[Image], Image]] = {
+# How images are turned upright, by their orientation: an image that is stored as `x[H, W, 3]`.
+_UPRIGHT: dict[int, Callable[[Image], Image]] = {
     2: lambda x: x[:, ::-1],
     3: lambda x: x[::-1, ::-1],
     4: lambda x: x[::-1],
@@ -82,14 +82,15 @@ class _Plan(NamedTuple):
 def check(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) -> None:
     """Checks that `decode` with the same arguments accepts an image.
 
-    Of JPEGs and PNGs as they usually are only the structure is read. All other images are decoded.
+    Of JPEGs as they usually are only the structure is read, and the pixels of PNGs without a palette
+    are inflated. All other images are decoded.
 
     Raises:
       ImageError: as of `decode`.
     """
     plan = _plan(data, max_pixels)
     match plan.header:
-        case jpeg.Jpeg(sound=True) | png.Png(usual=True) as header:
+        case jpeg.Jpeg(sound=True) | png.Png(usual=True, color=0 | 2 | 4 | 6) as header:
             if cut_bottom < min(header.height, header.width):  # it may be turned by a quarter
                 return
     _decode_and_cut(data, plan, cut_bottom, max_pixels)
@@ -132,7 +133,10 @@ def _decode_and_cut(data: bytes, plan: _Plan, cut_bottom: int, max_pixels: int) 
     image = _decode(data, plan, max_pixels)
     cut_bottom //= plan.reduction
     if cut_bottom >= len(image):
-        raise ImageError(f"is {len(image)} pixels high, of which {cut_bottom} are to be cut off")
+        raise ImageError(
+            f"is {len(image)} pixels high, of which {cut_bottom} are to be cut off "
+            "(--config.data.cut_bottom)"
+        )
     return image[: len(image) - cut_bottom]
 
 
@@ -155,6 +159,8 @@ def _plan(data: bytes, max_pixels: int, *, checked: bool = False) -> _Plan:
             reduction *= 2
     if header is not None:
         _check_size(_pixels(header, reduction), header.width, header.height, max_pixels)
+    if isinstance(header, png.Png) and not checked:
+        png.check_pixels(header)
     return _Plan(kind, header, reduction, checked)
 
 
@@ -175,7 +181,7 @@ def _decode(data: bytes, plan: _Plan, max_pixels: int) -> Image:
     if isinstance(header, jpeg.Jpeg) and header.sound and plan.reduction == 1:
         pixels = _decode_jpeg(data, header)
         if pixels is not None:
-            return _upright(pixels, _orientation(data)) if header.may_be_turned else pixels
+            return _upright(pixels, orientation.stated(header.exif, header.xmp))
     if isinstance(header, png.Png) and header.usual and header.plain and plan.checked:
         # A fifth faster than Pillow. Of a damaged image, libpng would print a line without its name.
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
@@ -215,22 +221,26 @@ def _check_jpeg_data(data: bytes) -> None:
 def _decode_with_pillow(data: bytes, plan: _Plan, max_pixels: int) -> Image:
     """Decodes an image of any format that is read."""
     try:
+        if plan.kind.format == "TIFF" and not plan.checked:
+            tiff.check(data)
         try:
             image = _OPENERS[plan.kind.format](io.BytesIO(data))
         except SyntaxError:
             if plan.kind.format != "TIFF":
                 raise
-            return _decode_rare_tiff(data, max_pixels)
+            return _decode_rare_tiff(data, plan, max_pixels)
         width, height = image.size
         if plan.reduction > 1:
             image.draft(image.mode, (width // plan.reduction, height // plan.reduction))
         _check_size(image.width * image.height, width, height, max_pixels)
         coding = str(image.tile[0].args) if image.tile else ""  # of the samples, "RGB;16B"
-        image.load()  # and turns a TIFF upright
+        turn = _load(image, plan)
+        if not plan.checked:
+            _check_samples(image, plan, coding)
         pixels = _to_rgb(image, plan.kind, coding)
         if ";16" in coding and image.mode in ("RGB", "RGBA") and pixels.max() < 16:
             pixels = _dark_colors(data if plan.header is None else png.without_metadata(data))
-        return _upright(pixels, _orientation(image))
+        return _upright(pixels, turn)
     except ImageError:
         raise
     except PIL.Image.DecompressionBombError as error:
@@ -242,6 +252,39 @@ def _decode_with_pillow(data: bytes, plan: _Plan, max_pixels: int) -> Image:
         raise ImageError(_reason(plan.kind, error)) from error
 
 
+def _load(image: ImageFile.ImageFile, plan: _Plan) -> int:
+    """Loads the pixels of an image that Pillow has opened; returns the orientation that is left."""
+    if isinstance(plan.header, jpeg.Jpeg):
+        image.load()
+        return orientation.stated(plan.header.exif, plan.header.xmp)
+    if isinstance(image, TiffImageFile):  # Pillow turns it, and would by the simplest XMP only
+        stated = orientation.in_tiff(image.tag_v2)
+        xmp = image.info.pop("xmp", None)
+        image.load()
+        return 1 if stated else orientation.stated(None, xmp)
+    image.load()
+    if plan.kind.format == "HEIF":  # is turned by what it states in the format itself
+        return 1
+    exif, xmp = image.info.get("exif"), image.info.get("xmp")
+    return orientation.stated(exif or orientation.raw_profile(image.info), xmp)
+
+
+def _check_samples(image: ImageFile.ImageFile, plan: _Plan, coding: str) -> None:
+    """Checks what Pillow accepts although the pixels would be wrong."""
+    if isinstance(plan.header, png.Png) and plan.header.color == 3:
+        highest, colors = np.asarray(image).max(), plan.header.colors
+        if highest >= colors:
+            raise ImageError(f"is a damaged PNG: it uses color {highest} of a palette of {colors}")
+    if image.mode == "CMYK" and ";16" in coding:
+        _check_range(np.asarray(image))
+
+
+def _check_range(upper: Image) -> None:
+    """Checks that the upper 8 of 16 bits are used."""
+    if upper.max() < 16:
+        raise ImageError("uses at most 12 of its 16 bits: convert it to PNG")
+
+
 def _reason(kind: Kind, error: Exception) -> str:
     """Returns why Pillow raised `error`: its words tell what it does not read from damage."""
     if re.search("support|unknown|unrecogni|cannot handle", str(error), re.IGNORECASE):
@@ -249,7 +292,7 @@ def _reason(kind: Kind, error: Exception) -> str:
     return f"is truncated or damaged ({kind.name}: {error})"
 
 
-def _decode_rare_tiff(data: bytes, max_pixels: int) -> Image:
+def _decode_rare_tiff(data: bytes, plan: _Plan, max_pixels: int) -> Image:
     """Decodes a TIFF of 16-bit integers that Pillow does not read; refuses all others by name."""
     if tiff.is_cut(data):
         raise ImageError("is truncated")
@@ -258,8 +301,11 @@ def _decode_rare_tiff(data: bytes, max_pixels: int) -> Image:
     if header.has_16_bit_integers:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
         if pixels is not None:
-            return pixels.astype(np.uint8)
-    raise ImageError(f"is {header.name} that is not read: convert it to 8 bits")
+            upper = pixels.astype(np.uint8)
+            if not plan.checked:
+                _check_range(255 - upper if header.white_is_zero else upper)
+            return _upright(upper, header.turn)
+    raise ImageError(f"is {header.name} that is not read: convert it to PNG")
 
 
 def _to_rgb(image: PIL.Image.Image, kind: Kind, coding: str) -> Image:
@@ -267,13 +313,17 @@ def _to_rgb(image: PIL.Image.Image, kind: Kind, coding: str) -> Image:
     if image.mode in ("I", "F"):
         numbers = "floating-point numbers" if image.mode == "F" else "signed or 32-bit integers"
         raise ImageError(
-            f"is {kind.name} of {numbers}: convert it to 8 bits, as its range is unknown"
+            f"is {kind.name} of {numbers}: convert it to an 8-bit PNG, as its range is unknown"
         )
     if image.mode.startswith("I;16"):
         gray = _upper_bits(np.asarray(image), 12 if "I;12" in coding else None)
         if isinstance(image, TiffImageFile) and image.tag_v2[PHOTOMETRIC_INTERPRETATION] == 0:
             gray = 255 - gray  # white is 0, which Pillow heeds for up to 8 bits
         return np.repeat(gray[:, :, None], 3, axis=2)
+    if image.mode == "P" and isinstance(image, TiffImageFile):
+        colors = np.asarray(image.tag_v2[COLORMAP])
+        if colors.max() < 256:  # stored in 8 bits instead of 16, of which Pillow takes the upper 8
+            return colors.reshape(3, -1).T.astype(np.uint8)[np.asarray(image)]
     if image.mode in ("La", "RGBa"):  # which Pillow converts to nothing else
         image = image.convert(image.mode.upper())
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
@@ -291,23 +341,10 @@ def _dark_colors(data: bytes) -> Image:
     """Decodes color of 16 bits, of which Pillow keeps the upper 8 even where they are not used."""
     samples = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if samples is None or samples.dtype != np.uint16:
-        raise ImageError("uses at most 12 of its 16 bits: convert it to 8 bits")
+        raise ImageError("uses at most 12 of its 16 bits: convert it to PNG")
     return _upper_bits(samples[:, :, 2::-1].astype(np.uint16))
 
 
-def _orientation(image: bytes | PIL.Image.Image) -> Any:
-    """Returns the orientation in EXIF, or else in XMP; 1 if there is none or it cannot be read.
-
-    Args:
-      image: a JPEG, or an image that Pillow has loaded.
-    """
-    try:
-        opened = JpegImageFile(io.BytesIO(image)) if isinstance(image, bytes) else image
-        return opened.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # damaged metadata do the pixels no harm
-        return 1
-
-
-def _upright(stored: Image, orientation: Any) -> Image:
-    turn = _UPRIGHT.get(orientation)
+def _upright(stored: Image, stated: int) -> Image:
+    turn = _UPRIGHT.get(stated)
     return stored if turn is None else np.ascontiguousarray(turn(stored))

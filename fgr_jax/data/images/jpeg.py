@@ -11,7 +11,8 @@ _MARKER = re.compile(
 )  # without stuffed bytes, restarts and fill bytes
 _START, _END, _SCAN, _TABLES, _QUANTIZATION, _RESTART = 0xD8, 0xD9, 0xDA, 0xC4, 0xDB, 0xDD
 _APP1, _COMMENT = 0xE1, 0xFE
-_ORIENTED = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0")
+_EXIF = (b"Exif\0\0", b"Exif\0\xff")
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
 _FACTORS = ((1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4))
 _LONGEST_SIDE = 65500
@@ -38,7 +39,8 @@ class Jpeg:
     # (identifier, horizontal and vertical sampling factor, quantization table) of each component.
     components: tuple[tuple[int, int, int, int], ...] = ()
     progressive: bool = False
-    may_be_turned: bool = False  # an orientation may be stated in EXIF or XMP
+    exif: bytes = b""  # begins with "Exif"
+    xmp: bytes = b""
     # Whether libjpeg decodes it whatever the coded pixels are: every table and scan is as it should be.
     sound: bool = True
 
@@ -78,7 +80,8 @@ def read(data: bytes, *, checked: bool = False) -> Jpeg:
             if checked and data.endswith(b"\xff\xd9"):
                 break
         elif kind == _APP1:
-            jpeg.may_be_turned |= body.startswith(_ORIENTED)
+            if not scans:
+                _read_metadata(jpeg, body)
         elif not (0xE0 <= kind <= 0xEF or kind == _COMMENT or (kind, len(body)) == (_RESTART, 2)):
             jpeg.sound = False
     else:
@@ -86,6 +89,13 @@ def read(data: bytes, *, checked: bool = False) -> Jpeg:
     if not scans or not jpeg.components:
         raise ImageError("is a JPEG without pixels")
     return jpeg
+
+
+def _read_metadata(jpeg: Jpeg, body: bytes) -> None:
+    if body.startswith(_EXIF):
+        jpeg.exif = (jpeg.exif or b"Exif\0\0") + body[6:]  # what is too long for one is in several
+    elif body.startswith(_XMP):
+        jpeg.xmp = body[len(_XMP) :]
 
 
 def _add(tables: set[int], found: frozenset[int] | None, jpeg: Jpeg) -> None:
