@@ -290,6 +290,6 @@ def test_an_image_in_both_splits_is_reported(tmp_path: Path) -> None:
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "1 test image is byte for byte also in the training images" in done.stdout
-    assert "oak/copy.png is elm/004.png" in done.stdout
+    assert "test/oak/copy.png is train/elm/004.png" in done.stdout
     assert "10 train, 7 test images, 2 classes" in done.stdout
     assert "next      python -m fgr_jax.main --config=configs/folder.py" in done.stdout
