@@ -24,6 +24,7 @@ from documents import (
 )
 
 from fgr_jax import config as config_lib
+from fgr_jax import signals
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.distributed import data_mesh
@@ -227,7 +228,7 @@ def check_module(
     status = None
     with monkeypatch.context() as patch:
         patch.setattr(flags.FlagValues, "__call__", parsed)
-        patch.setattr(os, "_exit", ended)
+        patch.setattr(signals, "end", ended)
         patch.setattr("sys.argv", [module, *arguments])
         patch.chdir(ROOT)
         try:
