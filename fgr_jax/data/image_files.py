@@ -4,8 +4,12 @@ import collections
 import contextlib
 import errno
 import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from PIL import Image
 
 from fgr_jax.data.images.kinds import SUFFIXES, identify
 
@@ -13,6 +17,7 @@ from fgr_jax.data.images.kinds import SUFFIXES, identify
 HIDDEN = "hidden, as their names begin with a dot"
 LITTER = "made by the system or another program"
 RUN = "the folder of a run, with a config.json and checkpoints"
+PREPARED = "a prepared data set, with a dataset_info.json"
 NO_IMAGE = "not images, as their first bytes show"
 NO_FILE = "neither files nor folders"
 ABOVE = "links to a folder above"
@@ -29,7 +34,11 @@ _LITTER = frozenset(
         *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
     }
 )
+_VERSION = re.compile(r"\d+\.\d+\.\d+")  # names the folder of a prepared data set
 _BEGINNING = 4096  # bytes
+_TEXTS = frozenset({"empty", "a text file", "a JSON document"})
+_UNKNOWN = "a file of an unknown kind"
+_SHOWN = 3  # examples in a description
 
 
 class Found(NamedTuple):
@@ -124,13 +133,51 @@ def is_run(folder: Path) -> bool:
     return (folder / "config.json").is_file() and (folder / "checkpoints").is_dir()
 
 
+def is_prepared(folder: Path) -> bool:
+    """Returns whether `folder` is a version of a data set that `tfds` has prepared."""
+    return bool(_VERSION.fullmatch(folder.name)) and (folder / "dataset_info.json").is_file()
+
+
+def describe(left_out: Mapping[str, Sequence[Path]], root: Path) -> str:
+    """Returns what was left out below `root`, with a few examples: "runs/1 (the folder of a run)"."""
+    told = [
+        f"{shown(path.relative_to(root))} ({_what_is(path) if reason == NO_IMAGE else reason})"
+        for reason, paths in left_out.items()
+        for path in paths[:_SHOWN]
+    ]
+    count = sum(map(len, left_out.values()))
+    more = count - min(len(told), _SHOWN)
+    return ", ".join(told[:_SHOWN]) + (f" and {more:,} more" if more else "")
+
+
+def is_output(found: Found) -> bool:
+    """Returns whether a folder holds runs or prepared data sets and besides at most text, as of logs."""
+    if found.files or not {RUN, PREPARED} & found.left_out.keys():
+        return False
+    if found.left_out.keys() - {RUN, PREPARED, HIDDEN, LITTER, NO_IMAGE}:
+        return False
+    return all(_what_is(path) in _TEXTS for path in found.left_out.get(NO_IMAGE, ()))
+
+
+def _what_is(path: Path) -> str:
+    """Returns what a file is that is left out as no image."""
+    try:
+        with path.open("rb") as file:
+            name = identify(file.read(_BEGINNING)).name
+    except OSError:
+        return NO_IMAGE
+    # Some formats cannot be recognized by their first bytes, such as TGA.
+    is_image = path.suffix.lower() in Image.registered_extensions() and name == _UNKNOWN
+    return "an image of a format that is not read" if is_image else name
+
+
 def _why_left_out(entry: "os.DirEntry[str]") -> str:
     """Returns the reason for which a file or folder is left out, or ""."""
     if entry.name.startswith("."):
         return HIDDEN
     try:
         if entry.is_dir():
-            return LITTER if is_litter(entry.name) else RUN * is_run(Path(entry.path))
+            return _why_folder_left_out(Path(entry.path))
         if entry.is_file():
             if os.path.splitext(entry.name)[1].lower() in SUFFIXES:
                 return ""
@@ -143,6 +190,12 @@ def _why_left_out(entry: "os.DirEntry[str]") -> str:
     except OSError as error:
         return BROKEN if error.errno == errno.ELOOP else f"{UNREADABLE} ({error.strerror})"
     return NO_FILE
+
+
+def _why_folder_left_out(folder: Path) -> str:
+    if is_litter(folder.name):
+        return LITTER
+    return RUN * is_run(folder) or PREPARED * is_prepared(folder)
 
 
 def _identity(folder: Path) -> tuple[int, int]:

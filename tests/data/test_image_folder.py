@@ -212,6 +212,8 @@ def test_what_the_command_cannot_prepare(tmp_path: Path) -> None:
 def test_layouts_that_are_none(tmp_path: Path) -> None:
     data_dir = tmp_path / "tfds"
     assert "no such folder" in refused(tmp_path / "nowhere", data_dir)
+    (tmp_path / "file.csv").touch()
+    assert "file.csv: is a file: name the folder" in refused(tmp_path / "file.csv", data_dir)
     with pytest.raises(
         UserError, match=r"name the folder of your images, --config.data.folder=PATH"
     ):
@@ -224,15 +226,25 @@ def test_layouts_that_are_none(tmp_path: Path) -> None:
     holes = write(tmp_path / "holes", {"oak": 9, "elm": 0, "ash": 0})
     message = refused(holes, data_dir)
     assert "data set folder: 3 problems" in message  # the third: there is only one class left
-    assert f"{holes / 'ash'} holds no images" in message
-    assert f"{holes / 'elm'} holds no images" in message
+    assert f"{holes / 'ash'} is empty: put images into it or remove it" in message
+    assert f"{holes / 'elm'} is empty" in message
     extra = write(
         tmp_path / "extra",
         {"train/oak": 2, "train/elm": 2, "test/oak": 2, "test/elm": 0, "test/fir": 1},
     )
     message = refused(extra, data_dir)
     assert f"{extra / 'test' / 'fir'} has no counterpart in {extra / 'train'}" in message
-    assert f"{extra / 'test' / 'elm'} holds no images" in message
+    assert f"{extra / 'test' / 'elm'} is empty" in message
+
+
+def test_data_sets_may_be_prepared_within_the_folder_of_the_images(tmp_path: Path) -> None:
+    folder = write(tmp_path / "trees", {"oak": 9, "elm": 9})
+    first = contents(open_folder(folder, folder / "prepared")[0])
+    assert contents(open_folder(folder, folder / "prepared")[0]) == first
+    assert len(list((folder / "prepared" / "folder").glob("trees-*"))) == 1
+    write(folder, {"ash": 9})
+    again, _ = open_folder(folder, folder / "prepared")
+    assert again.class_names == ["ash", "elm", "oak"]
 
 
 def test_every_bad_file_is_named(tmp_path: Path) -> None:

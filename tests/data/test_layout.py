@@ -152,7 +152,7 @@ def test_a_name_with_other_words_is_a_class(name: str) -> None:
 def test_names_with_other_words_are_no_pair() -> None:
     years = ["2019", "2020"]
     files = flat(*(f"{of}/{y}" for of in ("bus", "train station", "test track") for y in years))
-    assert read(files).class_names == ["bus", "test track", "train station"]
+    assert_ambiguous(files)  # not refused as splits
     files = flat(*(f"{of}/{name}" for of in ("train_flipped", "test") for name in ("oak", "elm")))
     assert read(files).class_names == ["elm", "oak"]
 
@@ -242,7 +242,10 @@ DOUBTFUL = {
         "root/a/b are the classes, name that folder",
     ),
     "no folders": (["0.png"], "holds no folders, only images: put the images of each class in a"),
-    "nothing": ([".hidden/0.png"], "holds no folders: put the images of each class in a folder"),
+    "nothing": (
+        [".hidden/0.png"],
+        "holds no folders but .hidden (hidden, as their names begin with a dot): put the images of",
+    ),
     "an archive": (["photos.zip"], "holds photos.zip and no folders: unpack it"),
     "a run": (["config.json", "checkpoints/1/x", "evaluation/0.png"], "is the folder of a run"),
 }
@@ -272,13 +275,215 @@ def test_a_split_that_cannot_be_read_is_named(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.undo()
 
 
-def test_classes_with_the_same_folders_are_told() -> None:
-    """These may be splits of which the names say nothing."""
+def assert_ambiguous(files: list[str]) -> str:
+    with pytest.raises(
+        LayoutNotFoundError, match="it is not clear which are the classes"
+    ) as caught:
+        read(files)
+    return str(caught.value)
+
+
+@settings(deadline=None)
+@given(
+    outer=st.sets(names.filter(is_plain), min_size=2, max_size=4),
+    inner=st.sets(names.filter(is_plain), min_size=2, max_size=4),
+    above=st.sampled_from(["", "train/"]),
+)
+def test_folders_that_all_hold_the_same_folders_are_refused(
+    outer: set[str], inner: set[str], above: str
+) -> None:
+    """They may be splits of which the names say nothing, or classes."""
+    outer, inner = (
+        {name for name in group if name != "train"} | {"a", "b"} for group in (outer, inner)
+    )
+    files = [f"{above}{of}/{within}/{i}.png" for of in outer for within in inner for i in "12"]
+    if above:
+        files += [f"test/{of}/{within}/3.png" for of in outer for within in inner]
+    with tree(files) as root:
+        with pytest.raises(LayoutNotFoundError) as caught:
+            read_class_folders(root)
+        told = str(caught.value)
+        assert (
+            f"all of {', '.join(sorted(outer))} hold the folders {', '.join(sorted(inner))}" in told
+        )
+        assert ("move the others" if above else "put the images for training into train/") in told
+        # What an earlier run was trained on is read again.
+        listing = read_class_folders(root, lenient=True)
+        assert listing.class_names == sorted(outer)
+        assert any("are read as part of them" in note for note in listing.notes)
+
+
+def test_folders_in_classes_are_told() -> None:
     files = flat(*(f"{of}/{inner}" for of in ("fold 1", "fold 2") for inner in ("oak", "elm")))
+    told = "the classes are {}; the folders inside them ({}) are read as part of them"
+    fold = told.format("fold 1, fold 2, fold 3", "elm, oak")
+    assert read([*files, "fold 3/0.png", "fold 3/1.png"]).notes == [fold]
+    sets = flat("a/oak", "a/elm", "b/ash")
+    assert read(sets).notes == [told.format("a, b", "ash, elm, oak")]
+    parts = [f"{split}/{file}" for split in ("train", "test") for file in sets]
+    assert read(parts).notes == [told.format("a, b", "ash, elm, oak")]
+    assert not read(flat("a/images", "b/images")).notes
+    many = read(flat(*(f"{of}/{of}{i:02}" for of in "ab" for i in range(10)))).notes[0]
+    assert many.endswith(
+        "(a00, a01, a02, a03, a04, a05, a06, a07 and 12 more) are read as part of them"
+    )
+
+
+def test_names_inside_classes_that_do_not_split_are_told() -> None:
+    told = "the folders {} inside the classes were not used to split"
+    assert read(flat("a/train", "b/train")).notes == [told.format("train")]
+    assert read(flat("a/Val", "b")).notes[-1] == told.format("Val")
+    named = [f"{of}/{name}_{i}.png" for of in "ab" for name in ("TRAIN", "test") for i in "12"]
+    after = [f"{of}/{i}-{name}.png" for of in "ab" for name in ("train", "val") for i in "12"]
+    for files in (named, after):
+        assert "such as train_0.jpg and test_0.jpg, as in a/, were not used" in read(files).notes[0]
+    other = [
+        f"{of}/{name}{i}.png" for of in "ab" for name in ("train", "testing", "b") for i in "1x"
+    ]
+    assert not read([file for file in other if "x" in file]).notes
+    assert not read([f"a/{file}" for file in ("train1.png", "train2.png")] + flat("b")).notes
+
+
+UNPAIRED = {
+    "missing": (["cat", "dog", "extra"], ["cat", "dog"], [("train/extra", "test", "")]),
+    "added": (["cat", "dog"], ["cat", "dog", "extra"], [("test/extra", "train", "")]),
+    "case": (
+        ["Cat", "dog"],
+        ["cat", "dog"],
+        [("train/Cat", "test", ": did you mean cat in {root}/test, which is Cat in {root}/train?")],
+    ),
+    "zeros": (
+        ["1", "3"],
+        ["1", "03"],
+        [("train/3", "test", ": did you mean 03 in {root}/test, which is 3 in {root}/train?")],
+    ),
+    "Unicode": (
+        ["dog", "\xe9"],
+        ["dog", "e\u0301"],
+        [
+            (
+                "train/\xe9",
+                "test",
+                r": did you mean 'e\u0301' in {root}/test, which is '\xe9' in {root}/train?",
+            )
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNPAIRED)
+def test_a_class_that_one_split_lacks(case: str) -> None:
+    train, test, expected = UNPAIRED[case]
+    with tree(flat(*(f"train/{c}" for c in train), *(f"test/{c}" for c in test))) as root:
+        assert read_class_folders(root).problems == [
+            f"{root}/{here} has no counterpart in {root}/{there}{hint.format(root=root)}"
+            for here, there, hint in expected
+        ]
+
+
+def test_splits_whose_classes_all_differ_in_case() -> None:
+    with pytest.raises(
+        LayoutNotFoundError, match=r"did you mean cat in \S+/test, which is Cat in "
+    ):
+        read(flat("train/Cat", "train/Dog", "test/cat", "test/dog"))
+
+
+def test_classes_in_one_split_only() -> None:
+    for others in ([], ["test"], ["test/unknown"]):
+        with tree(flat("train/oak", "train/elm", *others)) as root:
+            with pytest.raises(LayoutNotFoundError) as caught:
+                read_class_folders(root)
+            told = str(caught.value)
+        assert (
+            f"hold out one image in five of train/ instead, name it: --config.data.folder={root}/train"
+            in told
+        )
+        assert ("fgr_jax.predict takes images without labels, as in test/" in told) == bool(others)
+        assert "rename" not in told
+
+
+def test_a_single_class_with_folders() -> None:
+    files = [*flat("a/b/c/cat", "a/b/c/dog"), "x.png"]
+    with tree(files) as root, pytest.raises(LayoutNotFoundError) as caught:
+        read_class_folders(root)
+    assert str(caught.value).endswith(f"--config.data.folder={root}/a/b/c")
+    with pytest.raises(
+        LayoutNotFoundError, match=r"put them directly into \S+/train and \S+/test$"
+    ):
+        read(flat(*(f"{split}/a/{of}" for split in ("train", "test") for of in ("cat", "dog"))))
+    files = [*flat("a/cat", "a/dog"), "run/config.json", "run/checkpoints/1"]
+    with tree(files) as root, pytest.raises(LayoutNotFoundError) as caught:
+        read_class_folders(root)
+    assert str(caught.value).endswith(f"--config.data.folder={root}/a")
+
+
+RUN_FILES = ["1/config.json", "1/checkpoints/1/x", "1/images/0.png"]
+PREPARED_FILES = ["folder/x-1/1.0.0/dataset_info.json", "folder/x-1/folders.json"]
+
+
+@pytest.mark.parametrize("above", ["", "train/"])
+def test_output_beside_the_classes_is_left_out(above: str) -> None:
+    files = flat(*(f"{above}{of}" for of in ("oak", "elm")))
+    files += [f"{above}runs/{name}" for name in (*RUN_FILES, "notes.txt")]
+    files += [f"{above}tfds/{name}" for name in PREPARED_FILES]
+    files += [f"{above}cub/2.0.1/dataset_info.json"]
+    files += flat("test/oak", "test/elm") if above else []
     listing = read(files)
-    assert listing.class_names == ["fold 1", "fold 2"]
-    assert listing.notes == ["every class has the folders elm, oak: they are read as one class"]
-    assert not read([*files, "fold 3/0.png", "fold 3/1.png"]).notes
+    assert listing.class_names == ["elm", "oak"]
+    assert not listing.problems
+    assert listing.left_out == {
+        image_files.PREPARED: [f"{above}cub", f"{above}tfds"],
+        image_files.RUN: [f"{above}runs"],
+    }
+
+
+CONTENTS = {
+    "a run and more": ([*RUN_FILES, "more.zip"], r"1 \(the folder of a run, .*more.zip \("),
+    "a prepared data set and more": (
+        [*PREPARED_FILES, "downloads/a.zip"],
+        r"folder/x-1/1.0.0 \(a prepared data set, .* and 1 more|downloads/a.zip",
+    ),
+    "images": (["a.tga"], r"a.tga \(an image of a format that is not read\)"),
+    "a table": (["a.csv"], r"a.csv \(a text file\)"),
+    "an archive": (["a.zip"], r"a.zip \(a zip archive\)"),
+}
+
+
+@pytest.mark.parametrize("case", CONTENTS)
+def test_nobody_is_told_to_remove_what_is_not_empty(case: str) -> None:
+    files, words = CONTENTS[case]
+    bytes_of = {".tga": b"\0\0\2" + bytes(40), ".zip": b"PK\3\4" + bytes(40), ".csv": b"a,b\n1,2\n"}
+    with tree([*flat("oak", "elm"), *(f"other/{file}" for file in files)]) as root:
+        for path in (root / "other").rglob("*.*"):
+            if path.suffix in bytes_of:
+                path.write_bytes(bytes_of[path.suffix])
+        (problem,) = read_class_folders(root).problems
+    assert problem.startswith(f"{root}/other holds no images but ")
+    assert problem.endswith(": put images into it or move it to another folder")
+    assert re.search(words, problem)
+
+
+def test_empty_folders_may_be_removed() -> None:
+    with tree(flat("oak", "elm")) as root:
+        (root / "a" / "b").mkdir(parents=True)
+        (root / "c").mkdir()
+        assert read_class_folders(root).problems == [
+            f"{root}/a holds only empty folders: put images into it or move it to another folder",
+            f"{root}/c is empty: put images into it or remove it",
+        ]
+
+
+def test_folders_with_output_only() -> None:
+    files = [f"{of}/{name}" for of in "ab" for name in RUN_FILES]
+    with tree(files) as root:
+        assert read_class_folders(root).problems == [
+            f"{root} holds no folders of classes but a ({image_files.RUN}), b ({image_files.RUN})"
+        ]
+    with tree(["1.0.0/dataset_info.json"]) as root:
+        with pytest.raises(UserError, match="is a prepared data set"):
+            read_class_folders(root / "1.0.0")
+        with pytest.raises(UserError, match=r"but 1.0.0 \(a prepared data set"):
+            read_class_folders(root)
 
 
 def test_what_lies_beside_the_classes_is_told() -> None:
@@ -307,7 +512,8 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
         assert [terminal.shown(line) for line in caught.value.args] == [
             "data set folder: 7 problems; nothing was prepared; correct this and run the command again",
             f"{root}/one holds one image: a class needs two, one of them for testing",
-            f"{root}/none holds no images: put images into it or remove it",
+            f"{root}/none holds no images but 0.txt (a text file): put images into it or move it to "
+            "another folder",
             f"{root}/lost is a broken link",
             f"{root}/oak/gone.png is a broken link",
             "the class ' ' has a name without a visible character: rename it",
@@ -339,6 +545,13 @@ BAD_NAMES = {
     "\u3000\u200b": "has a name without a visible character",
     "cat ": "the class 'cat ' has a name that begins or ends with white space",
     "\xa0cat": "has a name that begins or ends with white space",
+    "\ufeff\u200b": "has a name without a visible character",
+    "\u3164": r"the class '\u3164' has a name without a visible character",
+    "\u2800 \ufe0f": "has a name without a visible character",
+    **{
+        f"ca{invisible}t": f"the class {f'ca{invisible}t'!a} has a name that differs from 'cat' in"
+        for invisible in "\u200b\u200d\u2060\ufeff\u200e\u202e\u3164\u2800\ufe0f\u034f\xad\U000e0041"
+    },
     "cafe\u0301": r"the class 'cafe\u0301' has a name that is another way to write 'caf\xe9' in Unicode",
 }
 GOOD_NAMES = [
@@ -352,7 +565,9 @@ GOOD_NAMES = [
         "9",
         "🐈‍⬛",
         "חתול",
-        "\u202ecat",
+        "\u202edog",
+        "क्‍ष",
+        "\u0600",
         "e\u0301",
         "a  b",
         "-",

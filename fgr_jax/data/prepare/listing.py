@@ -4,8 +4,10 @@ import codecs
 import collections
 import dataclasses
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +19,13 @@ from fgr_jax.errors import UserError
 
 _NAMED = 20  # problems in a message
 _BREAKS = frozenset({"Cc", "Zl", "Zp"})  # control characters and ends of lines, in Unicode
+# Shown as nothing though they are letters or marks, as most of Unicode's format characters are.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0000-\U000e0fff]"
+)
+# Format characters that are shown.
+_VISIBLE = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]")
 _MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",
@@ -139,24 +148,35 @@ def _problems_of_names(class_names: Sequence[str]) -> list[str]:
         f"the class {name!r} occurs twice in the list of classes" for name in _repeated(class_names)
     ]
     normalized: dict[str, str] = {}
+    visible: dict[str, str] = {}
     for name in dict.fromkeys(class_names):
         kinds = {unicodedata.category(character) for character in name}
         same = normalized.setdefault(unicodedata.normalize("NFC", name), name)
+        seen = unicodedata.normalize("NFC", "".join(filterfalse(_is_invisible, name)))
+        alike = visible.setdefault(seen, name)
         if "Cs" in kinds:
             what = "that is not UTF-8"
         elif kinds & _BREAKS:
             what = "with a control character or line break"
-        elif kinds <= {"Zs", "Cf"}:
+        elif not seen.strip():
             what = "without a visible character"
         elif name != name.strip():
             what = "that begins or ends with white space"
         elif same != name:
             what = f"that is another way to write {same!a} in Unicode"
+        elif alike != name:
+            what = f"that differs from {alike!a} in invisible characters only"
         else:
             continue
-        written = f"{name!a}" if same != name else f"'{name}'"
+        written = f"{name!a}" if alike != name or not seen.strip() else f"'{name}'"
         problems.append(f"the class {written} has a name {what}: rename it")
     return problems
+
+
+def _is_invisible(character: str) -> bool:
+    """Returns whether a character is shown as nothing: joiners, marks of direction or byte order."""
+    is_format = unicodedata.category(character) == "Cf" and not _VISIBLE.match(character)
+    return is_format or bool(_INVISIBLE.match(character))
 
 
 def _repeated(names: Iterable[str]) -> list[str]:

@@ -3,18 +3,40 @@
 import collections
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from fgr_jax.data.image_files import BROKEN, Level, find_images, is_fault, look, shown
+from fgr_jax.data.image_files import (
+    BROKEN,
+    PREPARED,
+    RUN,
+    Level,
+    describe,
+    find_images,
+    is_fault,
+    is_output,
+    look,
+    shown,
+)
 from fgr_jax.data.prepare.archives import is_archive
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.listing import ImageFile, LayoutNotFoundError, Listing
-from fgr_jax.data.sets.layout import Layout, find_pair, shown_below, understand
+from fgr_jax.data.sets.layout import (
+    Layout,
+    are_named_by_split,
+    did_you_mean,
+    find_pair,
+    is_called_class,
+    is_split,
+    shown_below,
+    similar,
+    understand,
+)
 from fgr_jax.errors import UserError
 
 BESIDE = "images beside the folders of the classes"
 _TEST_PERCENT = 20
+_SHOWN = 8  # names of folders in a message
 
 
 class Folder(ImageBuilder):
@@ -33,18 +55,26 @@ class Folder(ImageBuilder):
         """
         if not root.is_dir():
             is_packed = root.is_file() and is_archive(root)
-            what = "is an archive: unpack it and name the folder" if is_packed else "no such folder"
+            what = "is a file: name the folder of the images" if root.exists() else "no such folder"
+            if is_packed:
+                what = "is an archive: unpack it and name the folder"
             raise UserError(f"--config.data.folder={shown(root)}: {what}")
-        listing = read_class_folders(root)
+        # What a run was trained on is read again as it was, though it might mean something else.
+        lenient = train_examples is not None
+        listing = read_class_folders(root, lenient=lenient)
         if train_examples not in (None, len(listing.splits["train"])):
-            earlier = read_class_folders(root, by_hash_alone=True)
+            earlier = read_class_folders(root, by_hash_alone=True, lenient=True)
             if len(earlier.splits["train"]) == train_examples:
                 return earlier
         return listing
 
 
-def read_class_folders(root: Path, *, by_hash_alone: bool = False) -> Listing:
+def read_class_folders(
+    root: Path, *, by_hash_alone: bool = False, lenient: bool = False
+) -> Listing:
     """Reads a folder of folders, with or without splits.
+
+    With `lenient`, folders are classes even if those inside them could be the classes as well.
 
     What is wrong with it, such as a class without images, is in the listing's `problems`.
 
@@ -56,7 +86,7 @@ def read_class_folders(root: Path, *, by_hash_alone: bool = False) -> Listing:
     left_out: dict[str, set[Path]] = collections.defaultdict(set)
     train = _classes(layout.train, left_out)
     if layout.test is None:
-        notes += _notes_on_inner_folders(layout.train, train)
+        notes += _note_on_file_names(train)
         problems = [
             f"{shown(layout.train / name)} holds one image: a class needs two, one of them for testing"
             for name, files in train.items()
@@ -68,16 +98,22 @@ def read_class_folders(root: Path, *, by_hash_alone: bool = False) -> Listing:
         empty = [layout.train / name for name, half in halves.items() if not any(half)]
     else:
         test = _classes(layout.test, left_out)
-        added = [layout.test / name for name in test if name not in train]
-        problems = [f"{shown(path)} has no counterpart in {shown(layout.train)}" for path in added]
+        problems = _unpaired(layout, train, test)
         empty = [layout.train / name for name, files in train.items() if not files]
-        empty += [layout.test / name for name in train if not test.get(name)]
+        empty += [layout.test / name for name in test if not test[name]]
+    every = {name: [*train.get(name, ()), *test.get(name, ())] for name in [*train, *test]}
+    notes += _notes_on_inner_folders(layout, every, lenient=lenient)
+    if not train:
+        told = {reason: sorted(paths) for reason, paths in left_out.items()}
+        problems.append(
+            f"{shown(layout.train)} holds no folders of classes but {describe(told, root)}"
+        )
     for folder in _passed_through(root, layout):
         _leave_out(look(folder), left_out)
     faults, faulty = _faults(left_out)
     # What cannot be read may well be the images that are missed.
     problems += [
-        f"{shown(path)} holds no images: put images into it or remove it"
+        _why_empty(path)
         for path in empty
         if not any(path in (fault, *fault.parents) for fault in faulty)
     ]
@@ -132,6 +168,9 @@ def _classes(folder: Path, left_out: dict[str, set[Path]]) -> dict[str, list[str
     _leave_out(level, left_out)
     for of_class in level.folders:
         found = find_images(of_class)
+        if is_output(found):
+            left_out[RUN if RUN in found.left_out else PREPARED].add(of_class)
+            continue
         for reason, paths in found.left_out.items():
             left_out[reason].update(paths)
         above = len(str(of_class)) - len(of_class.name)  # `relative_to` is slow
@@ -174,28 +213,115 @@ def _labeled(folder: Path, classes: Sequence[Sequence[str]]) -> list[ImageFile]:
     ]
 
 
-def _notes_on_inner_folders(root: Path, classes: Mapping[str, Sequence[str]]) -> list[str]:
-    """Returns a note if the folders in all class folders have the same names.
+def _notes_on_inner_folders(
+    layout: Layout, classes: Mapping[str, Sequence[str]], *, lenient: bool
+) -> list[str]:
+    """Returns notes on folders in class folders: they are read as part of the classes.
+
+    Args:
+      classes: the images of each class, of all splits.
+      lenient: whether folders that all classes have are noted too, rather than refused.
 
     Raises:
-      LayoutNotFoundError: they are splits.
+      LayoutNotFoundError: they are splits, or may be the classes themselves.
     """
     inner = {
         name: {file.split("/", 2)[1] for file in files if file.count("/") > 1}
         for name, files in classes.items()
+        if files
     }
     for name, folders in inner.items():
         pair = find_pair(sorted(folders))
         if pair:
             train, test = (f"{shown(folder)}/" for folder in pair)
+            root = layout.train
             raise LayoutNotFoundError(
                 f"{shown(root / name)} holds {train} and {test}: if it is a class, put the splits above "
                 f"it, as in {train}{shown(name)}/; if it holds all the images, name it instead of "
                 f"{shown(root)}"
             )
-    first = next(iter(inner.values()), set())
-    if len(inner) < 2 or len(first) < 2 or any(folders != first for folders in inner.values()):
+    everywhere = set.intersection(*inner.values()) if inner else set[str]()
+    anywhere = set[str]().union(*inner.values())
+    are_called_classes = all(map(is_called_class, inner))
+    hold_images = any(file.count("/") == 1 for files in classes.values() for file in files)
+    if len(everywhere) > 1 and not (hold_images or are_called_classes or lenient):
+        raise LayoutNotFoundError(_ambiguous(layout, sorted(inner), sorted(anywhere)))
+    notes = []
+    if anywhere and (len(anywhere) > 1 or len(everywhere) == 0):
+        notes.append(
+            f"the classes are {_several(sorted(inner))}; the folders inside them "
+            f"({_several(sorted(anywhere))}) are read as part of them"
+        )
+    splits = sorted(filter(is_split, anywhere))
+    if splits:
+        notes.append(f"the folders {_several(splits)} inside the classes were not used to split")
+    return notes
+
+
+def _note_on_file_names(classes: Mapping[str, Sequence[str]]) -> list[str]:
+    """Returns a note if the names of the images in a class say what is for training and testing."""
+    for name, files in classes.items():
+        if are_named_by_split([file.rpartition("/")[2] for file in files]):
+            return [
+                "names of files such as train_0.jpg and test_0.jpg, as in "
+                f"{shown(name)}/, were not used to split"
+            ]
+    return []
+
+
+def _ambiguous(layout: Layout, outer: Sequence[str], inner: Sequence[str]) -> str:
+    """Returns a message on folders that all hold the same folders, so that either may be the classes."""
+    root, outside, inside = shown(layout.train), _several(outer), _several(inner)
+    if len(outer) == 1:
+        way_out = f"name that folder, --config.data.folder={shown(layout.train / outer[0])}"
+        if layout.test:
+            way_out = f"put them directly into {root} and {shown(layout.test)}"
+        return (
+            f"{root} holds a single class, {outside}/. If the {len(inner)} folders inside it ({inside}) "
+            f"are the classes, {way_out}"
+        )
+    way_out = (
+        "put the images for training into train/ and those for testing into test/, for example by "
+        f"renaming two of {outside}, and move what is neither to another folder"
+    )
+    if layout.test:
+        way_out = f"keep one of {outside}, and move the others to another folder"
+    return (
+        f"{root}: all of {outside} hold the folders {inside}, and it is not clear which are the "
+        f"classes. If {inside} are, {way_out}; if {outside} are, put the images of each directly into it"
+    )
+
+
+def _several(names: Sequence[str]) -> str:
+    """Returns a list of names, of which only the first are shown if they are many."""
+    more = len(names) - _SHOWN
+    return shown(", ".join(names[:_SHOWN])) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _why_empty(folder: Path) -> str:
+    """Returns a problem for a class folder without images: what it holds, and the way out."""
+    left_out = find_images(folder).left_out
+    into = "put images into it or move it to another folder"
+    if left_out:
+        return f"{shown(folder)} holds no images but {describe(left_out, folder)}: {into}"
+    if look(folder).folders:
+        return f"{shown(folder)} holds only empty folders: {into}"
+    return f"{shown(folder)} is empty: put images into it or remove it"
+
+
+def _unpaired(layout: Layout, train: Iterable[str], test: Iterable[str]) -> list[str]:
+    """Returns a problem for each class folder that one of the splits does not have."""
+    problems, asked = [], set[str]()
+    if layout.test is None:
         return []
-    return [
-        f"every class has the folders {shown(', '.join(sorted(first)))}: they are read as one class"
-    ]
+    splits = (layout.train, sorted(train)), (layout.test, sorted(test))
+    for (here, names), (there, others) in (splits, splits[::-1]):
+        missing = [name for name in others if name not in names]
+        for name in names:
+            if name in others or name in asked:
+                continue
+            question = did_you_mean(here / name, there, missing)
+            asked.add(similar(name, missing))
+            problem = f"{shown(here / name)} has no counterpart in {shown(there)}"
+            problems.append(f"{problem}: {question}" if question else problem)
+    return problems

@@ -1,11 +1,12 @@
 """Which folders are classes and which are splits, from their names and from what is in them."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fgr_jax.data.image_files import Level, is_fault, is_run, look, shown
+from fgr_jax.data.image_files import Level, describe, is_fault, is_prepared, is_run, look, shown
 from fgr_jax.data.prepare.archives import is_archive
 from fgr_jax.data.prepare.listing import LayoutNotFoundError
 from fgr_jax.errors import UserError
@@ -24,6 +25,13 @@ _GENERIC = frozenset(
     }
 )
 _JOINED = re.compile(f"({'|'.join((*_TRAIN, *_TEST))})({'|'.join(_GENERIC)})")  # "testset"
+# Of the names of files: "train_0.jpg", "oak-test.png".
+_AFFIX = re.compile(
+    "^(?:({0})|({1}))(?![a-z])|(?<![a-z])(?:({0})|({1}))[.][a-z]+$".format(
+        "|".join(_TRAIN), "|".join(_TEST)
+    ),
+    re.IGNORECASE,
+)
 _CLASS = "class"  # as the last word of a name, says that it is no split
 
 
@@ -70,25 +78,31 @@ def understand(root: Path) -> Layout:
             "another folder, or the run"
         )
     level = look(root)
+    if is_prepared(root) and not level.folders:
+        raise UserError(
+            f"{shown(root)} is a prepared data set (dataset_info.json): name the folder of the images"
+        )
     if not level.folders and not any(map(is_fault, level.left_out)):
         raise LayoutNotFoundError(_why_no_folders(root, level))
-    folder, inside = root, level
+    folder, inside, beside = root, level, False
     while True:
-        pair = _pair(folder, inside.folders)
+        pair = None if beside else _pair(folder, inside.folders)
         if pair is not None:
             train, test = pair
             notes = [] if folder == root else [f"the splits are in {shown_below(root, folder)}/"]
             unused = [path for path in inside.folders if path not in (train.path, test.path)]
             return Layout(_innermost(train), _innermost(test), unused, notes)
-        if len(inside.folders) != 1 or inside.images or _split(inside.folders[0]):
+        if len(inside.folders) != 1 or _split(inside.folders[0]):
             break
+        beside = beside or bool(inside.images)  # the images may be all that is in a class
         folder = inside.folders[0]
         inside = look(folder)
-    notes = _notes_on_classes(folder, inside.folders)
+    notes = [] if beside else _notes_on_classes(folder, inside.folders)
     if folder != root and len(inside.folders) > 1:
         raise LayoutNotFoundError(
             f"{shown(root)} holds a single class, {shown_below(root, level.folders[0])}/. If the "
-            f"{len(inside.folders)} folders in {shown(folder)} are the classes, name that folder"
+            f"{len(inside.folders)} folders in {shown(folder)} are the classes, name that folder, "
+            f"--config.data.folder={shown(folder)}"
         )
     return Layout(root, None, [], notes)
 
@@ -108,6 +122,50 @@ def find_pair(folders: Iterable[str]) -> tuple[str, str] | None:
     return None
 
 
+def is_split(name: str) -> bool:
+    """Returns whether a folder of this name may be a split."""
+    return _split(Path(name)) is not None
+
+
+def are_named_by_split(names: Sequence[str]) -> bool:
+    """Returns whether some names begin or end with a word for training, and others for testing."""
+    text = "\n".join(names).lower()
+    if not any(word in text for word in _TRAIN):  # as in most data sets; the rest is slow
+        return False
+    found = {bool(match[1] or match[3]) for match in map(_AFFIX.search, names) if match}
+    return len(found) == 2
+
+
+def similar(name: str, others: Iterable[str]) -> str:
+    """Returns the other name that differs in case, Unicode, spaces and zeros only, or ""."""
+    return next((other for other in others if _simplified(other) == _simplified(name)), "")
+
+
+def is_called_class(name: str) -> bool:
+    """Returns whether the last word of a name says that the folder is a class."""
+    return _words(name)[-1:] == [_CLASS]
+
+
+def did_you_mean(path: Path, there: Path, names: Iterable[str]) -> str:
+    """Returns a question if `path` was probably meant to be one of `names` in `there`, or ""."""
+    other = similar(path.name, names)
+    if not other:
+        return ""
+    visible = _composed(other) != _composed(path.name)
+    found, meant = (shown(path.name), shown(other)) if visible else (ascii(path.name), ascii(other))
+    return f"did you mean {meant} in {shown(there)}, which is {found} in {shown(path.parent)}?"
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def _simplified(name: str) -> str:
+    """Returns what names have in common that were probably meant to be the same."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return re.sub(r"[\s_-]+", "", re.sub(r"\d+", lambda digits: str(int(digits[0])), folded))
+
+
 def _words(name: str) -> list[str]:
     """Returns the words and numbers of a name: train, set, 2 of both "TrainSet2" and "trainset_2"."""
     separated = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower()
@@ -121,7 +179,7 @@ def _words(name: str) -> list[str]:
 def _split(path: Path) -> _Split | None:
     """Returns what the name of a folder says, or None if it is not that of a split."""
     words = _words(path.name)
-    if words[-1:] == [_CLASS]:
+    if is_called_class(path.name):
         return None
     trains = [_TRAIN.index(word) for word in words if word in _TRAIN]
     tests = [_TEST.index(word) for word in words if word in _TEST]
@@ -233,17 +291,20 @@ def _why_no_folders(root: Path, level: Level) -> str:
     archives = [
         path.name for paths in level.left_out.values() for path in filter(is_archive, paths)
     ]
+    others = f" but {describe(level.left_out, root)}" if level.left_out else ""
     if archives:
         return f"{shown(root)} holds {shown(archives[0])} and no folders: unpack it"
     what = "no folders, only images" if level.images else "no folders"
-    return f"{shown(root)} holds {what}: put the images of each class in a folder of their own"
+    return (
+        f"{shown(root)} holds {what}{others}: put the images of each class in a folder of their own"
+    )
 
 
 def _why_no_splits(root: Path, splits: Sequence[_Split], others: Sequence[Path]) -> str:
     """Returns a message on folders called like splits that neither splits nor classes can be."""
     names = " and ".join(shown(split.path.name) + "/" for split in splits)
     holds = f"{shown(root)} holds {names}" + (
-        f" beside {len(others)} other folders" if others else ""
+        f" beside {len(others)} other folder{'s' * (len(others) > 1)}" if others else ""
     )
     needed = (
         "it needs both train/ and one of test/, val/ and so on, with the same folder for each class"
@@ -251,6 +312,24 @@ def _why_no_splits(root: Path, splits: Sequence[_Split], others: Sequence[Path])
     if len({split.is_train for split in splits}) == 2:
         needed = (
             "to be splits, they need class folders in common, and names that differ in nothing else"
+        )
+    for train in splits:
+        for test in splits:
+            if train.is_train and not test.is_train:
+                there, tested = _innermost(test), _class_names(test)
+                for name in sorted(_class_names(train)):
+                    question = did_you_mean(_innermost(train) / name, there, tested)
+                    if question:
+                        return f"{holds}: {needed}: {question}"
+    labeled = [split for split in splits if len(_class_names(split)) > 1]
+    if labeled and not others and len({split.is_train for split in labeled}) == 1:
+        folder = _innermost(labeled[0])
+        rest = [f"{shown(split.path.name)}/" for split in splits if split not in labeled]
+        predicted = " and ".join(rest)
+        return (
+            f"{holds}: {needed}. To hold out one image in five of {shown_below(root, folder)}/ instead, "
+            f"name it: --config.data.folder={shown(folder)}"
+            + (f"; fgr_jax.predict takes images without labels, as in {predicted}" if rest else "")
         )
     renamed = f"{splits[0].path.name} {_CLASS}"
     return (
