@@ -27,7 +27,7 @@ LAYERS = [
 
 # The same within `data`.
 DATA_LAYERS = [
-    ["images", "augmentation", "identity"],
+    ["images", "augmentation", "identity", "read_ahead"],
     ["image_files"],
     ["batch", "prepare"],
     ["sets"],

@@ -1,10 +1,9 @@
 """Finds image files, and decodes their crops ahead of the network."""
 
 import collections
-import itertools
+import functools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import cv2
 from fgr_jax.config import Data
 from fgr_jax.data.image_files import Found, find_images, is_fault, shown
 from fgr_jax.data.images import Image, ImageError, test_crops
+from fgr_jax.data.read_ahead import map_ahead
 from fgr_jax.errors import UserError
 
 BATCHES_AHEAD = 2  # decoded or being decoded, besides the batch on the devices
@@ -80,13 +80,4 @@ def stream(paths: Sequence[Path], data: Data, *, threads: int, ahead: int) -> It
     At most `ahead` images are kept in memory.
     """
     cv2.setNumThreads(1)  # our own threads keep the cores busy
-    waiting = iter(paths)
-    with ThreadPoolExecutor(threads) as pool:
-        pending: collections.deque[Future[ImageFile]] = collections.deque(
-            pool.submit(read, path, data) for path in itertools.islice(waiting, ahead)
-        )
-        while pending:
-            image = pending.popleft().result()
-            for path in itertools.islice(waiting, 1):
-                pending.append(pool.submit(read, path, data))
-            yield image
+    return map_ahead(functools.partial(read, data=data), paths, threads=threads, ahead=ahead)

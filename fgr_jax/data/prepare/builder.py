@@ -4,8 +4,6 @@ The bytes of the files are stored as they are, in the listing's order, one shard
 does not grow with the number of images, and nothing is re-encoded.
 """
 
-import collections
-import concurrent.futures
 import dataclasses
 import functools
 import io
@@ -22,6 +20,7 @@ from fgr_jax.data import images
 from fgr_jax.data.prepare.contents import ContentDigest, Contents, digest_of
 from fgr_jax.data.prepare.downloads import Archive
 from fgr_jax.data.prepare.listing import ImageFile, Listing, raise_if_any
+from fgr_jax.data.read_ahead import map_ahead
 
 _SHARD_BYTES = 64 << 20  # tfds keeps one shard in memory
 _READERS = 4  # threads: reading waits for the disk
@@ -178,16 +177,10 @@ def _read_ahead(
     files: Sequence[ImageFile], reading: Data, verify: bool
 ) -> Iterator[tuple[bytes, bytes, str]]:
     """Reads in threads, a few images ahead, and yields in order what `_read` returns."""
-    with concurrent.futures.ThreadPoolExecutor(_READERS) as threads:
-        starts = range(0, len(files), _CHUNK)
-        reads = (
-            threads.submit(_read_all, files[start : start + _CHUNK], reading, verify)
-            for start in starts
-        )
-        ahead = collections.deque(itertools.islice(reads, _READ_AHEAD))
-        while ahead:
-            yield from ahead.popleft().result()
-            ahead.extend(itertools.islice(reads, 1))
+    chunks = (files[start : start + _CHUNK] for start in range(0, len(files), _CHUNK))
+    work = functools.partial(_read_all, reading=reading, verify=verify)
+    for images_read in map_ahead(work, chunks, threads=_READERS, ahead=_READ_AHEAD):
+        yield from images_read
 
 
 def _read_all(

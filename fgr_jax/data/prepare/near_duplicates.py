@@ -1,21 +1,18 @@
 """Images of one split that look like images of another: copies that were resized or encoded again."""
 
-import concurrent.futures
 import functools
 import itertools
 from types import ModuleType
 
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 
 from fgr_jax.config import Data
 from fgr_jax.data import images
-from fgr_jax.data.prepare.prepared import NotPreparedError, Prepared, Records
+from fgr_jax.data.prepare.prepared import NotPreparedError, Prepared, Records, map_records
 from fgr_jax.errors import UserError
 from fgr_jax.terminal import Terminal
 
-_READERS = 4  # threads
 # Of the 64 bits of dHash. Among the 35 million pairs of a test and a training image of CUB-200-2011, the
 # two that are copies differ in none, and the next, of different birds, in 6.
 _MOST_DIFFERENT_BITS = 4
@@ -35,23 +32,16 @@ def near_duplicates(prepared: Prepared, reading: Data, terminal: Terminal) -> li
         raise UserError(
             "--near_duplicates: needs ImageHash: pip install 'fgr-jax[duplicates]'"
         ) from error
-    names: dict[str, list[str]] = {}
-    hashes: dict[str, npt.NDArray[np.uint64]] = {}
-    total = sum(split.num_examples for split in prepared.builder.info.splits.values())
-    with (
-        concurrent.futures.ThreadPoolExecutor(_READERS) as threads,
-        terminal.bar("comparing", total, unit="images", per=1) as bar,
-    ):
-        done = itertools.count(1)
-        for split in prepared.builder.info.splits:
-            records = Records(prepared, split)
-            found = []
-            hash_of = functools.partial(_hash_of, imagehash, records, reading)
-            for each in threads.map(hash_of, range(len(records))):
-                bar.update(next(done))
-                found += [] if each is None else [each]
-            names[split] = [name for name, _ in found]
-            hashes[split] = np.array([value for _, value in found], np.uint64)
+    found: dict[str, list[tuple[str, np.uint64]]] = {
+        split: [] for split in prepared.builder.info.splits
+    }
+    work = functools.partial(_hash_of, imagehash, reading)
+    for split, hashed in map_records(work, prepared, "comparing", terminal):
+        found[split] += [] if hashed is None else [hashed]
+    names = {split: [name for name, _ in each] for split, each in found.items()}
+    hashes = {
+        split: np.array([value for _, value in each], np.uint64) for split, each in found.items()
+    }
     pairs = []
     for one, other in itertools.combinations(names, 2):
         for name, value in zip(names[other], hashes[other], strict=True):
@@ -61,7 +51,7 @@ def near_duplicates(prepared: Prepared, reading: Data, terminal: Terminal) -> li
 
 
 def _hash_of(
-    imagehash: ModuleType, records: Records, reading: Data, index: int
+    imagehash: ModuleType, reading: Data, records: Records, index: int
 ) -> tuple[str, np.uint64] | None:
     """Returns the name and the hash of an image; None if it cannot be decoded."""
     try:

@@ -1,11 +1,11 @@
 """Prepared data sets: opened by name, with a check that they are complete, and read record by record."""
 
-import collections
 import concurrent.futures
+import functools
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, SupportsIndex, TypeVar
 
@@ -19,6 +19,7 @@ from fgr_jax.config import Data
 from fgr_jax.data import images
 from fgr_jax.data.identity import FOLDER
 from fgr_jax.data.prepare.contents import ContentDigest, Contents, digest_of
+from fgr_jax.data.read_ahead import map_ahead
 from fgr_jax.errors import UserError
 from fgr_jax.terminal import Terminal
 
@@ -141,17 +142,9 @@ def content_of(prepared: Prepared, terminal: Terminal) -> str:
     if prepared.contents.digest:
         return prepared.contents.digest
     content = ContentDigest()
-    total = sum(split.num_examples for split in prepared.builder.info.splits.values())
-    with terminal.bar(f"reading {prepared.name}", total, unit="images", per=1) as bar:
-        done = itertools.count(1)
-        for split in prepared.builder.info.splits:
-            records = Records(prepared, split)
-            for index in range(len(records)):
-                record = records[index]
-                image = record["image"].bytes_list.value[0]
-                label = record["label"].int64_list.value[0]
-                content.add(split, records.file_name(record, index), label, digest_of(image))
-                bar.update(next(done))
+    what = f"reading {prepared.name}"
+    for split, image in map_records(_entry, prepared, what, terminal):
+        content.add(split, *image)
     return content.hexdigest()
 
 
@@ -163,25 +156,14 @@ def verify(prepared: Prepared, reading: Data, terminal: Terminal) -> list[str]:
     """
     problems, unread = [], False
     content, recorded = ContentDigest(), prepared.contents.digest
-    total = sum(split.num_examples for split in prepared.builder.info.splits.values())
-    with (
-        concurrent.futures.ThreadPoolExecutor(_READERS) as threads,
-        terminal.bar("verifying", total, unit="images", per=1) as bar,
-    ):
-        done = itertools.count(1)
-        for split in prepared.builder.info.splits:
-            records = Records(prepared, split)
-            jobs = (
-                threads.submit(_verified, records, index, reading) for index in range(len(records))
-            )
-            for image, problem in _results(jobs):
-                bar.update(next(done))
-                if problem:
-                    problems.append(f"{split}: {problem}")
-                if image is None:
-                    unread = True
-                else:
-                    content.add(split, *image)
+    work = functools.partial(_verified, reading)
+    for split, (image, problem) in map_records(work, prepared, "verifying", terminal):
+        if problem:
+            problems.append(f"{split}: {problem}")
+        if image is None:
+            unread = True
+        else:
+            content.add(split, *image)
     if recorded and not unread and content.hexdigest() != recorded:
         problems.append(
             f"its images, their names, labels or splits are not those that were prepared (content "
@@ -191,16 +173,35 @@ def verify(prepared: Prepared, reading: Data, terminal: Terminal) -> list[str]:
     return problems
 
 
-def _results(jobs: Iterator[concurrent.futures.Future[_T]]) -> Iterator[_T]:
-    """Yields results in order, while a few more jobs are at work."""
-    ahead = collections.deque(itertools.islice(jobs, _READ_AHEAD))
-    while ahead:
-        yield ahead.popleft().result()
-        ahead.extend(itertools.islice(jobs, 1))
+def map_records(
+    work: Callable[[Records, int], _T], prepared: Prepared, what: str, terminal: Terminal
+) -> Iterator[tuple[str, _T]]:
+    """Yields the split and `work(records, index)` of every record, in order, computed in threads.
+
+    The progress bar is described by `what`.
+    """
+    total = sum(split.num_examples for split in prepared.builder.info.splits.values())
+    with terminal.bar(what, total, unit="images", per=1) as bar:
+        done = itertools.count(1)
+        for split in prepared.builder.info.splits:
+            records = Records(prepared, split)
+            of_split = functools.partial(work, records)
+            indices = range(len(records))
+            for result in map_ahead(of_split, indices, threads=_READERS, ahead=_READ_AHEAD):
+                bar.update(next(done))
+                yield split, result
+
+
+def _entry(records: Records, index: int) -> tuple[str, int, bytes]:
+    """Returns the name, label and digest of an image, which it adds to the content."""
+    record = records[index]
+    encoded = record["image"].bytes_list.value[0]
+    label = record["label"].int64_list.value[0]
+    return records.file_name(record, index), label, digest_of(encoded)
 
 
 def _verified(
-    records: Records, index: int, reading: Data
+    reading: Data, records: Records, index: int
 ) -> tuple[tuple[str, int, bytes] | None, str]:
     """Returns what an image adds to the content, or None if it cannot be read, and its problem or ""."""
     try:
