@@ -31,9 +31,9 @@ except ModuleNotFoundError as error:
     )
 
 from fgr_jax import config as config_lib
-from fgr_jax import distributed, terminal
+from fgr_jax import distributed
 from fgr_jax.config import Config
-from fgr_jax.errors import UserError
+from fgr_jax.errors import UserError, shown
 from fgr_jax.files import python_files
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
@@ -103,7 +103,7 @@ def _fail_as_bug() -> int:
 
 
 def _print_error(*lines: str) -> None:
-    print("\n  ".join(map(terminal.shown, lines)), file=sys.stderr, flush=True)
+    print("\n  ".join(map(shown, lines)), file=sys.stderr, flush=True)
 
 
 def parse(argv: Sequence[str], usage: str, own_flags: flags.FlagValues) -> Invocation:

@@ -1,4 +1,9 @@
-"""The one exception whose message is meant for the user at the terminal."""
+"""The one exception whose message is meant for the user, and text as it is shown at the terminal."""
+
+import unicodedata
+
+# Of format characters, which also join emoji, those that reorder text until they are ended.
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 class UserError(Exception):
@@ -10,4 +15,26 @@ class UserError(Exception):
     """
 
     def __str__(self) -> str:
-        return "\n  ".join(map(str, self.args))
+        return "\n  ".join(map(shown, self.args))
+
+
+def shown(text: object) -> str:
+    """Returns `text` as it can be shown in one line.
+
+    Control characters, line separators and characters that reorder text are escaped, and so are the
+    bytes of a file name that is not UTF-8.
+    """
+    return "".join(
+        character if _is_plain(character) else _escaped(character) for character in str(text)
+    )
+
+
+def _is_plain(character: str) -> bool:
+    category = unicodedata.category(character)
+    return category not in ("Cc", "Cs", "Zl", "Zp") and character not in _REORDERING
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python decodes a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")

@@ -6,7 +6,6 @@ is not a terminal, and there are no colors where standard output is not a termin
 
 import contextlib
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
 
 from rich import progress, table
@@ -14,32 +13,11 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from fgr_jax.errors import shown
 from fgr_jax.output import failure_of
 
 _UNBOUNDED = 10_000  # columns of an output that is no terminal
 _COLUMN_FRAME = 3  # columns of a table's border and padding
-# Of format characters, which also join emoji, those that reorder text until they are ended.
-_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-def shown(text: str) -> str:
-    """Returns `text` as it can be shown in one line.
-
-    Control characters, line separators and characters that reorder text are escaped, and so are the
-    bytes of a file name that is not UTF-8.
-    """
-    return "".join(character if _is_plain(character) else _escaped(character) for character in text)
-
-
-def _is_plain(character: str) -> bool:
-    category = unicodedata.category(character)
-    return category not in ("Cc", "Cs", "Zl", "Zp") and character not in _REORDERING
-
-
-def _escaped(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # how Python decodes a byte that is not UTF-8
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode("ascii")
 
 
 class Bar:

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from fgr_jax.terminal import Terminal, shown
+from fgr_jax.errors import shown
+from fgr_jax.terminal import Terminal
 
 ROOT = Path(__file__).parent.parent
 

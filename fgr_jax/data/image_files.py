@@ -118,8 +118,8 @@ def is_fault(reason: str) -> bool:
     return reason.startswith((BROKEN, UNREADABLE))
 
 
-def shown(path: str | Path) -> str:
-    r"""Returns a path as text for messages and files: bytes that are not UTF-8 appear as \xNN."""
+def as_text(path: str | Path) -> str:
+    r"""Returns a path as valid text: bytes that are not UTF-8 appear as \xNN."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
@@ -141,7 +141,7 @@ def is_prepared(folder: Path) -> bool:
 def describe(left_out: Mapping[str, Sequence[Path]], root: Path) -> str:
     """Returns what was left out below `root`, with a few examples: "runs/1 (the folder of a run)"."""
     told = [
-        f"{shown(path.relative_to(root))} ({_what_is(path) if reason == NO_IMAGE else reason})"
+        f"{as_text(path.relative_to(root))} ({_what_is(path) if reason == NO_IMAGE else reason})"
         for reason, paths in left_out.items()
         for path in paths[:_SHOWN]
     ]

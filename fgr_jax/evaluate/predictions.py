@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from fgr_jax.config import Config
-from fgr_jax.data.image_files import shown
+from fgr_jax.data.image_files import as_text
 from fgr_jax.data.pipeline import Share, Source, annotated_batches, evaluation_batch_count
 from fgr_jax.evaluate import diversity
 from fgr_jax.evaluate.diversity import MapMeasures
@@ -102,10 +102,12 @@ def predict_split(
     rows = [row for batch in zip(*of_all_processes, strict=True) for part in batch for row in part]
     whole: PerImage = jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts)
     return Predictions(
-        names=[shown(name) for (name, _), decoded in zip(rows, whole.mask, strict=True) if decoded],
+        names=[
+            as_text(name) for (name, _), decoded in zip(rows, whole.mask, strict=True) if decoded
+        ],
         indices=np.flatnonzero(whole.mask),
         per_image=jax.tree.map(lambda values: values[whole.mask], whole),
-        corrupt=[f"{shown(name)} {problem}" for name, problem in rows if problem],
+        corrupt=[f"{as_text(name)} {problem}" for name, problem in rows if problem],
     )
 
 

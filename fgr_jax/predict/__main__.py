@@ -23,7 +23,7 @@ from absl import flags
 
 from fgr_jax.data.image_files import is_fault
 from fgr_jax.distributed import compute_deterministically, data_mesh
-from fgr_jax.errors import UserError
+from fgr_jax.errors import UserError, shown
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun, open_run, restore
 from fgr_jax.models.network import output_shapes
 from fgr_jax.predict.files import BATCHES_AHEAD, find, in_words, stream
@@ -31,7 +31,7 @@ from fgr_jax.predict.output import PredictionFile, check
 from fgr_jax.predict.overlays import Overlays
 from fgr_jax.predict.predictions import Prediction, Predictor
 from fgr_jax.runs.workdir import Workdir
-from fgr_jax.terminal import Terminal, shown
+from fgr_jax.terminal import Terminal
 
 
 def main(argv: Sequence[str]) -> int:

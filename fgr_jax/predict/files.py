@@ -10,10 +10,10 @@ from typing import NamedTuple
 import cv2
 
 from fgr_jax.config import Data
-from fgr_jax.data.image_files import Found, find_images, is_fault, shown
+from fgr_jax.data.image_files import Found, find_images, is_fault
 from fgr_jax.data.images import Image, ImageError, test_crops
 from fgr_jax.data.read_ahead import map_ahead
-from fgr_jax.errors import UserError
+from fgr_jax.errors import UserError, shown
 
 BATCHES_AHEAD = 2  # decoded or being decoded, besides the batch on the devices
 _NAMED = 3  # files that are left out, for each reason

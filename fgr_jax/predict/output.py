@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fgr_jax.data.image_files import shown
+from fgr_jax.data.image_files import as_text
 from fgr_jax.errors import UserError
 from fgr_jax.predict.predictions import Prediction
 
@@ -66,7 +66,7 @@ class PredictionFile:
             pairs = prediction.named(self._class_names)
             cells = [cell for pair in pairs for cell in pair] or [""] * (2 * self._top)
             image = prediction.image
-            self._append(_csv_row([shown(image.path), *cells, image.problem]))
+            self._append(_csv_row([as_text(image.path), *cells, image.problem]))
         else:
             record = json.dumps(self._record(prediction), ensure_ascii=False, allow_nan=False)
             before, after = (
@@ -76,7 +76,7 @@ class PredictionFile:
         self._count += 1
 
     def _record(self, prediction: Prediction) -> dict[str, Any]:
-        record: dict[str, Any] = {"file": shown(prediction.image.path)}
+        record: dict[str, Any] = {"file": as_text(prediction.image.path)}
         if prediction.image.problem:
             return record | {"problem": prediction.image.problem}
         named = [

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgr_jax.data import image_files
-from fgr_jax.data.image_files import find_images, is_fault, shown
+from fgr_jax.data.image_files import as_text, find_images, is_fault
 from fgr_jax.data.images import SUFFIXES
 
 PNG = cv2.imencode(".png", np.zeros((8, 8, 3), np.uint8))[1].tobytes()
@@ -127,9 +127,9 @@ def test_any_name_of_a_file_or_folder(tmp_path: Path, name: bytes) -> None:
         os.fsencode(tmp_path) + b"/" + end for end in (name, name[:-1] + b"/a.png")
     )
     for path in inside:
-        shown(path).encode()
-    assert shown(os.fsdecode(b"caf\xe9")) == "caf\\xe9"
-    assert shown("café") == "café"
+        as_text(path).encode()
+    assert as_text(os.fsdecode(b"caf\xe9")) == "caf\\xe9"
+    assert as_text("café") == "café"
 
 
 def test_a_path_too_long_for_the_system_is_named(tmp_path: Path) -> None:

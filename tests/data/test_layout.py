@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fgr_jax import terminal
 from fgr_jax.data import image_files
 from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, check
 from fgr_jax.data.sets.folder import BESIDE, is_test, read_class_folders, split_by_name
-from fgr_jax.errors import UserError
+from fgr_jax.errors import UserError, shown
 
 TRAIN = ["train", "training", "Train", "TRAIN", "trainval"]
 # In the order of their precedence.
@@ -303,9 +302,8 @@ def test_folders_that_all_hold_the_same_folders_are_refused(
         with pytest.raises(LayoutNotFoundError) as caught:
             read_class_folders(root)
         told = str(caught.value)
-        assert (
-            f"all of {', '.join(sorted(outer))} hold the folders {', '.join(sorted(inner))}" in told
-        )
+        outside, inside = (shown(", ".join(sorted(group))) for group in (outer, inner))
+        assert f"all of {outside} hold the folders {inside}" in told
         assert ("move the others" if above else "put the images for training into train/") in told
         # What an earlier run was trained on is read again.
         listing = read_class_folders(root, lenient=True)
@@ -509,7 +507,7 @@ def test_everything_that_is_wrong_is_told_at_once() -> None:
         (root / "elm" / "empty.png").touch()
         with pytest.raises(UserError) as caught:
             check(read_class_folders(root), "data set folder", None, {})
-        assert [terminal.shown(line) for line in caught.value.args] == [
+        assert [shown(line) for line in caught.value.args] == [
             "data set folder: 7 problems; nothing was prepared; correct this and run the command again",
             f"{root}/one holds one image: a class needs two, one of them for testing",
             f"{root}/none holds no images but 0.txt (a text file): put images into it or move it to "
@@ -580,7 +578,7 @@ GOOD_NAMES = [
 def test_names_of_classes_that_cannot_be_kept(name: str) -> None:
     with pytest.raises(UserError) as caught:
         check(Listing([*GOOD_NAMES, "café", name], {}), "data set trees", None, {})
-    told = [terminal.shown(line) for line in caught.value.args if "rename it" in line]
+    told = [shown(line) for line in caught.value.args if "rename it" in line]
     assert len(told) == 1
     assert BAD_NAMES[name] in told[0]
 
@@ -591,7 +589,7 @@ def test_any_problem_of_any_name_is_told_on_a_line_of_its_own(names: list[str]) 
     problems = [f"{name} is a broken link" for name in names]
     with pytest.raises(UserError) as caught:
         check(Listing(names, {}, problems=problems), "data set trees", None, {})
-    heading, *lines = (terminal.shown(line) for line in caught.value.args)
+    heading, *lines = (shown(line) for line in caught.value.args)
     count = int(heading.removeprefix("data set trees: ").partition(" ")[0])
     assert len(lines) == min(count, 21)
     assert sum(line.endswith(" is a broken link") for line in lines) == len(names)
@@ -627,3 +625,11 @@ def test_each_class_has_images_in_both_halves(files: list[str], data: st.DataObj
     # One more image moves at most one other.
     more = [set(half) for half in split_by_name([*files, "oak/one more.png"])]
     assert len(set(train) - more[0]) + len(set(test) - more[1]) <= 1
+
+
+def test_notes_are_valid_text() -> None:
+    odd = os.fsdecode(b"caf\xe9 train")
+    with tree(flat(f"a/{odd}", "a/test", "b/x", "c")) as root:
+        listing = read_class_folders(root, lenient=True)
+    assert listing.notes
+    "".join(listing.notes).encode()

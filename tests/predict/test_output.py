@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgr_jax.config import Config
-from fgr_jax.data.image_files import shown
+from fgr_jax.data.image_files import as_text
 from fgr_jax.errors import UserError
 from fgr_jax.predict.files import ImageFile, find, in_words
 from fgr_jax.predict.output import SUFFIXES, PredictionFile, check
@@ -80,7 +80,7 @@ def test_any_names_are_read_back(
             top = [{"class": class_names[2], "probability": 0.75}]
             top.append({"class": class_names[1], "probability": 0.25})
             content = {"predictions": top} if is_image else {"problem": "is none"}
-            expected.append({"file": shown(name), **content})
+            expected.append({"file": as_text(name), **content})
             assert read(path) == expected  # also if the process ends here
 
 

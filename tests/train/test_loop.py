@@ -593,6 +593,7 @@ def test_a_second_ctrl_c_stops_at_once(config: Config, tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGCONT)
         _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+    # The system may deliver either first.
+    assert process.returncode in (128 + signal.SIGINT, 128 + signal.SIGTERM)
     assert "stopped without saving" in errors
     assert "Traceback" not in errors

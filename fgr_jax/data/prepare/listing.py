@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import scipy.io
 
-from fgr_jax.data.image_files import is_litter, shown
+from fgr_jax.data.image_files import is_litter
 from fgr_jax.data.images.kinds import identify
 from fgr_jax.errors import UserError
 
@@ -203,7 +203,7 @@ def find(root: Path, *wanted: str) -> Path:
                 above = candidate.relative_to(root).parts[:-1]
                 if is_of_kind(candidate) and not any(map(is_litter, above)):
                     return candidate
-    raise LayoutNotFoundError(f"{shown(root)} holds no {' and no '.join(wanted)}")
+    raise LayoutNotFoundError(f"{root} holds no {' and no '.join(wanted)}")
 
 
 def read_text(path: Path) -> str:

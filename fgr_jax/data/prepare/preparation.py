@@ -14,7 +14,6 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core import constants
 
 from fgr_jax.config import Data
-from fgr_jax.data.image_files import shown
 from fgr_jax.data.prepare.archives import is_archive, unpack
 from fgr_jax.data.prepare.builder import ImageBuilder, image_problems
 from fgr_jax.data.prepare.downloads import download
@@ -39,7 +38,7 @@ def local_data_dir(data_dir: str = "") -> Path:
         str(path.absolute()).encode()
     except UnicodeEncodeError as error:
         raise UserError(
-            f"--config.data.data_dir={shown(path)}: its path, {shown(path.absolute())}, is not UTF-8; "
+            f"--config.data.data_dir={path}: its path, {path.absolute()}, is not UTF-8; "
             "name another folder"
         ) from error
     return path

@@ -11,12 +11,12 @@ from fgr_jax.data.image_files import (
     PREPARED,
     RUN,
     Level,
+    as_text,
     describe,
     find_images,
     is_fault,
     is_output,
     look,
-    shown,
 )
 from fgr_jax.data.prepare.archives import is_archive
 from fgr_jax.data.prepare.builder import ImageBuilder
@@ -24,11 +24,11 @@ from fgr_jax.data.prepare.listing import ImageFile, LayoutNotFoundError, Listing
 from fgr_jax.data.sets.layout import (
     Layout,
     are_named_by_split,
+    below,
     did_you_mean,
     find_pair,
     is_called_class,
     is_split,
-    shown_below,
     similar,
     understand,
 )
@@ -58,7 +58,7 @@ class Folder(ImageBuilder):
             what = "is a file: name the folder of the images" if root.exists() else "no such folder"
             if is_packed:
                 what = "is an archive: unpack it and name the folder"
-            raise UserError(f"--config.data.folder={shown(root)}: {what}")
+            raise UserError(f"--config.data.folder={root}: {what}")
         # What a run was trained on is read again as it was, though it might mean something else.
         lenient = train_examples is not None
         listing = read_class_folders(root, lenient=lenient)
@@ -88,7 +88,7 @@ def read_class_folders(
     if layout.test is None:
         notes += _note_on_file_names(train)
         problems = [
-            f"{shown(layout.train / name)} holds one image: a class needs two, one of them for testing"
+            f"{layout.train / name} holds one image: a class needs two, one of them for testing"
             for name, files in train.items()
             if len(files) == 1 and not by_hash_alone
         ]
@@ -105,9 +105,7 @@ def read_class_folders(
     notes += _notes_on_inner_folders(layout, every, lenient=lenient)
     if not train:
         told = {reason: sorted(paths) for reason, paths in left_out.items()}
-        problems.append(
-            f"{shown(layout.train)} holds no folders of classes but {describe(told, root)}"
-        )
+        problems.append(f"{layout.train} holds no folders of classes but {describe(told, root)}")
     for folder in _passed_through(root, layout):
         _leave_out(look(folder), left_out)
     faults, faulty = _faults(left_out)
@@ -125,12 +123,12 @@ def read_class_folders(
             split: _labeled(folder, [classes.get(name, []) for name in class_names])
             for split, (folder, classes) in splits.items()
         },
-        unused=[shown_below(root, path) for path in layout.unused],
+        unused=[below(root, path) for path in layout.unused],
         left_out={
-            reason: [shown_below(root, path) for path in sorted(paths)]
+            reason: [below(root, path) for path in sorted(paths)]
             for reason, paths in sorted(left_out.items())
         },
-        notes=notes,
+        notes=list(map(as_text, notes)),
         problems=[*problems, *faults],
     )
 
@@ -201,13 +199,13 @@ def _faults(left_out: Mapping[str, set[Path]]) -> tuple[list[str], set[Path]]:
         if is_fault(reason):
             faulty |= paths
             what = "is a broken link" if reason == BROKEN else reason
-            problems += [f"{shown(path)} {what}" for path in sorted(paths)]
+            problems += [f"{path} {what}" for path in sorted(paths)]
     return problems, faulty
 
 
 def _labeled(folder: Path, classes: Sequence[Sequence[str]]) -> list[ImageFile]:
     return [
-        ImageFile(os.path.join(folder, file), label, shown(file))
+        ImageFile(os.path.join(folder, file), label, as_text(file))
         for label, files in enumerate(classes)
         for file in files
     ]
@@ -233,12 +231,12 @@ def _notes_on_inner_folders(
     for name, folders in inner.items():
         pair = find_pair(sorted(folders))
         if pair:
-            train, test = (f"{shown(folder)}/" for folder in pair)
+            train, test = (f"{folder}/" for folder in pair)
             root = layout.train
             raise LayoutNotFoundError(
-                f"{shown(root / name)} holds {train} and {test}: if it is a class, put the splits above "
-                f"it, as in {train}{shown(name)}/; if it holds all the images, name it instead of "
-                f"{shown(root)}"
+                f"{root / name} holds {train} and {test}: if it is a class, put the splits above "
+                f"it, as in {train}{name}/; if it holds all the images, name it instead of "
+                f"{root}"
             )
     everywhere = set.intersection(*inner.values()) if inner else set[str]()
     anywhere = set[str]().union(*inner.values())
@@ -264,18 +262,18 @@ def _note_on_file_names(classes: Mapping[str, Sequence[str]]) -> list[str]:
         if are_named_by_split([file.rpartition("/")[2] for file in files]):
             return [
                 "names of files such as train_0.jpg and test_0.jpg, as in "
-                f"{shown(name)}/, were not used to split"
+                f"{name}/, were not used to split"
             ]
     return []
 
 
 def _ambiguous(layout: Layout, outer: Sequence[str], inner: Sequence[str]) -> str:
     """Returns a message on folders that all hold the same folders, so that either may be the classes."""
-    root, outside, inside = shown(layout.train), _several(outer), _several(inner)
+    root, outside, inside = layout.train, _several(outer), _several(inner)
     if len(outer) == 1:
-        way_out = f"name that folder, --config.data.folder={shown(layout.train / outer[0])}"
+        way_out = f"name that folder, --config.data.folder={layout.train / outer[0]}"
         if layout.test:
-            way_out = f"put them directly into {root} and {shown(layout.test)}"
+            way_out = f"put them directly into {root} and {layout.test}"
         return (
             f"{root} holds a single class, {outside}/. If the {len(inner)} folders inside it ({inside}) "
             f"are the classes, {way_out}"
@@ -293,9 +291,9 @@ def _ambiguous(layout: Layout, outer: Sequence[str], inner: Sequence[str]) -> st
 
 
 def _several(names: Sequence[str]) -> str:
-    """Returns a list of names, of which only the first are shown if they are many."""
+    """Returns a list of names, of which only the first are named if they are many."""
     more = len(names) - _SHOWN
-    return shown(", ".join(names[:_SHOWN])) + (f" and {more:,} more" if more > 0 else "")
+    return ", ".join(names[:_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _why_empty(folder: Path) -> str:
@@ -303,10 +301,10 @@ def _why_empty(folder: Path) -> str:
     left_out = find_images(folder).left_out
     into = "put images into it or move it to another folder"
     if left_out:
-        return f"{shown(folder)} holds no images but {describe(left_out, folder)}: {into}"
+        return f"{folder} holds no images but {describe(left_out, folder)}: {into}"
     if look(folder).folders:
-        return f"{shown(folder)} holds only empty folders: {into}"
-    return f"{shown(folder)} is empty: put images into it or remove it"
+        return f"{folder} holds only empty folders: {into}"
+    return f"{folder} is empty: put images into it or remove it"
 
 
 def _unpaired(layout: Layout, train: Iterable[str], test: Iterable[str]) -> list[str]:
@@ -322,6 +320,6 @@ def _unpaired(layout: Layout, train: Iterable[str], test: Iterable[str]) -> list
                 continue
             question = did_you_mean(here / name, there, missing)
             asked.add(similar(name, missing))
-            problem = f"{shown(here / name)} has no counterpart in {shown(there)}"
+            problem = f"{here / name} has no counterpart in {there}"
             problems.append(f"{problem}: {question}" if question else problem)
     return problems

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import ClassVar
 
-from fgr_jax.data.image_files import find_images, look, shown
+from fgr_jax.data.image_files import as_text, find_images, look
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
 from fgr_jax.data.prepare.listing import (
@@ -81,7 +81,7 @@ def _of_classes(
         listed += [ImageFile(str(path), label, f"{number}/{path.name}") for path in found.files]
         for reason, paths in found.left_out.items():
             left_out.setdefault(reason, []).extend(
-                shown(path.relative_to(folder)) for path in paths
+                as_text(path.relative_to(folder)) for path in paths
             )
     return listed
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from fgr_jax.data.image_files import Level, describe, is_fault, is_prepared, is_run, look, shown
+from fgr_jax.data.image_files import Level, as_text, describe, is_fault, is_prepared, is_run, look
 from fgr_jax.data.prepare.archives import is_archive
 from fgr_jax.data.prepare.listing import LayoutNotFoundError
 from fgr_jax.errors import UserError
@@ -74,13 +74,13 @@ def understand(root: Path) -> Layout:
     """
     if is_run(root):
         raise UserError(
-            f"{shown(root)} is the folder of a run (config.json, checkpoints/): move the images to "
+            f"{root} is the folder of a run (config.json, checkpoints/): move the images to "
             "another folder, or the run"
         )
     level = look(root)
     if is_prepared(root) and not level.folders:
         raise UserError(
-            f"{shown(root)} is a prepared data set (dataset_info.json): name the folder of the images"
+            f"{root} is a prepared data set (dataset_info.json): name the folder of the images"
         )
     if not level.folders and not any(map(is_fault, level.left_out)):
         raise LayoutNotFoundError(_why_no_folders(root, level))
@@ -89,7 +89,7 @@ def understand(root: Path) -> Layout:
         pair = None if beside else _pair(folder, inside.folders)
         if pair is not None:
             train, test = pair
-            notes = [] if folder == root else [f"the splits are in {shown_below(root, folder)}/"]
+            notes = [] if folder == root else [f"the splits are in {below(root, folder)}/"]
             unused = [path for path in inside.folders if path not in (train.path, test.path)]
             return Layout(_innermost(train), _innermost(test), unused, notes)
         if len(inside.folders) != 1 or _split(inside.folders[0]):
@@ -100,16 +100,16 @@ def understand(root: Path) -> Layout:
     notes = [] if beside else _notes_on_classes(folder, inside.folders)
     if folder != root and len(inside.folders) > 1:
         raise LayoutNotFoundError(
-            f"{shown(root)} holds a single class, {shown_below(root, level.folders[0])}/. If the "
-            f"{len(inside.folders)} folders in {shown(folder)} are the classes, name that folder, "
-            f"--config.data.folder={shown(folder)}"
+            f"{root} holds a single class, {below(root, level.folders[0])}/. If the "
+            f"{len(inside.folders)} folders in {folder} are the classes, name that folder, "
+            f"--config.data.folder={folder}"
         )
     return Layout(root, None, [], notes)
 
 
-def shown_below(root: Path, path: Path) -> str:
+def below(root: Path, path: Path) -> str:
     """Returns a path relative to a folder above it, as text."""
-    return shown(path.relative_to(root).as_posix())
+    return as_text(path.relative_to(root).as_posix())
 
 
 def find_pair(folders: Iterable[str]) -> tuple[str, str] | None:
@@ -152,8 +152,8 @@ def did_you_mean(path: Path, there: Path, names: Iterable[str]) -> str:
     if not other:
         return ""
     visible = _composed(other) != _composed(path.name)
-    found, meant = (shown(path.name), shown(other)) if visible else (ascii(path.name), ascii(other))
-    return f"did you mean {meant} in {shown(there)}, which is {found} in {shown(path.parent)}?"
+    found, meant = (path.name, other) if visible else (ascii(path.name), ascii(other))
+    return f"did you mean {meant} in {there}, which is {found} in {path.parent}?"
 
 
 def _composed(name: str) -> str:
@@ -237,7 +237,7 @@ def _pair(folder: Path, inside: Sequence[Path]) -> tuple[_Split, _Split] | None:
     if len(pairs) > 1:
         names = ", ".join(sorted({f"{split.path.name}/" for pair in pairs for split in pair}))
         raise LayoutNotFoundError(
-            f"{shown(folder)} holds {shown(names)}: it is not clear which are for training and "
+            f"{folder} holds {names}: it is not clear which are for training and "
             "testing; move the others to another folder"
         )
     ((train, test),) = pairs
@@ -246,8 +246,8 @@ def _pair(folder: Path, inside: Sequence[Path]) -> tuple[_Split, _Split] | None:
     alike = [path for path in others if common & {within.name for within in look(path).folders}]
     if len(alike) >= len(splits):
         raise LayoutNotFoundError(
-            f"{shown(folder)}: {shown(train.path.name)}/ and {shown(test.path.name)}/ could be splits, "
-            f"or classes like {shown(alike[0].name)}/, which holds the same folders: rename these two, "
+            f"{folder}: {train.path.name}/ and {test.path.name}/ could be splits, "
+            f"or classes like {alike[0].name}/, which holds the same folders: rename these two, "
             "or move the others to another folder"
         )
     return train, test
@@ -265,7 +265,7 @@ def _notes_on_classes(root: Path, folders: Sequence[Path]) -> list[str]:
     are_all = not others and len({split.is_train for split in splits}) == 2
     notes, doubtful = [], []
     for split in splits:
-        name = shown(split.path.name)
+        name = split.path.name
         if not split.is_certain and not are_all:
             notes.append(f"{name}/ is a class, not a split")
         elif (
@@ -279,9 +279,7 @@ def _notes_on_classes(root: Path, folders: Sequence[Path]) -> list[str]:
     for split in doubtful:
         for reason, paths in look(split.path).left_out.items():
             if is_fault(reason):
-                raise UserError(
-                    f"{shown(paths[0])}: {reason}; it is needed to tell splits from classes"
-                )
+                raise UserError(f"{paths[0]}: {reason}; it is needed to tell splits from classes")
     if doubtful:
         raise LayoutNotFoundError(_why_no_splits(root, doubtful, others))
     return notes
@@ -293,17 +291,15 @@ def _why_no_folders(root: Path, level: Level) -> str:
     ]
     others = f" but {describe(level.left_out, root)}" if level.left_out else ""
     if archives:
-        return f"{shown(root)} holds {shown(archives[0])} and no folders: unpack it"
+        return f"{root} holds {archives[0]} and no folders: unpack it"
     what = "no folders, only images" if level.images else "no folders"
-    return (
-        f"{shown(root)} holds {what}{others}: put the images of each class in a folder of their own"
-    )
+    return f"{root} holds {what}{others}: put the images of each class in a folder of their own"
 
 
 def _why_no_splits(root: Path, splits: Sequence[_Split], others: Sequence[Path]) -> str:
     """Returns a message on folders called like splits that neither splits nor classes can be."""
-    names = " and ".join(shown(split.path.name) + "/" for split in splits)
-    holds = f"{shown(root)} holds {names}" + (
+    names = " and ".join(split.path.name + "/" for split in splits)
+    holds = f"{root} holds {names}" + (
         f" beside {len(others)} other folder{'s' * (len(others) > 1)}" if others else ""
     )
     needed = (
@@ -324,15 +320,15 @@ def _why_no_splits(root: Path, splits: Sequence[_Split], others: Sequence[Path])
     labeled = [split for split in splits if len(_class_names(split)) > 1]
     if labeled and not others and len({split.is_train for split in labeled}) == 1:
         folder = _innermost(labeled[0])
-        rest = [f"{shown(split.path.name)}/" for split in splits if split not in labeled]
+        rest = [f"{split.path.name}/" for split in splits if split not in labeled]
         predicted = " and ".join(rest)
         return (
-            f"{holds}: {needed}. To hold out one image in five of {shown_below(root, folder)}/ instead, "
-            f"name it: --config.data.folder={shown(folder)}"
+            f"{holds}: {needed}. To hold out one image in five of {below(root, folder)}/ instead, "
+            f"name it: --config.data.folder={folder}"
             + (f"; fgr_jax.predict takes images without labels, as in {predicted}" if rest else "")
         )
     renamed = f"{splits[0].path.name} {_CLASS}"
     return (
         f"{holds}: {needed}, or a folder for each class and no splits. If "
-        f"{shown(splits[0].path.name)}/ is a class, rename it, for example to {shown(renamed)!r}"
+        f"{splits[0].path.name}/ is a class, rename it, for example to {renamed!r}"
     )
