@@ -1,4 +1,4 @@
-"""Writes the weights of a run as safetensors with torchvision's names, for PyTorch.
+"""Writes the weights of a run as safetensors with timm's names, torchvision's for ResNets, for PyTorch.
 
     python -m fgr_jax.export_weights --workdir=runs/cub --output=cub.safetensors
 
@@ -18,7 +18,9 @@ from absl import flags
 
 from fgr_jax.errors import UserError
 from fgr_jax.files.atomic import atomic_write
-from fgr_jax.models.weights.torchvision import to_torchvision
+from fgr_jax.inference.saved_run import open_run
+from fgr_jax.models.network import build_network
+from fgr_jax.models.weights.table import to_tensors
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
@@ -38,8 +40,10 @@ def main(argv: Sequence[str]) -> int:
         )
     if not output.parent.is_dir():
         raise UserError(f"--output={output}: the folder {output.parent} does not exist")
-    state = checkpoints.read_latest(Workdir.open(own.workdir).checkpoints)
-    tensors = to_torchvision({name: state[name] for name in ("params", "batch_stats")})
+    run = open_run(Workdir.open(own.workdir))
+    network = build_network(run.config, len(run.class_names))
+    state = checkpoints.read_latest(run.workdir.checkpoints)
+    tensors = to_tensors({name: state[name] for name in ("params", "batch_stats")}, network.table)
     with atomic_write(output) as unfinished:
         safetensors.numpy.save_file(tensors, unfinished)
     line = f"wrote {len(tensors)} tensors of step {int(state['step']):,} to {output}"

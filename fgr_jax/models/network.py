@@ -13,11 +13,9 @@ from fgr_jax.config import Config
 from fgr_jax.files.python_files import listed_or_own
 from fgr_jax.losses.interface import Outputs
 from fgr_jax.models.backbones import BACKBONES
+from fgr_jax.models.backbones.interface import IMAGENET_MEAN, IMAGENET_STD
 from fgr_jax.models.heads import HEADS
-
-# ImageNet's channel means and deviations, for pixels in [0, 1], RGB.
-_IMAGE_MEAN = (0.485, 0.456, 0.406)
-_IMAGE_STD = (0.229, 0.224, 0.225)
+from fgr_jax.models.weights.table import Table
 
 
 class Network(nn.Module):
@@ -25,7 +23,8 @@ class Network(nn.Module):
 
     Attributes:
       backbone: maps images `[B, H, W, 3]` to features `[B, h, w, D]`, called with `train`. Its attribute
-        `stride` is the number of pixels from one cell to the next.
+        `stride` is the number of pixels from one cell to the next; the others of a `Backbone` are
+        optional.
       classifier: the head, which maps features to `Outputs`, called with `train`. Its parameters have
         this name.
     """
@@ -34,13 +33,24 @@ class Network(nn.Module):
     classifier: nn.Module
 
     def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Maps normalized images `[B, H, W, 3]` to outputs; `train` is as in `backbones.resnet`."""
+        """Maps normalized images `[B, H, W, 3]` to outputs; `train` is as for `Backbone`."""
         return self.classifier(self.backbone(images, train=train), train=train)
 
     @property
     def stride(self) -> int:
         """The number of pixels from one map cell to the next."""
         return self.backbone.stride
+
+    @property
+    def table(self) -> Table:
+        """The names of the variables in weight files."""
+        return getattr(self.backbone, "table", ())
+
+    def normalize(self, images: jax.Array) -> jax.Array:
+        """Converts uint8 `[B, H, W, 3]` to float32, standardized as the backbone takes it."""
+        mean = np.asarray(getattr(self.backbone, "mean", IMAGENET_MEAN), np.float32)
+        std = np.asarray(getattr(self.backbone, "std", IMAGENET_STD), np.float32)
+        return (images.astype(jnp.float32) / 255 - mean) / std
 
 
 def build_network(config: Config, num_classes: int) -> Network:
@@ -83,7 +93,7 @@ def description(config: Config, network: Network, variables: Any) -> str:
 
 def forward(network: Network, variables: Any, images: jax.Array) -> Outputs:
     """Applies the network to uint8 images `[B, H, W, 3]` in test mode: running statistics, no block."""
-    outputs: Any = network.apply(variables, normalize(images), train=False)
+    outputs: Any = network.apply(variables, network.normalize(images), train=False)
     return outputs
 
 
@@ -91,12 +101,6 @@ def output_shapes(network: Network, variables: Any, size: int) -> Outputs:
     """Returns the shapes and dtypes of the outputs for one image of `size` × `size` pixels."""
     image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
     return jax.eval_shape(functools.partial(forward, network), variables, image)
-
-
-def normalize(images: jax.Array) -> jax.Array:
-    """Converts uint8 `[B, H, W, 3]` to float32, standardized by ImageNet's channel statistics."""
-    mean, std = np.asarray(_IMAGE_MEAN, np.float32), np.asarray(_IMAGE_STD, np.float32)
-    return (images.astype(jnp.float32) / 255 - mean) / std
 
 
 def parameter_count(params: Any) -> int:

@@ -92,7 +92,9 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     if step:
         start = f"step {step:,} of this workdir"
     elif config.pretrained:
-        variables, start = start_from(config.pretrained, jax.device_get(state.variables))
+        variables, start = start_from(
+            config.pretrained, jax.device_get(state.variables), network.table
+        )
         state = state.replace(**jax.device_put(variables, distributed.replicated(mesh)))
 
     to_take = range(step, calendar.total_steps)

@@ -22,7 +22,7 @@ from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy
 from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
-from fgr_jax.models.network import Network, forward, normalize
+from fgr_jax.models.network import Network, forward
 from fgr_jax.random_streams import Stream, stream_key
 
 # A `fgr_jax.data.batch.Batch` or, for training, a `TrainingBatch`, on the devices.
@@ -166,7 +166,7 @@ def train_step(
     def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, Outputs, Totals, jax.Array]]:
         outputs, updated = network.apply(
             state.variables | {"params": params},
-            normalize(turned(batch["image"], batch["symmetry"])),
+            network.normalize(turned(batch["image"], batch["symmetry"])),
             train=True,
             mutable=["batch_stats"],
         )

@@ -21,10 +21,15 @@ from networks import cam_network
 from several_processes import run_in_processes
 
 from fgr_jax import export_weights
+from fgr_jax.config import Config, flat
+from fgr_jax.data.identity import DataIdentity
 from fgr_jax.errors import UserError
+from fgr_jax.models.backbones.resnet import ResNet
 from fgr_jax.models.weights.pretrained import start_from
-from fgr_jax.models.weights.torchvision import Tensors, from_torchvision, to_torchvision
+from fgr_jax.models.weights.table import Tensors, from_tensors, to_tensors
 from fgr_jax.runs import checkpoints
+from fgr_jax.runs.description import Description
+from fgr_jax.runs.workdir import Workdir
 
 
 def random_variables(depth: int = 18, classes: int = 5, width: float = 0.125, seed: int = 0) -> Any:
@@ -35,6 +40,15 @@ def random_variables(depth: int = 18, classes: int = 5, width: float = 0.125, se
     )
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
+
+
+def named(variables: Any) -> Tensors:
+    """Tensors with torchvision's names."""
+    return to_tensors(variables, ResNet.table)
+
+
+def placed(tensors: Tensors, like: Any, where: str) -> Any:
+    return from_tensors(tensors, like, ResNet.table, where)
 
 
 def assert_equal(ours: Any, theirs: Any) -> None:
@@ -56,7 +70,7 @@ def torchvision_names() -> dict[str, dict[str, list[int]]]:
 def test_names_and_shapes_are_torchvisions(
     depth: int, torchvision_names: dict[str, dict[str, list[int]]]
 ) -> None:
-    tensors = to_torchvision(random_variables(depth, classes=1000, width=1.0))
+    tensors = named(random_variables(depth, classes=1000, width=1.0))
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     assert shapes == torchvision_names[f"resnet{depth}"]
 
@@ -64,8 +78,10 @@ def test_names_and_shapes_are_torchvisions(
 @pytest.mark.parametrize("depth", [18, 50])
 def test_the_round_trip_is_exact_to_the_bit(depth: int, tmp_path: Path) -> None:
     variables = random_variables(depth)
-    safetensors.numpy.save_file(to_torchvision(variables), tmp_path / "w.safetensors")
-    again, line = start_from(str(tmp_path / "w.safetensors"), random_variables(depth, seed=1))
+    safetensors.numpy.save_file(named(variables), tmp_path / "w.safetensors")
+    again, line = start_from(
+        str(tmp_path / "w.safetensors"), random_variables(depth, seed=1), ResNet.table
+    )
     assert_equal(again, variables)
     assert line.endswith("w.safetensors, classifier taken")
 
@@ -73,9 +89,9 @@ def test_the_round_trip_is_exact_to_the_bit(depth: int, tmp_path: Path) -> None:
 def test_a_classifier_for_other_classes_stays_as_initialized(tmp_path: Path) -> None:
     file = tmp_path / "imagenet.safetensors"
     theirs = random_variables(classes=9)
-    safetensors.numpy.save_file(to_torchvision(theirs), file)
+    safetensors.numpy.save_file(named(theirs), file)
     ours = random_variables(classes=5, seed=1)
-    started, line = start_from(str(file), ours)
+    started, line = start_from(str(file), ours, ResNet.table)
     assert_equal(started["params"]["classifier"], ours["params"]["classifier"])
     assert_equal(started["params"]["backbone"], theirs["params"]["backbone"])
     assert_equal(started["batch_stats"], theirs["batch_stats"])
@@ -83,12 +99,12 @@ def test_a_classifier_for_other_classes_stays_as_initialized(tmp_path: Path) -> 
 
 
 def test_everything_that_does_not_fit_is_listed_at_once() -> None:
-    tensors: Tensors = to_torchvision(random_variables())
+    tensors: Tensors = named(random_variables())
     del tensors["bn1.bias"], tensors["layer2.0.conv1.weight"]
     tensors["layer5.0.conv1.weight"] = np.zeros((1, 1, 1, 1), np.float32)
     tensors["conv1.weight"] = tensors["conv1.weight"][:, :, :5]
     with pytest.raises(UserError) as caught:
-        from_torchvision(tensors, random_variables(), "w.safetensors")
+        placed(tensors, random_variables(), "w.safetensors")
     message = str(caught.value)
     assert "missing: " in message
     assert {"bn1.bias", "layer2.0.conv1.weight"} <= set(re.split(r"[ ,;]+", message))
@@ -99,29 +115,29 @@ def test_everything_that_does_not_fit_is_listed_at_once() -> None:
 
 def test_another_depth_does_not_fit() -> None:
     with pytest.raises(UserError, match=r"does not fit .* left over: .*layer1.2.conv1.weight"):
-        from_torchvision(to_torchvision(random_variables(34)), random_variables(18), "w")
+        placed(named(random_variables(34)), random_variables(18), "w")
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.999])
 def test_a_file_that_is_cut_off_is_named(tmp_path: Path, kept: float) -> None:
     file = tmp_path / "w.safetensors"
-    data = safetensors.numpy.save(to_torchvision(random_variables()))
+    data = safetensors.numpy.save(named(random_variables()))
     file.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(UserError, match=r"w.safetensors is damaged or cut off"):
-        start_from(str(file), random_variables())
+        start_from(str(file), random_variables(), ResNet.table)
 
 
 def test_a_header_that_promises_too_much_is_named(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     file.write_bytes(struct.pack("<Q", 2**62) + b"{}")
     with pytest.raises(UserError, match="damaged or cut off"):
-        start_from(str(file), random_variables())
+        start_from(str(file), random_variables(), ResNet.table)
 
 
 @pytest.mark.parametrize("name", ["nowhere.safetensors", "a/b/c", "no/such.pth", "resnet50"])
 def test_what_is_neither_file_nor_hub_name_is_named(name: str) -> None:
     with pytest.raises(UserError, match=f"pretrained={name}: no such file or folder"):
-        start_from(name, random_variables())
+        start_from(name, random_variables(), ResNet.table)
 
 
 def test_offline_the_message_says_which_file_to_bring(tmp_path: Path) -> None:
@@ -146,22 +162,27 @@ def test_a_pth_needs_pytorch_and_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "w.pth").write_bytes(b"anything")
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"reading a .pth needs PyTorch; install it, or convert"):
-        start_from(str(tmp_path / "w.pth"), random_variables())
+        start_from(str(tmp_path / "w.pth"), random_variables(), ResNet.table)
 
 
 def test_another_runs_workdir_is_a_start(tmp_path: Path) -> None:
     variables = random_variables()
     with checkpoints.Checkpoints(epath.Path(tmp_path) / "checkpoints") as saved:
         saved.save(3, {**variables, "step": jnp.int32(3)}, test_top1=None)
-    started, line = start_from(str(tmp_path), random_variables(seed=1))
+    started, line = start_from(str(tmp_path), random_variables(seed=1), ResNet.table)
     assert_equal(started, variables)
     assert "classifier taken" in line
     with pytest.raises(UserError, match=r"holds no checkpoint: train there first"):
-        start_from(str(tmp_path / "checkpoints"), variables)
+        start_from(str(tmp_path / "checkpoints"), variables, ResNet.table)
 
 
 def test_export_writes_a_file_that_is_a_start(tmp_path: Path) -> None:
     variables = random_variables()
+    config = Config()
+    config.network.depth, config.network.width = 18, 0.125
+    Workdir.open(tmp_path).claim(
+        Description(flat(config), DataIdentity("tiny/1.0.0", "train", 9), [*"abcde"])
+    )
     with checkpoints.Checkpoints(epath.Path(tmp_path) / "checkpoints") as saved:
         saved.save(3, {**variables, "step": jnp.int32(3)}, test_top1=None)
     export = [sys.executable, "-m", "fgr_jax.export_weights", f"--workdir={tmp_path}"]
@@ -175,7 +196,8 @@ def test_export_writes_a_file_that_is_a_start(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "of step 3 to" in done.stdout
     assert_equal(
-        start_from(str(tmp_path / "w.safetensors"), random_variables(seed=1))[0], variables
+        start_from(str(tmp_path / "w.safetensors"), random_variables(seed=1), ResNet.table)[0],
+        variables,
     )
     for arguments, message in (
         ([f"--output={tmp_path / 'no' / 'w.safetensors'}"], "error: --output="),
@@ -200,20 +222,20 @@ def test_the_content_of_a_file_says_what_it_is(
 ) -> None:
     """Older versions exported safetensors under any name, and PyTorch's files have several suffixes."""
     variables, path = random_variables(), tmp_path / name
-    safetensors.numpy.save_file(to_torchvision(variables), path)
-    assert_equal(start_from(str(path), random_variables(seed=1))[0], variables)
+    safetensors.numpy.save_file(named(variables), path)
+    assert_equal(start_from(str(path), random_variables(seed=1), ResNet.table)[0], variables)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     for beginning in (b"PK\3\4", b"\x80\2"):
         path.write_bytes(beginning + b"rest")
         with pytest.raises(UserError, match=r"reading a .pth needs PyTorch"):
-            start_from(str(path), variables)
+            start_from(str(path), variables, ResNet.table)
 
 
 def start_where_only_process_0_finds_it(pretrained: str) -> None:
     """Runs in each of several processes. Prints a digest of the variables, or the error."""
     mine = pretrained if jax.process_index() == 0 else "elsewhere" + pretrained
     try:
-        started, line = start_from(mine, random_variables(seed=1))
+        started, line = start_from(mine, random_variables(seed=1), ResNet.table)
     except UserError as error:
         print(f"error: {error}")
         return
@@ -231,7 +253,7 @@ def digest(variables: Any) -> str:
 def test_one_process_reads_for_all(tmp_path: Path, kind: str) -> None:
     theirs = random_variables()
     file = tmp_path / "w.safetensors"
-    safetensors.numpy.save_file(to_torchvision(theirs), file)
+    safetensors.numpy.save_file(named(theirs), file)
     if kind == "workdir":
         with checkpoints.Checkpoints(epath.Path(tmp_path / "checkpoints")) as saving:
             saving.save(3, jax.tree.map(jnp.asarray, theirs), test_top1=None)

@@ -20,6 +20,12 @@ def cam_network(
 ) -> Network:
     """Returns a ResNet with the CAM head."""
     return Network(
-        ResNet(depth, width, last_stride, dtype=dtype, param_dtype=param_dtype),
+        ResNet(
+            depth=depth,
+            width=width,
+            last_stride=last_stride,
+            dtype=dtype,
+            param_dtype=param_dtype,
+        ),
         CamHead(num_classes, dtype=dtype, param_dtype=param_dtype),
     )

@@ -10,7 +10,8 @@ from symmetries_reference import turned_by_numpy
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import NEVER, Config
 from fgr_jax.distributed import batch_sharding, data_mesh
-from fgr_jax.models.network import build_network, normalize
+from fgr_jax.models.backbones.interface import IMAGENET_MEAN, IMAGENET_STD
+from fgr_jax.models.network import build_network
 from fgr_jax.train.objective import build_objective
 from fgr_jax.train.optimizer import momentum_sgd
 from fgr_jax.train.step import Steps, TrainState, build_steps
@@ -45,7 +46,8 @@ def batch_of(size: int, *, pixels: int = 32, devices: int = 1, seed: int = 0) ->
 def shown(batch: dict) -> jax.Array:
     """What a training step shows the network of a batch, turned by another hand."""
     turned = turned_by_numpy(np.asarray(batch["image"]), np.asarray(batch["symmetry"]))
-    return normalize(jnp.asarray(turned))
+    mean, std = (np.asarray(each, np.float32) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    return (jnp.asarray(turned).astype(jnp.float32) / 255 - mean) / std
 
 
 def as_numpy(tree: object) -> list[np.ndarray]:

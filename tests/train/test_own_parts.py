@@ -153,7 +153,7 @@ def test_weights_of_a_resnet_do_not_fit_another_head(
     config = tiny_config(data_dir)
     config.network.head, config.pretrained = parts["head"], str(tmp_path / "w.safetensors")
     safetensors.numpy.save_file({"fc.weight": np.zeros((4, 8), np.float32)}, config.pretrained)
-    with pytest.raises(UserError, match="has no counterpart in torchvision's ResNets"):
+    with pytest.raises(UserError, match="has no counterpart in weight files"):
         train(config, Workdir.open(tmp_path / "run"), QUIET)
 
 

@@ -16,8 +16,9 @@ from networks import cam_network
 
 from fgr_jax import class_scores, cross_entropy, gradient_boosting_cross_entropy
 from fgr_jax.config import Config
+from fgr_jax.models.backbones.resnet import ResNet
 from fgr_jax.models.network import Network
-from fgr_jax.models.weights.torchvision import from_torchvision, to_torchvision
+from fgr_jax.models.weights.table import from_tensors, to_tensors
 from fgr_jax.train.optimizer import learning_rate_schedule, momentum_sgd
 
 FOLDER = Path(__file__).parent.parent / "goldens"
@@ -36,8 +37,8 @@ def variables_of(network: Network, dtype: Any = np.float32) -> Any:
         lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
     )
     like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), like)
-    shapes = {name: list(tensor.shape) for name, tensor in to_torchvision(like).items()}
-    return from_torchvision(recipe.weights(shapes), like, "recipe")
+    shapes = {name: list(tensor.shape) for name, tensor in to_tensors(like, ResNet.table).items()}
+    return from_tensors(recipe.weights(shapes), like, ResNet.table, "recipe")
 
 
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (225, 193)])
@@ -87,9 +88,9 @@ def training_step(depth: int, width: float, pixels: int, dtype: Any) -> Any:
             return jax.value_and_grad(objective, has_aux=True)(params)
 
         (loss, (scores, statistics)), gradients = step(variables["params"])
-    tensors = to_torchvision({"params": gradients, "batch_stats": statistics})
+    tensors = to_tensors({"params": gradients, "batch_stats": statistics}, ResNet.table)
     tensors = {name: t for name, t in tensors.items() if not name.endswith("tracked")}
-    return np.asarray(loss), np.asarray(scores), tensors, to_torchvision(variables)
+    return np.asarray(loss), np.asarray(scores), tensors, to_tensors(variables, ResNet.table)
 
 
 def differences(
@@ -217,7 +218,7 @@ def test_twenty_steps_of_sgd_over_two_decays(
                 recipe.labels(4, CLASSES, seed=index),
                 mask,
             )
-    tensors = to_torchvision({"params": params, "batch_stats": {}})
+    tensors = to_tensors({"params": params, "batch_stats": {}}, ResNet.table)
     worst = max(
         recipe.relative_difference(tensor, goldens[f"twenty/{loss_name}/{name}"])
         for name, tensor in tensors.items()

@@ -7,5 +7,6 @@ import flax.linen as nn
 from fgr_jax.config import Network
 from fgr_jax.models.backbones import resnet
 
-# Each is a function of the config's section `network` that returns a Flax module.
-BACKBONES: Mapping[str, Callable[[Network], nn.Module]] = {"resnet": resnet.from_config}
+# Each is a function of the config's section `network` that returns a Flax module. The names of
+# architectures are timm's.
+BACKBONES: Mapping[str, Callable[[Network], nn.Module]] = {**resnet.ARCHITECTURES}

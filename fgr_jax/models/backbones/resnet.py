@@ -6,15 +6,18 @@ does not reproduce PyTorch's numbers.
 """
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from fgr_jax.config import Network
+from fgr_jax.models.backbones.convolution import Convolution
+from fgr_jax.models.backbones.interface import Backbone
 from fgr_jax.models.backbones.max_pool import max_pool_3x3
+from fgr_jax.models.weights.table import CLASSIFIER, CONVOLUTION, NORM, Row, Table
 
 # Residual blocks in each of the four stages, and whether they are bottlenecks.
 DEPTHS: dict[int, tuple[tuple[int, int, int, int], bool]] = {
@@ -24,9 +27,6 @@ DEPTHS: dict[int, tuple[tuple[int, int, int, int], bool]] = {
     101: ((3, 4, 23, 3), True),
     152: ((3, 8, 36, 3), True),
 }
-
-# torchvision's: kaiming_normal_(mode="fan_out", nonlinearity="relu").
-_CONV_INIT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class _ResidualBlock(nn.Module):
@@ -69,71 +69,71 @@ class BottleneckBlock(_ResidualBlock):
         return nn.relu(y + self.shortcut(x, 4 * self.channels))
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """A backbone up to and including the last residual stage.
-
-    The outputs of the stem and the four stages are sown into the collection "intermediates" under
-    the names "stem", "layer1" … "layer4": `apply(..., mutable=["intermediates"])` returns them.
 
     Attributes:
       depth: 18, 34, 50, 101 or 152.
       width: factor on every channel count.
       last_stride: stride of the last stage; 2 is the standard network (1 cell for 32×32 pixels),
         1 doubles the resolution of the maps and quadruples the cost of the last stage.
-      dtype: dtype of the computation.
-      param_dtype: dtype of the parameters and running statistics.
     """
 
     depth: int
     width: float = 1.0
     last_stride: int = 2
-    dtype: Any = jnp.float32
-    param_dtype: Any = jnp.float32
 
-    @nn.compact
-    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        """Maps normalized images `[B, H, W, 3]` to features `[B, ⌈H/stride⌉, ⌈W/stride⌉, D]`.
-
-        With `train`, BatchNorm uses the batch's statistics and updates the running ones (collection
-        "batch_stats", which must be mutable then); otherwise it uses the running ones.
-        """
-        block_counts, bottleneck = DEPTHS[self.depth]
-        block = BottleneckBlock if bottleneck else BasicBlock
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Callable[..., Any] = functools.partial(
-            nn.Conv, use_bias=False, padding=0, kernel_init=_CONV_INIT, **dtypes
-        )
-        # PyTorch's eps and momentum (0.1 there). Flax keeps the biased batch variance in its
-        # running average where PyTorch keeps the unbiased one, n/(n − 1) times as large.
-        norm: Callable[..., Any] = functools.partial(
-            nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, **dtypes
-        )
-        channels = round(64 * self.width)
-        x = images.astype(self.dtype)
-        x = conv(channels, (7, 7), 2, padding=3, name="conv1")(x)
-        x = nn.relu(norm(name="bn1")(x))
-        x = max_pool_3x3(x)
-        self.sow("intermediates", "stem", x)
-        first_strides = (1, 2, 2, self.last_stride)
-        for stage, blocks in enumerate(block_counts):
-            for index in range(blocks):
-                stride = first_strides[stage] if index == 0 else 1
-                name = f"layer{stage + 1}_{index}"
-                x = block(channels * 2**stage, stride, conv, norm, name=name)(x)
-            self.sow("intermediates", f"layer{stage + 1}", x)
-        return x
+    stages = ("stem", "layer1", "layer2", "layer3", "layer4")
+    table: ClassVar[Table] = (
+        Row(r"backbone/(conv1)", r"\1", CONVOLUTION),
+        Row(r"backbone/(bn1)", r"\1", NORM),
+        Row(r"backbone/layer(\d)_(\d+)/(conv\d)", r"layer\1.\2.\3", CONVOLUTION),
+        Row(r"backbone/layer(\d)_(\d+)/(bn\d)", r"layer\1.\2.\3", NORM),
+        Row(r"backbone/layer(\d)_(\d+)/downsample_conv", r"layer\1.\2.downsample.0", CONVOLUTION),
+        Row(r"backbone/layer(\d)_(\d+)/downsample_bn", r"layer\1.\2.downsample.1", NORM),
+        Row(r"classifier", r"fc", CLASSIFIER),
+    )
 
     @property
     def stride(self) -> int:
         """The number of pixels from one cell of the features to the next."""
         return 16 * self.last_stride
 
+    def stage(self, name: str, x: jax.Array, *, train: bool) -> jax.Array:
+        """Computes the stem, or one of the four stages of residual blocks."""
+        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv: Callable[..., Any] = functools.partial(Convolution, use_bias=False, **dtypes)
+        # PyTorch's eps and momentum (0.1 there). Flax keeps the biased batch variance in its
+        # running average where PyTorch keeps the unbiased one, n/(n − 1) times as large.
+        norm: Callable[..., Any] = functools.partial(
+            nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, **dtypes
+        )
+        channels = round(64 * self.width)
+        if name == "stem":
+            x = conv(channels, (7, 7), 2, padding=3, name="conv1")(x.astype(self.dtype))
+            return max_pool_3x3(nn.relu(norm(name="bn1")(x)))
+        block_counts, bottleneck = DEPTHS[self.depth]
+        block = BottleneckBlock if bottleneck else BasicBlock
+        index = int(name.removeprefix("layer")) - 1
+        first_stride = (1, 2, 2, self.last_stride)[index]
+        for number in range(block_counts[index]):
+            stride = first_stride if number == 0 else 1
+            x = block(channels * 2**index, stride, conv, norm, name=f"{name}_{number}")(x)
+        return x
 
-def from_config(network: Network) -> ResNet:
-    """Builds the backbone for the config's section `network`."""
+
+def from_config(network: Network, depth: int | None = None) -> ResNet:
+    """Builds the backbone of a depth, or of the config's, for the config's section `network`."""
     return ResNet(
-        depth=network.depth,
+        depth=depth or network.depth,
         width=network.width,
         last_stride=network.last_stride,
         dtype=jnp.dtype(network.compute_dtype),
     )
+
+
+ARCHITECTURES: Mapping[str, Callable[[Network], Backbone]] = {
+    # The depth is a field of its own.
+    "resnet": from_config,
+    **{f"resnet{depth}": functools.partial(from_config, depth=depth) for depth in DEPTHS},
+}

@@ -11,8 +11,15 @@ from jax.experimental import multihost_utils
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
 from fgr_jax.files.buckets import is_in_bucket
-from fgr_jax.models.weights import torchvision
-from fgr_jax.models.weights.torchvision import Tensors, Variables
+from fgr_jax.models.weights.table import (
+    OWN_PATHS,
+    Table,
+    Tensors,
+    Variables,
+    from_tensors,
+    has_classifier,
+    to_tensors,
+)
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.workdir import Workdir
 
@@ -20,22 +27,23 @@ _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILE = "model.safetensors"
 
 
-def start_from(pretrained: str, variables: Variables) -> tuple[Variables, str]:
+def start_from(pretrained: str, variables: Variables, table: Table) -> tuple[Variables, str]:
     """Returns the variables that a network starts from, and a line that describes them.
 
     Args:
-      pretrained: a `.safetensors` or `.pth` file with torchvision's names, the workdir of another run,
-        or a hub name such as "timm/resnet50.tv_in1k".
+      pretrained: a `.safetensors` or `.pth` file, the workdir of another run, or a hub name such as
+        "timm/resnet50.tv_in1k".
       variables: the initialized network; its classifier is kept if the number of classes differs.
+      table: the names of its variables in weight files.
 
     Raises:
       UserError: there is no such file, it is damaged, or it does not fit.
     """
 
     def read() -> tuple[Variables, bool]:
-        tensors = _read(pretrained)
-        placed = torchvision.from_torchvision(tensors, variables, pretrained)
-        return placed, torchvision.has_classifier(tensors, variables)
+        tensors, names = _read(pretrained, table)
+        placed = from_tensors(tensors, variables, names, pretrained)
+        return placed, has_classifier(tensors, variables, names)
 
     # One process reads (and downloads) for all, so the hub is queried once.
     started, taken = multihost_utils.broadcast_one_to_all(once_for_all(read) or (variables, False))
@@ -44,19 +52,21 @@ def start_from(pretrained: str, variables: Variables) -> tuple[Variables, str]:
     return started, f"backbone from {pretrained}, classifier {classifier}"
 
 
-def _read(pretrained: str) -> Tensors:
+def _read(pretrained: str, table: Table) -> tuple[Tensors, Table]:
+    """Returns the tensors, and the table of their names."""
     path = Path(pretrained)
     if path.is_dir() or is_in_bucket(pretrained):
         state = checkpoints.read_latest(Workdir.open(pretrained).checkpoints)
-        return torchvision.to_torchvision({name: state[name] for name in ("params", "batch_stats")})
+        variables = {name: state[name] for name in ("params", "batch_stats")}
+        return to_tensors(variables, OWN_PATHS), OWN_PATHS
     if path.is_file():
-        return _read_pth(path) if _is_of_pytorch(path) else _read_safetensors(path)
+        return (_read_pth(path) if _is_of_pytorch(path) else _read_safetensors(path)), table
     if path.suffix in (".pth", ".safetensors") or not _HUB_NAME.fullmatch(pretrained):
         raise UserError(
             f"--config.pretrained={pretrained}: no such file or folder, and not the name of a model on "
             'the Hugging Face hub, such as "timm/resnet50.tv_in1k"'
         )
-    return _read_safetensors(_fetch(pretrained))
+    return _read_safetensors(_fetch(pretrained)), table
 
 
 def _fetch(hub_name: str) -> Path:

@@ -1,0 +1,82 @@
+"""What all listed backbones have in common: named stages, frozen or trained."""
+
+import abc
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fgr_jax.models.weights.table import Table
+
+# Channel means and deviations, for pixels in [0, 1], RGB.
+Channels = tuple[float, float, float]
+IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
+IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module, kw_only=True):
+    """Maps images `[B, H, W, 3]` to features `[B, h, w, D]` in a sequence of stages.
+
+    The output of each stage is sown into the collection "intermediates" under the stage's name:
+    `apply(..., mutable=["intermediates"])` returns them. A subclass defines `stages`, `stage` and
+    `stride`, and `table` if there are weights for it.
+
+    Attributes:
+      frozen: the last of the stages that are not trained: no gradient reaches them, and their BatchNorm
+        uses its running statistics in training too. "" trains all of them.
+      mean: the channel means that the images are normalized with.
+      std: likewise the deviations.
+      dtype: dtype of the computation.
+      param_dtype: dtype of the parameters and running statistics.
+    """
+
+    frozen: str = ""
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
+    dtype: Any = jnp.float32
+    param_dtype: Any = jnp.float32
+
+    table: ClassVar[Table] = ()  # the names of the parameters in weight files
+
+    @property
+    @abc.abstractmethod
+    def stages(self) -> tuple[str, ...]:
+        """The names of the stages, in order."""
+
+    @property
+    @abc.abstractmethod
+    def stride(self) -> int:
+        """The number of pixels from one cell of the features to the next."""
+
+    @abc.abstractmethod
+    def stage(self, name: str, x: Any, *, train: bool) -> Any:
+        """Maps the output of the stage before, or images, to the output of the stage `name`.
+
+        Called within `__call__`, so it may create submodules, with names of their own.
+        """
+
+    @nn.compact
+    def __call__(self, x: Any, *, train: bool, start: str = "") -> jax.Array:
+        """Maps normalized images `[B, H, W, 3]` to features `[B, ⌈H/stride⌉, ⌈W/stride⌉, D]`.
+
+        With `train`, BatchNorm uses the batch's statistics and updates the running ones (collection
+        "batch_stats", which must be mutable then); otherwise it uses the running ones.
+
+        Args:
+          x: the images, or the output of the stage `start`.
+          train: whether this is a step of training.
+          start: the stage to continue after; "" starts with the images.
+        """
+        frozen = self._count(self.frozen)
+        for index in range(self._count(start), len(self.stages)):
+            name = self.stages[index]
+            x = self.stage(name, x, train=train and index >= frozen)
+            if name == self.frozen:
+                x = jax.tree.map(jax.lax.stop_gradient, x)
+            self.sow("intermediates", name, x)
+        return x
+
+    def _count(self, last: str) -> int:
+        """Returns how many stages there are up to `last`, which is "" for none."""
+        return self.stages.index(last) + 1 if last else 0

@@ -1,0 +1,153 @@
+"""The correspondence between a network's variables and the tensors of a weight file.
+
+Each backbone has a table of it, which is used in both directions.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.traverse_util
+import numpy as np
+import numpy.typing as npt
+
+from fgr_jax.errors import UserError
+
+Array = npt.NDArray[Any]
+Tensors = dict[str, Array]  # by the names of the file
+Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}, as `Network.init` gives them
+
+
+class Layout(NamedTuple):
+    """Conversions of a tensor's axes between the two layouts."""
+
+    to_ours: Callable[[Array], Array]
+    to_torch: Callable[[Array], Array]
+
+
+_AS_IT_IS = Layout(lambda tensor: tensor, lambda array: array)
+_OIHW = Layout(  # and HWIO
+    lambda tensor: tensor.transpose(2, 3, 1, 0), lambda array: array.transpose(3, 2, 0, 1)
+)
+_TRANSPOSED = Layout(lambda tensor: tensor.T, lambda array: array.T)
+_FULLY_CONNECTED = Layout(  # [C, D] and the equivalent kernel of a 1×1 convolution
+    lambda tensor: tensor.T[None, None], lambda array: array[0, 0].T
+)
+
+# Of a kind of module: its variable -> the end of the tensor's name, and the layout.
+Kind = Mapping[str, tuple[str, Layout]]
+
+CONVOLUTION: Kind = {"kernel": (".weight", _OIHW), "bias": (".bias", _AS_IT_IS)}
+DENSE: Kind = {"kernel": (".weight", _TRANSPOSED), "bias": (".bias", _AS_IT_IS)}
+CLASSIFIER: Kind = {"kernel": (".weight", _FULLY_CONNECTED), "bias": (".bias", _AS_IT_IS)}
+NORM: Kind = {
+    "scale": (".weight", _AS_IT_IS),
+    "bias": (".bias", _AS_IT_IS),
+    "mean": (".running_mean", _AS_IT_IS),
+    "var": (".running_var", _AS_IT_IS),
+}
+
+
+class Row(NamedTuple):
+    """The modules whose paths match a regular expression, and the names of theirs in the file.
+
+    A variable of no module but of the backbone itself has a row of its own, with `PARAMETER`.
+    """
+
+    path: str  # without the collection: "backbone/layer(\d)_(\d+)/(conv\d)"
+    name: str  # with the groups of `path`
+    kind: Kind
+
+
+PARAMETER: Kind = {"": ("", _AS_IT_IS)}
+Table = tuple[Row, ...]
+OWN_PATHS: Table = (Row(r"(.+)", r"\1", PARAMETER),)  # of the weights of a run
+
+_COUNTER = "num_batches_tracked"  # of PyTorch's BatchNorm, which uses it only without a momentum
+
+
+def from_tensors(
+    tensors: Mapping[str, Array], like: Variables, table: Table, where: str
+) -> Variables:
+    """Places every tensor of a weight file into variables shaped like `like`.
+
+    Only a classifier for another number of classes may differ: then that of `like` is kept.
+
+    Args:
+      tensors: the file's tensors by name.
+      like: variables of the network; values are kept where no tensor is placed.
+      table: of the network's backbone.
+      where: the file, for the error message.
+
+    Raises:
+      UserError: tensors are missing, left over or of the wrong shape; all are listed.
+    """
+    ours = flax.traverse_util.flatten_dict(like, sep="/")
+    takes_classifier = has_classifier(tensors, like, table)
+    placed = dict(ours)
+    left_over = dict.fromkeys(name for name in tensors if not name.endswith(_COUNTER))
+    missing, misshapen = [], []
+    for path, value in ours.items():
+        name, layout = _name_in_file(path, table)
+        left_over.pop(name, None)
+        if _is_of_classifier(path) and not takes_classifier:
+            continue
+        needed = layout.to_torch(np.empty(value.shape, np.bool_)).shape
+        if name not in tensors:
+            missing.append(name)
+        elif tensors[name].shape != needed:
+            misshapen.append(f"{name} {list(tensors[name].shape)}, not {list(needed)}")
+        else:
+            placed[path] = layout.to_ours(tensors[name]).astype(value.dtype)
+    problems = {"missing": missing, "left over": left_over, "of the wrong shape": misshapen}
+    found = [f"{what}: {', '.join(names)}" for what, names in problems.items() if names]
+    if found:
+        raise UserError(f"{where} does not fit the network of the config; {'; '.join(found)}")
+    return flax.traverse_util.unflatten_dict(placed, sep="/")
+
+
+def has_classifier(tensors: Mapping[str, Array], like: Variables, table: Table) -> bool:
+    """Returns whether `tensors` contain a classifier with as many classes as `like`."""
+    ours = flax.traverse_util.flatten_dict(like, sep="/")
+    paths = {path: value for path, value in ours.items() if _is_of_classifier(path)}
+    return bool(paths) and all(
+        name in tensors and tensors[name].shape == layout.to_torch(np.empty(value.shape)).shape
+        for path, value in paths.items()
+        for name, layout in [_name_in_file(path, table)]
+    )
+
+
+def to_tensors(variables: Variables, table: Table) -> Tensors:
+    """Returns all variables with the names and layouts of weight files.
+
+    Raises:
+      UserError: a variable has no counterpart there.
+    """
+    tensors: Tensors = {}
+    for path, value in flax.traverse_util.flatten_dict(variables, sep="/").items():
+        name, layout = _name_in_file(path, table)
+        tensors[name] = np.ascontiguousarray(layout.to_torch(np.asarray(value)))
+        if name.endswith("running_var"):  # required by torch's strict loading
+            tensors[name.replace("running_var", _COUNTER)] = np.zeros((), np.int64)
+    return tensors
+
+
+def _is_of_classifier(path: str) -> bool:
+    return path.startswith("params/classifier/")
+
+
+def _name_in_file(path: str, table: Table) -> tuple[str, Layout]:
+    """Returns the name of a variable's tensor, and the tensor's layout."""
+    _, whole = path.split("/", 1)  # without the collection
+    module, _, variable = whole.rpartition("/")
+    for pattern, name, kind in table:
+        for of_row, leaf in ((module, variable), (whole, "")):
+            match = re.fullmatch(pattern, of_row)
+            if match and leaf in kind:
+                end, layout = kind[leaf]
+                return match.expand(name) + end, layout
+    raise UserError(
+        f"the parameter {path} has no counterpart in weight files: only the weights of the listed "
+        "backbones with the head cam or gaussian can be exported or started from; "
+        "--config.pretrained= starts from random weights"
+    )
