@@ -1,5 +1,6 @@
 """Python files that define an object for a command: a config, a sweep, a part of a network."""
 
+import difflib
 import runpy
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 from fgr_jax.errors import UserError
 
 _Kind = TypeVar("_Kind")
+_SHOWN = 6  # of the listed names
 
 
 def load(
@@ -59,7 +61,11 @@ def listed_or_own(
         return listed[name](*arguments)
     file, colon, function = name.rpartition(":")
     if not colon:
-        known = f"is none of {', '.join(listed)}, and " if listed else "is "
+        shown = list(listed)
+        if len(listed) > _SHOWN:
+            similar = difflib.get_close_matches(name, listed, n=_SHOWN, cutoff=0)
+            shown = [*similar, f"{len(listed) - _SHOWN} others"]
+        known = f"is none of {', '.join(shown)}, and " if listed else "is "
         raise UserError(
             f"{flag}={name!r}: {known}not the form of one of your own, FILE.py:FUNCTION"
         )

@@ -179,7 +179,7 @@ def test_another_runs_workdir_is_a_start(tmp_path: Path) -> None:
 def test_export_writes_a_file_that_is_a_start(tmp_path: Path) -> None:
     variables = random_variables()
     config = Config()
-    config.network.depth, config.network.width = 18, 0.125
+    config.data.name, config.network.depth, config.network.width = "cub", 18, 0.125
     Workdir.open(tmp_path).claim(
         Description(flat(config), DataIdentity("tiny/1.0.0", "train", 9), [*"abcde"])
     )
