@@ -26,7 +26,16 @@ class Family(NamedTuple):
 
 FAMILIES: Mapping[str, Family] = {
     "convnext": Family(("narrow",), ((64, 96), (77, 109)), 64, {"convnext_tiny": (64, 96)}),
+    "vit": Family(
+        ("registers", "class_token"),
+        ((48, 80), (45, 61)),
+        40,
+        {"vit_small_patch14_reg4_dinov2": (56, 84)},
+    ),
 }
+
+# Position embeddings: of the class token, rows of patches before, and after.
+POSITIONS = ((1, 14, 28), (1, 37, 32), (0, 37, 16), (0, 16, 1), (1, 3, 8))
 
 
 def digest(shapes: Mapping[str, list[int]]) -> str:

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from fgr_jax.config import Network
-from fgr_jax.errors import UserError
 from fgr_jax.models.backbones.convolution import Convolution
-from fgr_jax.models.backbones.interface import Backbone
+from fgr_jax.models.backbones.interface import Backbone, refuse_last_stride
 from fgr_jax.models.weights.table import (
     CLASSIFIER,
     CONVOLUTION,
@@ -140,11 +139,7 @@ def from_config(network: Network, size: str) -> ConvNeXt:
     Raises:
       UserError: `last_stride` is not that of the architecture.
     """
-    if network.last_stride != 2:
-        raise UserError(
-            f"--config.network.last_stride={network.last_stride} is for ResNets: leave it out with "
-            f"--config.network.backbone={network.backbone}"
-        )
+    refuse_last_stride(network)
     depths, channels = SIZES[size]
     return ConvNeXt(
         depths=depths,

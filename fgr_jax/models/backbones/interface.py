@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fgr_jax.config import Network
+from fgr_jax.errors import UserError
 from fgr_jax.models.weights.table import Table
 
 # Channel means and deviations, for pixels in [0, 1], RGB.
@@ -83,3 +85,16 @@ class Backbone(nn.Module, kw_only=True):
     def _count(self, last: str) -> int:
         """Returns how many stages there are up to `last`, which is "" for none."""
         return self.stages.index(last) + 1 if last else 0
+
+
+def refuse_last_stride(network: Network) -> None:
+    """Checks that the config's `last_stride` is left as it is, for architectures that have one stride.
+
+    Raises:
+      UserError: it is not 2.
+    """
+    if network.last_stride != 2:
+        raise UserError(
+            f"--config.network.last_stride={network.last_stride} is for ResNets: set it to 2 with "
+            f"--config.network.backbone={network.backbone}"
+        )
