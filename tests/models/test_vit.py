@@ -77,6 +77,7 @@ def test_positions_that_cannot_be_interpolated_are_refused(shape: tuple[int, ...
     network = vit()
     like = parity.variables_of(network, 32)
     tensors = to_tensors(like, network.table) | {"pos_embed": np.zeros(shape, np.float32)}
+    assert positions.resampled(tensors["pos_embed"], (1, 64, 16)) is tensors["pos_embed"]
     with pytest.raises(UserError, match=r"of the wrong shape: pos_embed .*, not \[1, 64, 16\]"):
         from_tensors(tensors, like, network.table, "w")
 

@@ -91,6 +91,7 @@ class ConvNeXt(Backbone):
 
     stages = ("stem", "stages_0", "stages_1", "stages_2", "stages_3", "last_norm")
     stride = 32
+    origin = 15.5
     table: ClassVar[Table] = (
         Row(r"backbone/stem_0", r"stem.0", CONVOLUTION),
         Row(r"backbone/stem_1", r"stem.1", NORM),

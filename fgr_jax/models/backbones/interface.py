@@ -51,6 +51,14 @@ class Backbone(nn.Module, kw_only=True):
     def stride(self) -> int:
         """The number of pixels from one cell of the features to the next."""
 
+    @property
+    def origin(self) -> float:
+        """The row and column of the pixel that the first cell is centered at.
+
+        It is 0 with symmetric padding, and (stride − 1) / 2 if the cells are patches of the image.
+        """
+        return 0.0
+
     @abc.abstractmethod
     def stage(self, name: str, x: Any, *, train: bool) -> Any:
         """Maps the output of the stage before, or images, to the output of the stage `name`.

@@ -106,6 +106,11 @@ class ViT(Backbone):
         """The number of pixels from one cell of the features to the next."""
         return self.patch_size
 
+    @property
+    def origin(self) -> float:
+        """The row and column of the center of the first patch."""
+        return (self.patch_size - 1) / 2
+
     def stage(self, name: str, x: Any, *, train: bool) -> Any:
         """Computes the embedding, a quarter of the blocks, or the last LayerNorm.
 

@@ -25,21 +25,23 @@ def resampled(embeddings: Array, shape: tuple[int, ...]) -> Array:
       An array of that shape, or `embeddings` if the two shapes are not of this form.
     """
     old, new = _grid(embeddings.shape), _grid(shape)
-    if embeddings.shape == shape or old is None or new is None or old[0] != new[0]:
+    if embeddings.shape == shape or old is None or new is None:
         return embeddings
-    (prefix, rows), (_, new_rows), channels = old, new, embeddings.shape[2]
+    (prefix, rows, channels), (new_prefix, new_rows, new_channels) = old, new
+    if (prefix, channels) != (new_prefix, new_channels):
+        return embeddings
     exact = embeddings.astype(np.promote_types(embeddings.dtype, np.float32))
     cells = exact[0, prefix:].reshape(rows, rows, channels)
     cells = np.asarray(jax.image.resize(cells, (new_rows, new_rows, channels), "cubic"))
     return np.concatenate([exact[:, :prefix], cells.reshape(1, -1, channels)], axis=1)
 
 
-def _grid(shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """Returns the number of embeddings of the class token, and of rows of patches."""
+def _grid(shape: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Returns the numbers of embeddings of the class token, of rows of patches, and of channels."""
     if len(shape) != 3 or shape[0] != 1:
         return None
     for prefix in (0, 1):
         rows = math.isqrt(max(shape[1] - prefix, 0))
         if rows > 0 and rows * rows == shape[1] - prefix:
-            return prefix, rows
+            return prefix, rows, shape[2]
     return None
