@@ -20,6 +20,7 @@ from fgr_jax.data.identity import DataIdentity
 from fgr_jax.errors import UserError
 from fgr_jax.files import buckets
 from fgr_jax.files.atomic import atomic_write
+from fgr_jax.files.local import local_path
 from fgr_jax.runs.checkpoints import latest_step
 from fgr_jax.runs.description import Description
 
@@ -75,7 +76,7 @@ class Workdir:
                     f"{flag}={name}: {scheme.group()} is not supported; name a folder, or "
                     "gs://BUCKET/FOLDER"
                 )
-            local = Path(name)
+            local = local_path(name, flag)
             return cls(name, flag, local, epath.Path(local.absolute()) / CHECKPOINTS)
         remote = buckets.open_folder(name, flag)
         local = Path(tempfile.mkdtemp(prefix="fgr_jax-"))
