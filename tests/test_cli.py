@@ -88,7 +88,7 @@ def test_any_field_can_be_overridden() -> None:
         ("--config.optimizer.momentum=high", "--config.optimizer.momentum=high: .*'high'"),
         ("--config.loss.k=0", "--config.loss.k=0: must be at least 1"),
         ("--config.loss.k=-15", "--config.loss.k=-15: must be at least 1"),
-        ("--config.batch_size=0", "--config.batch_size=0: must be at least 1"),
+        ("--config.batch_size=0", "--config.batch_size=0: must be between 1 and 1000000"),
         ("--config.diversification.p_peak=1.5", "p_peak=1.5: must be between 0 and 1"),
         ("--config.diversification.alpha=-1", "alpha=-1.0: must be between 0 and 1"),
         ("--config.network.depth=51", "depth=51: must be one of 18, 34, 50, 101, 152"),
@@ -279,3 +279,15 @@ def test_every_path_may_begin_with_the_home_folder(
     (tmp_path / "file").touch()
     in_full = message(f"{tmp_path}/file/below")
     assert message("~/file/below").replace("~", str(tmp_path)) == in_full
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("diversification.patch_size", "runtime.decode_threads", "runtime.decode_workers"),
+        *("batch_size", "data.resize", "data.crop"),
+    ],
+)
+def test_numbers_that_no_machine_can_use_are_refused(field: str) -> None:
+    with pytest.raises(UserError, match=rf"--config\.{field}=99999999999: must be between"):
+        parse(f"--config.{field}=99999999999")

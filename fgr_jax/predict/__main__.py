@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     output = local_path(own.output, "--output") if own.output else None
     heatmaps = local_path(own.heatmaps, "--heatmaps") if own.heatmaps else None
     if output:
-        check(output)
+        check(output, found.files)
     run = open_run(Workdir.open(own.workdir))
     compute_deterministically(run.config.deterministic)
     mesh = data_mesh()

@@ -51,8 +51,9 @@ _BINARY = (
     (rb"FUJIFILMCCD-RAW|FOVb|\0MRM", _RAW),
     (rb"MM\0\+", Kind("a big-endian BigTIFF", way_out=_CONVERT)),
     (rb"II[*+]\0|MM\0\*|MM\*\0|II\0\*", Kind("a TIFF", "TIFF")),
-    (rb"....ftyp(?:avi[fs]|(?:mif1|msf1)(?:....){1,16}?avi[fs])", Kind("an AVIF image", "AVIF")),
-    (rb"....ftyp(?:he[iv][cxms]|mif1|msf1)", Kind("a HEIC image", "HEIF", _HEIC)),
+    # The major brand, the minor version and the compatible brands.
+    (rb"....ftyp(?:....){0,16}?avi[fs]", Kind("an AVIF image", "AVIF")),
+    (rb"....ftyp(?:....){0,16}?(?:he[iv][cxms]|mif1|msf1)", Kind("a HEIC image", "HEIF", _HEIC)),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", Kind("a JPEG XL image", way_out=_CONVERT)),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", Kind("a JPEG 2000 image", way_out=_CONVERT)),
     (
