@@ -207,9 +207,12 @@ BAD_CUB = {
     ),
     "bounding_boxes.txt ": (
         "1 0 0 5 1e400\n",
-        "bounding_boxes.txt, line 1: '0 0 5 1e400' are not 4",
+        "bounding_boxes.txt, line 1, image 1: '0 0 5 1e400' are not 4",
     ),
-    "bounding_boxes.txt": ("1 0 0 5 wide\n", "bounding_boxes.txt, line 1: '0 0 5 wide' are not 4"),
+    "bounding_boxes.txt": (
+        "1 0 0 5 wide\n",
+        "bounding_boxes.txt, line 1, image 1: '0 0 5 wide' are not 4",
+    ),
     "parts/part_locs.txt": ("1 1 2 3 no\n", "part_locs.txt, line 1: '2 3 no' are not 3 numbers"),
     "parts/part_locs.txt ": (
         "1 1 2 3 1\n1 1 2 4 1\n",
@@ -224,7 +227,10 @@ BAD_CUB = {
         "1 2\n",
         "image_class_labels.txt, line 1: the label of 001.A/x.jpg is 2, and that of its folder is 1",
     ),
-    "image_class_labels.txt  ": ("1 1_0\n", "line 1: the label 1_0 is not in the range 1 to 2"),
+    "image_class_labels.txt  ": (
+        "1 1_0\n",
+        "line 1, image 1: the label 1_0 is not in the range 1 to 2",
+    ),
     "train_test_split.txt": (
         "1 1\n1 0\n",
         "train_test_split.txt, line 2: number 1 has the value '0', and '1' in an earlier line",

@@ -72,13 +72,13 @@ class Cub(ImageBuilder):
                 if number not in table:
                     raise UserError(f"{file} has no entry for image {number}, {path}")
             label, in_training, box = (table[number] for table in tables.values())
-            index = from_one(label.value, len(classes), label.where)
+            index = from_one(label.value, len(classes), f"{label.where}, image {number}")
             if in_training.value not in ("0", "1"):
                 raise UserError(
                     f"{in_training.where}: {in_training.value!r} is neither 1, for training, nor 0"
                 )
             extra = {
-                "bounding_box": _numbers(box.value.split(), 4, box.where),
+                "bounding_box": _numbers(box.value.split(), 4, f"{box.where}, image {number}"),
                 "part_locations": parts.get(number, np.zeros((_PARTS, 3), np.float32)),
             }
             image = ImageFile(str(folder / "images" / path), index, path, extra)
