@@ -17,8 +17,9 @@ from goldens.families import FAMILIES, digest
 
 from fgr_jax import config as config_lib
 from fgr_jax import cross_entropy
-from fgr_jax.models.backbones import BACKBONES, convnext
+from fgr_jax.models.backbones import BACKBONES, convnext, efficientnet
 from fgr_jax.models.backbones.convnext import ConvNeXt
+from fgr_jax.models.backbones.efficientnet import EfficientNet
 from fgr_jax.models.backbones.interface import Backbone
 from fgr_jax.models.heads.cam import CamHead
 from fgr_jax.models.network import Network, parameter_count
@@ -32,8 +33,18 @@ STEPS = 10
 # The members of `FAMILIES` with few channels, as `make_timm.py` makes them.
 SMALL: Mapping[str, Callable[..., Backbone]] = {
     "convnext/narrow": functools.partial(ConvNeXt, depths=(1, 1, 2, 1), channels=(8, 12, 16, 24)),
+    **{
+        f"efficientnet/narrow_{name}": functools.partial(
+            EfficientNet, width=0.25, depth=0.3, is_lite=is_lite, is_of_tensorflow=is_of_tensorflow
+        )
+        for name, is_lite, is_of_tensorflow in (
+            ("tf_b", False, True),
+            ("tf_lite", True, True),
+            ("lite", True, False),
+        )
+    },
 }
-LISTED = {"convnext": convnext.ARCHITECTURES}
+LISTED = {"convnext": convnext.ARCHITECTURES, "efficientnet": efficientnet.ARCHITECTURES}
 
 MEMBERS = [
     (family, member, size)

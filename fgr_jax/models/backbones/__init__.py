@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 
 from fgr_jax.config import Network
-from fgr_jax.models.backbones import convnext, resnet
+from fgr_jax.models.backbones import convnext, efficientnet, resnet
 
 # Each is a function of the config's section `network` that returns a Flax module. The names of
 # architectures are timm's.
 BACKBONES: Mapping[str, Callable[[Network], nn.Module]] = {
     **resnet.ARCHITECTURES,
     **convnext.ARCHITECTURES,
+    **efficientnet.ARCHITECTURES,
 }
