@@ -41,13 +41,16 @@ def high_region(activation: jax.Array) -> jax.Array:
     return jnp.take_along_axis(before < wanted, place, axis=-1).reshape(activation.shape)
 
 
-def measure(activation: jax.Array, parts: jax.Array, stride: int) -> MapMeasures:
+def measure(
+    activation: jax.Array, parts: jax.Array, stride: int, origin: float = 0.0
+) -> MapMeasures:
     """Measures one class's map in each of B images.
 
     Args:
       activation: the maps, `[B, H, W]`.
       parts: x, y, in pixels of the network's input, and visibility (0 or 1) of P parts, `[B, P, 3]`.
       stride: pixels from one cell to the next.
+      origin: the row and column of the pixel that the first cell is centered at.
     """
     mass = _mass(activation)
     total = jnp.sum(mass, axis=-1, keepdims=True)
@@ -55,10 +58,12 @@ def measure(activation: jax.Array, parts: jax.Array, stride: int) -> MapMeasures
     p = mass / total
     entropy = jnp.sum(jnp.where(p > 0, -p * jnp.log(p), 0), axis=-1)
     region = high_region(activation)
-    # The cell nearest to each part: with the network's symmetric padding, the receptive field of cell
-    # (i, j) is centered at pixel (stride · i, stride · j).
+    # The cell nearest to each part: the receptive field of cell (i, j) is centered at pixel
+    # (origin + stride · i, origin + stride · j).
     _, height, width = activation.shape
-    columns, rows = (jnp.round(parts[:, :, axis] / stride).astype(jnp.int32) for axis in (0, 1))
+    columns, rows = (
+        jnp.round((parts[:, :, axis] - origin) / stride).astype(jnp.int32) for axis in (0, 1)
+    )
     cells = jnp.clip(rows, 0, height - 1) * width + jnp.clip(columns, 0, width - 1)
     in_region = jnp.take_along_axis(region.reshape(mass.shape), cells, axis=1)
     in_region &= parts[:, :, 2] > 0

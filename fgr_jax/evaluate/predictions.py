@@ -78,8 +78,8 @@ def predict_split(
     batch_size = -(-batch_size // mesh.size) * mesh.size
     share = Share(batch_size, jax.process_index(), jax.process_count())
     count = evaluation_batch_count(source, share)
-    stride = trained.network.stride
-    run = compiled(trained, mesh, lambda outputs, batch: _per_image(outputs, batch, stride))
+    stride, origin = trained.network.stride, trained.network.origin
+    run = compiled(trained, mesh, lambda outputs, batch: _per_image(outputs, batch, stride, origin))
 
     def batches() -> Iterator[tuple[list[tuple[str, str]], HostBatch]]:
         for batch in annotated_batches(source, config.data, config.runtime, share, crops=crops):
@@ -111,7 +111,7 @@ def predict_split(
     )
 
 
-def _per_image(outputs: Outputs, batch: DeviceBatch, stride: int) -> PerImage:
+def _per_image(outputs: Outputs, batch: DeviceBatch, stride: int, origin: float) -> PerImage:
     """Computes the results to keep from the outputs, which have B·V rows for V crops of B images."""
     labels, (images, crops) = batch["label"], batch["image"].shape[:2]
     scores = outputs.scores.reshape(images, crops, -1)
@@ -122,7 +122,7 @@ def _per_image(outputs: Outputs, batch: DeviceBatch, stride: int) -> PerImage:
         classes = jnp.stack([labels, jnp.argmax(center_scores, axis=-1)], axis=1)
         maps = maps_of(center_maps, classes)
         measures = tuple(
-            diversity.measure(maps[:, place], batch["parts"], stride) for place in (0, 1)
+            diversity.measure(maps[:, place], batch["parts"], stride, origin) for place in (0, 1)
         )
     return PerImage(
         labels,

@@ -12,20 +12,21 @@ _OPACITY = 0.55  # of the colors over the image
 
 
 def at_pixels(
-    activation: npt.NDArray[np.floating], crop_size: int, stride: int
+    activation: npt.NDArray[np.floating], crop_size: int, stride: int, origin: float = 0.0
 ) -> npt.NDArray[np.float32]:
     """Interpolates a map at the pixels of the network's input: `[h, w]` to `[crop_size, crop_size]`.
 
-    With the network's symmetric padding, the receptive field of cell (i, j) is centered at pixel
-    (stride · i, stride · j). Stretching the map over the input instead, as is often done, shifts
-    everything half a cell to the lower right: 16 pixels of 448.
+    The receptive field of cell (i, j) is centered at pixel (origin + stride · i, origin + stride · j).
+    With symmetric padding the origin is 0. Stretching the map over the input instead, as is often done,
+    then shifts everything half a cell to the lower right: 16 pixels of 448.
 
     Args:
       activation: one class's map.
       crop_size: the network's input, in pixels.
       stride: pixels from one cell to the next.
+      origin: the row and column of the pixel that the first cell is centered at.
     """
-    columns = np.arange(crop_size, dtype=np.float32) / stride
+    columns = (np.arange(crop_size, dtype=np.float32) - np.float32(origin)) / stride
     return _sample(activation, columns, columns)
 
 
@@ -34,12 +35,13 @@ def over_center_crop(
     activation: npt.NDArray[np.floating],
     data: Data,
     stride: int,
+    origin: float = 0.0,
     *,
     highest: float | None = None,
 ) -> Image:
     """Overlays an image with a map `[h, w]` of its center crop; otherwise as `overlay`."""
     offset = center_offset(data.resize, data.crop)
-    heat = at_pixels(activation, data.crop, stride)
+    heat = at_pixels(activation, data.crop, stride, origin)
     return overlay(image, heat, resize=data.resize, top=offset, left=offset, highest=highest)
 
 

@@ -42,6 +42,11 @@ class Network(nn.Module):
         return self.backbone.stride
 
     @property
+    def origin(self) -> float:
+        """The row and column of the pixel that the first map cell is centered at."""
+        return getattr(self.backbone, "origin", 0.0)
+
+    @property
     def table(self) -> Table:
         """The names of the variables in weight files."""
         return getattr(self.backbone, "table", ())

@@ -69,7 +69,10 @@ def main(argv: Sequence[str]) -> int:
     )
     threads, ahead = run.config.runtime.decode_threads, BATCHES_AHEAD * batch_size
     images = stream(found.files, run.config.data, threads=threads, ahead=ahead)
-    overlays = Overlays(heatmaps, found.files, run, trained.network.stride) if heatmaps else None
+    network = trained.network
+    overlays = (
+        Overlays(heatmaps, found.files, run, network.stride, network.origin) if heatmaps else None
+    )
     with PredictionFile(output, run.class_names, top) if output else nullcontext() as file:
         problems = _use_all(predictor.predict(images), len(found.files), run, file, overlays)
     terminal = Terminal()

@@ -24,10 +24,18 @@ class Overlays:
       files: all images.
       run: the run that predicts.
       stride: of its network.
+      origin: likewise.
     """
 
-    def __init__(self, folder: Path, files: Sequence[Path], run: TrainedRun, stride: int):
-        self._folder, self._run, self._stride = folder, run, stride
+    def __init__(
+        self,
+        folder: Path,
+        files: Sequence[Path],
+        run: TrainedRun,
+        stride: int,
+        origin: float = 0.0,
+    ):
+        self._folder, self._run, self._stride, self._origin = folder, run, stride, origin
         self._common = os.path.commonpath([os.path.abspath(path.parent) for path in files])
 
     def write(self, prediction: Prediction) -> str:
@@ -45,7 +53,7 @@ class Overlays:
             target.parent.mkdir(parents=True, exist_ok=True)
             maps = zip(prediction.classes, prediction.maps, strict=True)
             for place, (index, activation) in enumerate(maps, start=1):
-                overlaid = over_center_crop(image, activation, data, self._stride)
+                overlaid = over_center_crop(image, activation, data, self._stride, self._origin)
                 class_name = shortened(as_part(self._run.class_names[index]), _LONGEST_CLASS)
                 name = with_suffix(target.name, f".{place}-{class_name}.jpg")
                 with atomic_write(target.with_name(name)) as unfinished:

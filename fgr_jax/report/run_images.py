@@ -38,7 +38,8 @@ class RunImages:
         self.labels = self.evaluation.predictions.per_image.label
         self.true_probabilities = np.take_along_axis(probabilities, self.labels[:, None], 1)[:, 0]
         self._source, self._data = evaluated.source, evaluated.run.config.data
-        self._stride = evaluated.trained.network.stride
+        network = evaluated.trained.network
+        self._stride, self._origin = network.stride, network.origin
         ours = [each for each in mesh.devices.flat if each.process_index == jax.process_index()]
         self._mesh = data_mesh(ours)
         # As many images per device as in the run's batches, which are sharded over all devices.
@@ -78,7 +79,9 @@ class RunImages:
         for index, maps in zip(indices, self.maps(indices, classes), strict=True):
             image, highest = self._thumbnail(index), float(np.nan_to_num(maps).max())
             overlaid = (
-                over_center_crop(image, each, self._data, self._stride, highest=highest)
+                over_center_crop(
+                    image, each, self._data, self._stride, self._origin, highest=highest
+                )
                 for each in maps
             )
             urls.append([_jpeg_url(each) for each in overlaid])

@@ -156,10 +156,12 @@ def test_the_calibration_error_against_a_loop(
 NO_PARTS = jnp.zeros((1, 0, 3))
 
 
-def measured(activation: Any, parts: Any = None, stride: int = 32) -> dict[str, float]:
+def measured(
+    activation: Any, parts: Any = None, stride: int = 32, origin: float = 0.0
+) -> dict[str, float]:
     """The measures of one map `[H, W]`."""
     parts = NO_PARTS if parts is None else jnp.asarray(parts, jnp.float32)[None]
-    found = diversity.measure(jnp.asarray(activation, jnp.float32)[None], parts, stride)
+    found = diversity.measure(jnp.asarray(activation, jnp.float32)[None], parts, stride, origin)
     return {name: float(value[0]) for name, value in found._asdict().items()}
 
 
@@ -174,6 +176,16 @@ def test_one_hot_cell() -> None:
     }
     region = np.asarray(diversity.high_region(jnp.asarray(activation)[None])[0])
     assert np.argwhere(region).tolist() == [[3, 5]]
+
+
+@pytest.mark.parametrize("origin", [0.0, 15.5])
+def test_a_part_is_in_the_cell_that_is_centered_nearest_to_it(origin: float) -> None:
+    activation = np.zeros((4, 4))
+    activation[1, 2] = 1
+    row, column = origin + 32 * 1, origin + 32 * 2
+    inside = [(column + dx, row + dy, 1) for dx in (-15, 15) for dy in (-15, 15)]
+    outside = [(column + 17, row, 1), (column, row - 17, 1)]
+    assert measured(activation, inside + outside, origin=origin)["parts"] == len(inside)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5, 7, 14, 28])

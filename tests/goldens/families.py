@@ -32,7 +32,16 @@ FAMILIES: Mapping[str, Family] = {
         64,
         {"tf_efficientnet_b1": (64, 96), "efficientnet_lite2": (77, 109)},
     ),
+    "vit": Family(
+        ("registers", "class_token"),
+        ((48, 80), (45, 61)),
+        40,
+        {"vit_small_patch14_reg4_dinov2": (56, 84)},
+    ),
 }
+
+# Position embeddings: of the class token, rows of patches before, and after.
+POSITIONS = ((1, 14, 28), (1, 37, 32), (0, 37, 16), (0, 16, 1), (1, 3, 8))
 
 
 def digest(shapes: Mapping[str, list[int]]) -> str:

@@ -6,8 +6,9 @@ Run by hand where timm is installed; the tests do not need it:
     timm/bin/python tests/goldens/make_timm.py convnext
 
 A family takes a minute on two cores. FAMILY.npz has sketches of what its members compute in float64 with
-the recipe's weights; FAMILY.json has the number of parameters of each listed architecture with a
-classifier of 1000 classes, and a digest of the names and shapes of its tensors.
+the recipe's weights. FAMILY.json has, for each listed architecture with 1000 classes and images of
+224×224 pixels, the number of parameters and a digest of the names and shapes of all tensors, and what
+timm says of its weights on the Hugging Face hub.
 """
 
 import functools
@@ -15,19 +16,22 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import recipe
 import timm
 import torch
-from families import FAMILIES, Size, digest
+from families import FAMILIES, POSITIONS, Size, digest
 from make_goldens import CLASSES, build, nchw, nhwc, training_step
+from timm.layers import resample_abs_pos_embed
 from torch import nn
 from torch.nn import functional
 
 HERE = Path(__file__).parent
 STEPS = 10
+_OF_HUB = ("mean", "std", "license")
 
 
 class Members(NamedTuple):
@@ -37,13 +41,15 @@ class Members(NamedTuple):
       listed: timm's names of the architectures that the package lists.
       create: makes one of them, for a number of classes and images of a size.
       small: makes the small members, for `CLASSES` classes and images of a size.
-      stages: the outputs that our backbone names, NHWC; several arrays in a tuple.
+      stages: the outputs that our backbone names, each as a tuple of arrays, NHWC.
+      more: adds goldens of this family alone.
     """
 
     listed: tuple[str, ...]
     create: Callable[[str, int, Size], nn.Module]
     small: Mapping[str, Callable[[Size], nn.Module]]
     stages: Callable[[nn.Module, torch.Tensor], Iterator[tuple[str, tuple[np.ndarray, ...]]]]
+    more: Callable[[dict[str, np.ndarray]], None] = lambda goldens: None  # noqa: ARG005
 
 
 def create(name: str, classes: int, size: Size) -> nn.Module:
@@ -86,6 +92,49 @@ def narrow_efficientnet(size: Size, *, lite: bool, tensorflow: bool) -> nn.Modul
     )
 
 
+def create_vit(name: str, classes: int, size: Size) -> nn.Module:
+    """A ViT whose features are the average of its patch tokens."""
+    pooling = {"global_pool": "avg", "fc_norm": False}
+    return timm.create_model(name, num_classes=classes, img_size=size, **pooling)
+
+
+def narrow_vit(size: Size, **kwargs: Any) -> nn.Module:
+    pooling = {"global_pool": "avg", "fc_norm": False}
+    numbers = {"patch_size": 8, "embed_dim": 32, "depth": 5, "num_heads": 4}
+    return timm.models.VisionTransformer(
+        size, num_classes=CLASSES, weight_init="skip", **numbers, **pooling, **kwargs
+    )
+
+
+def vit_stages(network: nn.Module, x: torch.Tensor) -> Iterator[tuple[str, tuple]]:
+    rows, columns = network.patch_embed.grid_size
+    count, depth = network.num_prefix_tokens, len(network.blocks)
+
+    def parts(tokens: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        cells = tokens[:, count:].unflatten(1, (rows, columns))
+        return cells.numpy(), tokens[:, :count].numpy()
+
+    x = network._pos_embed(network.patch_embed(x))
+    yield "embedding", parts(x)
+    for group in range(4):
+        for block in network.blocks[depth * group // 4 : depth * (group + 1) // 4]:
+            x = block(x)
+        yield f"blocks{group + 1}", parts(x)
+    yield "last_norm", parts(network.norm(x))[:1]
+
+
+def vit_positions(goldens: dict[str, np.ndarray]) -> None:
+    """Timm's interpolation of position embeddings, which it computes in float32, in float64."""
+    for prefix, old, new in POSITIONS:
+        embeddings = torch.from_numpy(recipe.positions(prefix, old))
+        with mock.patch.object(torch.Tensor, "float", torch.Tensor.double):
+            resampled = resample_abs_pos_embed(
+                embeddings, [new, new], num_prefix_tokens=prefix
+            ).numpy()
+        assert resampled.dtype == np.float64
+        goldens[f"positions/{prefix}/{old}-{new}"] = recipe.sketch(resampled)
+
+
 MEMBERS: Mapping[str, Members] = {
     "convnext": Members(
         tuple(f"convnext_{size}" for size in ("tiny", "small", "base", "large")),
@@ -106,6 +155,22 @@ MEMBERS: Mapping[str, Members] = {
             "narrow_lite": functools.partial(narrow_efficientnet, lite=True, tensorflow=False),
         },
         efficientnet_stages,
+    ),
+    "vit": Members(
+        tuple(
+            f"vit_{size}_{kind}"
+            for kind in ("patch16_224", "patch14_dinov2", "patch14_reg4_dinov2")
+            for size in ("small", "base", "large")
+        ),
+        create_vit,
+        {
+            "class_token": narrow_vit,
+            "registers": functools.partial(
+                narrow_vit, init_values=1e-5, reg_tokens=4, no_embed_class=True
+            ),
+        },
+        vit_stages,
+        vit_positions,
     ),
 }
 
@@ -148,8 +213,16 @@ def main(name: str) -> None:
             network = members.create(architecture, 1000, (224, 224))
         shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
         count = sum(parameter.numel() for parameter in network.parameters())
-        architectures[architecture] = {"parameters": count, "digest": digest(shapes)}
-    (HERE / f"{name}.json").write_text(json.dumps(architectures, indent=1) + "\n")
+        hub = {
+            full_name.partition(".")[2]: timm.get_pretrained_cfg(full_name).to_dict()
+            for full_name in timm.list_pretrained(f"{architecture}.*")
+        }
+        architectures[architecture] = {
+            "parameters": count,
+            "digest": digest(shapes),
+            "hub": {tag: {key: cfg.get(key) for key in _OF_HUB} for tag, cfg in hub.items()},
+        }
+    (HERE / f"{name}.json").write_text(json.dumps(architectures) + "\n")
 
     goldens: dict[str, np.ndarray] = {
         "versions": np.asarray([timm.__version__, torch.__version__, np.__version__])
@@ -166,6 +239,7 @@ def main(name: str) -> None:
     create_first = members.small[first]
     training_step(goldens, "step", create_first((side, side)), torch.float64, side)
     ten_steps(goldens, "ten", create_first((side, side)), side)
+    members.more(goldens)
     np.savez_compressed(HERE / f"{name}.npz", **goldens)
     print(f"{len(goldens)} goldens, {(HERE / f'{name}.npz').stat().st_size / 1e3:.0f} kB")
 

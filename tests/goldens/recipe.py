@@ -71,6 +71,11 @@ def mask(shape: tuple[int, ...], seed: int) -> Array:
     return rng_for("mask", seed).random(shape) < 0.4
 
 
+def positions(prefix: int, rows: int) -> Array:
+    """Position embeddings of 8 channels, float64 `[1, prefix + rows · rows, 8]`."""
+    return rng_for("positions", rows).normal(size=(1, prefix + rows * rows, 8))
+
+
 def sketch(array: Array) -> Array:
     """The sums of `array` under 16 random signings, and its norm: float64 `[17]`.
 

@@ -1,5 +1,6 @@
 """Maps laid over images: a map lights up at the receptive fields of its cells."""
 
+import functools
 from typing import Any
 
 import jax
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 from networks import cam_network
 
 from fgr_jax.inference.heatmaps import at_pixels, overlay
+from fgr_jax.models.backbones.convnext import ConvNeXt
+from fgr_jax.models.backbones.interface import Backbone
+from fgr_jax.models.backbones.vit import ViT
 
 
 @pytest.mark.parametrize(("last_stride", "stride"), [(2, 32), (1, 16)])
@@ -33,6 +37,34 @@ def test_the_receptive_field_of_a_cell_is_centered_at_stride_times_its_index(
         pixels = np.arange(320)
         center = (weight.sum(1) @ pixels, weight.sum(0) @ pixels) / weight.sum()
         assert center == pytest.approx((stride * row, stride * column), abs=6)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "stage"),
+    [
+        (ConvNeXt(depths=(0, 0, 0, 0), channels=(8, 8, 8, 8)), "stages_3"),
+        (ViT(patch_size=14, depth=0, heads=1, channels=8), "embedding"),
+    ],
+)
+def test_cells_that_are_patches_are_centered_in_them(backbone: Backbone, stage: str) -> None:
+    """Without blocks, of 7×7 cells or of all, a cell depends on its patch alone."""
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(1, 130, 130, 3)), jnp.float32)
+    variables = jax.jit(functools.partial(backbone.init, train=False))(jax.random.key(0), images)
+
+    @jax.grad
+    def gradient_of(images: jax.Array) -> jax.Array:
+        _, state = backbone.apply(variables, images, train=False, mutable=["intermediates"])
+        cells = jax.tree.leaves(state["intermediates"][stage])[0]
+        return (cells[:, 2, 1] ** 2).sum()
+
+    pixels = np.argwhere(np.any(np.asarray(gradient_of(images)) != 0, axis=(0, 3)))
+    center = (pixels.min(0) + pixels.max(0)) / 2
+    assert center.tolist() == [backbone.origin + backbone.stride * index for index in (2, 1)]
+    activation = np.zeros((4, 4), np.float32)
+    activation[2, 1] = 1
+    heat = at_pixels(activation, 130, backbone.stride, backbone.origin)
+    hottest = np.unravel_index(heat.argmax(), heat.shape)
+    assert np.abs(np.subtract(hottest, center)).tolist() == [0.5, 0.5]  # between two pixels
 
 
 def test_at_a_cells_center_the_heat_is_the_cells() -> None:

@@ -14,22 +14,25 @@ import parity
 import pytest
 from goldens import recipe
 from goldens.families import FAMILIES, digest
+from parity import goldens_of
 
 from fgr_jax import config as config_lib
 from fgr_jax import cross_entropy
-from fgr_jax.models.backbones import BACKBONES, convnext, efficientnet
+from fgr_jax.models.backbones import BACKBONES, convnext, efficientnet, vit
 from fgr_jax.models.backbones.convnext import ConvNeXt
 from fgr_jax.models.backbones.efficientnet import EfficientNet
-from fgr_jax.models.backbones.interface import Backbone
+from fgr_jax.models.backbones.interface import IMAGENET_MEAN, IMAGENET_STD, Backbone
+from fgr_jax.models.backbones.vit import ViT
 from fgr_jax.models.heads.cam import CamHead
 from fgr_jax.models.network import Network, parameter_count
 from fgr_jax.models.weights.table import Tensors, to_tensors
 from fgr_jax.train.optimizer import momentum_sgd
 
-FOLDER = Path(__file__).parent.parent / "goldens"
+ROOT = Path(__file__).parent.parent.parent
 CLASSES = 10
 STEPS = 10
 
+NARROW_VIT = functools.partial(ViT, patch_size=8, depth=5, heads=4, channels=32)
 # The members of `FAMILIES` with few channels, as `make_timm.py` makes them.
 SMALL: Mapping[str, Callable[..., Backbone]] = {
     "convnext/narrow": functools.partial(ConvNeXt, depths=(1, 1, 2, 1), channels=(8, 12, 16, 24)),
@@ -43,8 +46,10 @@ SMALL: Mapping[str, Callable[..., Backbone]] = {
             ("lite", True, False),
         )
     },
+    "vit/class_token": NARROW_VIT,
+    "vit/registers": functools.partial(NARROW_VIT, layer_scale=True, registers=4),
 }
-LISTED = {"convnext": convnext.ARCHITECTURES, "efficientnet": efficientnet.ARCHITECTURES}
+LISTED = {"convnext": convnext, "efficientnet": efficientnet, "vit": vit}
 
 MEMBERS = [
     (family, member, size)
@@ -57,19 +62,13 @@ MEMBERS = [
 
 
 @functools.cache
-def goldens_of(family: str) -> dict[str, np.ndarray]:
-    with np.load(FOLDER / f"{family}.npz") as file:
-        return dict(file)
-
-
-@functools.cache
 def architectures_of(family: str) -> dict[str, dict[str, Any]]:
-    return json.loads((FOLDER / f"{family}.json").read_text())
+    return json.loads((parity.GOLDENS / f"{family}.json").read_text())
 
 
 def network_of(family: str, member: str) -> Network:
     """A small or a listed member, in float64."""
-    if member in LISTED[family]:
+    if member in LISTED[family].ARCHITECTURES:
         backbone: Any = BACKBONES[member](config_lib.Network(backbone=member))
         backbone = backbone.clone(dtype=np.float64, param_dtype=np.float64)
     else:
@@ -181,9 +180,10 @@ def test_ten_steps_of_sgd(family: str) -> None:
     assert len(differences) == sum(name.startswith("ten/") for name in goldens)
 
 
-@pytest.mark.parametrize(
-    ("family", "name"), [(family, name) for family, names in LISTED.items() for name in names]
-)
+ARCHITECTURES = [(family, name) for family in LISTED for name in LISTED[family].ARCHITECTURES]
+
+
+@pytest.mark.parametrize(("family", "name"), ARCHITECTURES)
 def test_names_shapes_and_number_of_parameters_are_timms(family: str, name: str) -> None:
     """A strict `load_state_dict` of timm takes our files, and we take the files of timm."""
     theirs = architectures_of(family)[name]
@@ -199,4 +199,26 @@ def test_names_shapes_and_number_of_parameters_are_timms(family: str, name: str)
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_listed_architecture_is_compared(family: str) -> None:
-    assert list(LISTED[family]) == list(architectures_of(family))
+    assert list(LISTED[family].ARCHITECTURES) == list(architectures_of(family))
+    assert LISTED[family].HUB.keys() == LISTED[family].ARCHITECTURES.keys()
+
+
+@pytest.mark.parametrize(("family", "name"), ARCHITECTURES)
+def test_the_weights_on_the_hub_take_these_images_and_are_documented(
+    family: str, name: str
+) -> None:
+    """Their mean and deviation are the backbone's; the table has them, and everything else right."""
+    backbone: Any = BACKBONES[name](config_lib.Network(backbone=name))
+    theirs = architectures_of(family)[name]
+    lines = (ROOT / "docs" / "backbones.md").read_text().splitlines()
+    (row,) = [line.split("|")[1:-1] for line in lines if line.startswith(f"| `{name}` |")]
+    _, parameters, stride, mean_and_std, tags, license_of_all = (cell.strip() for cell in row)
+    assert parameters == f"{theirs['parameters']:,}"
+    assert stride == str(backbone.stride)
+    values = {"ImageNet": (IMAGENET_MEAN, IMAGENET_STD), "0.5": ((0.5,) * 3, (0.5,) * 3)}
+    assert values[mean_and_std] == (backbone.mean, backbone.std)
+    assert tags == ", ".join(f"`{tag}`" for tag in LISTED[family].HUB[name])
+    for tag in LISTED[family].HUB[name]:
+        timms = theirs["hub"][tag]
+        assert (tuple(timms["mean"]), tuple(timms["std"])) == (backbone.mean, backbone.std)
+        assert timms["license"] == license_of_all.lower()

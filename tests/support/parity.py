@@ -1,5 +1,7 @@
 """Our networks with the weights of `goldens/recipe.py`, to compare with PyTorch's numbers."""
 
+import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,6 +11,15 @@ from goldens import recipe
 
 from fgr_jax.models.network import Network
 from fgr_jax.models.weights.table import from_tensors, to_tensors
+
+GOLDENS = Path(__file__).parent.parent / "goldens"
+
+
+@functools.cache
+def goldens_of(family: str) -> dict[str, np.ndarray]:
+    """What `make_timm.py` wrote for a family."""
+    with np.load(GOLDENS / f"{family}.npz") as file:
+        return dict(file)
 
 
 def variables_of(network: Network, *size: int, dtype: Any = np.float32) -> Any:

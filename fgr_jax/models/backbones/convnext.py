@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from fgr_jax.config import Network
-from fgr_jax.errors import UserError
 from fgr_jax.models.backbones.convolution import Convolution
-from fgr_jax.models.backbones.interface import Backbone
+from fgr_jax.models.backbones.interface import Backbone, refuse_last_stride
 from fgr_jax.models.weights.table import (
     CLASSIFIER,
     CONVOLUTION,
@@ -92,6 +91,7 @@ class ConvNeXt(Backbone):
 
     stages = ("stem", "stages_0", "stages_1", "stages_2", "stages_3", "last_norm")
     stride = 32
+    origin = 15.5
     table: ClassVar[Table] = (
         Row(r"backbone/stem_0", r"stem.0", CONVOLUTION),
         Row(r"backbone/stem_1", r"stem.1", NORM),
@@ -140,11 +140,7 @@ def from_config(network: Network, size: str) -> ConvNeXt:
     Raises:
       UserError: `last_stride` is not that of the architecture.
     """
-    if network.last_stride != 2:
-        raise UserError(
-            f"--config.network.last_stride={network.last_stride} is for ResNets: leave it out with "
-            f"--config.network.backbone={network.backbone}"
-        )
+    refuse_last_stride(network)
     depths, channels = SIZES[size]
     return ConvNeXt(
         depths=depths,

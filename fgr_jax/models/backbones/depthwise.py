@@ -122,7 +122,10 @@ def _gradient_of_input(
             (residue + padding[axis][0]) % stride for axis, residue in enumerate(residues)
         )
         part = kernel[first_row::stride, first_column::stride][::-1, ::-1]
-        of_residues.append(_sum_of_shifts(_padded(gradient, tuple(around)), part, 1))
+        if part.size:
+            of_residues.append(_sum_of_shifts(_padded(gradient, tuple(around)), part, 1))
+        else:  # The kernel is smaller than the stride.
+            of_residues.append(jnp.zeros((batch, *sides, channels), x.dtype))
     if stride == 1:
         return of_residues[0]
     cells = jnp.stack(of_residues, axis=3).reshape(batch, *sides, stride, stride, channels)

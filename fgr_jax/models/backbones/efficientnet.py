@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from fgr_jax.config import Network
-from fgr_jax.errors import UserError
 from fgr_jax.models.backbones.convolution import Convolution
-from fgr_jax.models.backbones.interface import Backbone, Channels
+from fgr_jax.models.backbones.interface import Backbone, refuse_last_stride
 from fgr_jax.models.weights.table import CLASSIFIER, CONVOLUTION, NORM, Row, Table
 
 
@@ -40,19 +39,11 @@ _STAGES = (
 )
 _STEM_CHANNELS, _HEAD_CHANNELS = 32, 1280
 # Factors on the numbers of channels and of blocks.
-SIZES: tuple[tuple[float, float], ...] = (
-    (1.0, 1.0),
-    (1.0, 1.1),
-    (1.1, 1.2),
-    (1.2, 1.4),
-    (1.4, 1.8),
-)
+SIZES = ((1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8))
 _SQUEEZE = 0.25  # of the number of channels that enter a block
 
 # The initializer of `Convolution` counts all output channels; a depthwise kernel reaches one.
 _DEPTHWISE_INIT = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
-
-_HALF: Channels = (0.5, 0.5, 0.5)
 
 
 def _convolution(
@@ -60,8 +51,7 @@ def _convolution(
 ) -> Convolution:
     """Returns a convolution without a bias, unless asked for one, whose kernel is a square."""
     padding = None if pads_as_tensorflow else side // 2
-    attributes = {"use_bias": False} | attributes
-    return Convolution(features, (side, side), stride, padding, **attributes)
+    return Convolution(features, (side, side), stride, padding, **{"use_bias": False} | attributes)
 
 
 class SqueezeExcitation(nn.Module):
@@ -72,9 +62,8 @@ class SqueezeExcitation(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = self.conv(self.squeezed, 1, name="conv_reduce", use_bias=True)(
-            x.mean((1, 2), keepdims=True)
-        )
+        y = x.mean((1, 2), keepdims=True)
+        y = self.conv(self.squeezed, 1, name="conv_reduce", use_bias=True)(y)
         y = self.conv(x.shape[-1], 1, name="conv_expand", use_bias=True)(nn.silu(y))
         return x * nn.sigmoid(y)
 
@@ -99,15 +88,9 @@ class Block(nn.Module):
         if expands:
             y = self.conv(x.shape[-1] * self.stage.expansion, 1, name="conv_pw")(y)
             y = activation(self.norm(name="bn1")(y))
-        expanded = y.shape[-1]
-        y = self.conv(
-            expanded,
-            self.stage.kernel_size,
-            self.stride,
-            name="conv_dw",
-            groups=expanded,
-            kernel_init=_DEPTHWISE_INIT,
-        )(y)
+        expanded, side = y.shape[-1], self.stage.kernel_size
+        depthwise = {"groups": expanded, "kernel_init": _DEPTHWISE_INIT, "name": "conv_dw"}
+        y = self.conv(expanded, side, self.stride, **depthwise)(y)
         y = activation(self.norm(name=norms[0])(y))
         if not self.is_lite:
             y = SqueezeExcitation(round(x.shape[-1] * _SQUEEZE), self.conv, name="se")(y)
@@ -141,19 +124,22 @@ class EfficientNet(Backbone):
         Row(r"classifier", r"classifier", CLASSIFIER),
     )
 
+    @property
+    def origin(self) -> float:
+        """The row and column of the pixel that the first cell is centered at.
+
+        With SAME padding, this holds for numbers of rows and columns that the stride divides.
+        """
+        return self.stride - 1.0 if self.is_of_tensorflow else 0.0
+
     def stage(self, name: str, x: jax.Array, *, train: bool) -> jax.Array:
         """Computes the stem, one of the seven stages of blocks, or the head."""
-        dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv: Callable[..., Any] = functools.partial(
-            _convolution, pads_as_tensorflow=self.is_of_tensorflow, **dtypes
-        )
+        tf, dtypes = self.is_of_tensorflow, {"dtype": self.dtype, "param_dtype": self.param_dtype}
+        conv: Callable[..., Any] = functools.partial(_convolution, pads_as_tensorflow=tf, **dtypes)
         # timm's momentum is PyTorch's, 0.1 there, also where epsilon is TensorFlow's.
+        moments = {"momentum": 0.9, "epsilon": 1e-3 if tf else 1e-5}
         norm: Callable[..., Any] = functools.partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-3 if self.is_of_tensorflow else 1e-5,
-            **dtypes,
+            nn.BatchNorm, use_running_average=not train, **moments, **dtypes
         )
         activation = nn.relu6 if self.is_lite else nn.silu
         if name == "stem":
@@ -168,11 +154,8 @@ class EfficientNet(Backbone):
         is_fixed = self.is_lite and index in (0, len(_STAGES) - 1)
         channels = self._scaled(stage.channels)
         for number in range(stage.blocks if is_fixed else math.ceil(stage.blocks * self.depth)):
-            stride = stage.stride if number == 0 else 1
-            block = Block(
-                stage, stride, channels, self.is_lite, conv, norm, name=f"{name}_{number}"
-            )
-            x = block(x)
+            block = functools.partial(Block, stage, stage.stride if number == 0 else 1, channels)
+            x = block(self.is_lite, conv, norm, name=f"{name}_{number}")(x)
         return x
 
     def _scaled(self, channels: int) -> int:
@@ -182,44 +165,34 @@ class EfficientNet(Backbone):
         return rounded if rounded >= 0.9 * scaled else rounded + 8
 
 
-def from_config(
-    network: Network, size: int, *, is_lite: bool, is_of_tensorflow: bool
-) -> EfficientNet:
-    """Builds the backbone of a size for the config's section `network`.
+def from_config(network: Network, size: int, kind: str) -> EfficientNet:
+    """Builds the backbone of a size and kind for the config's section `network`.
 
     Raises:
       UserError: `last_stride` is not that of the architecture.
     """
-    if network.last_stride != 2:
-        raise UserError(
-            f"--config.network.last_stride={network.last_stride} is for ResNets: leave it out with "
-            f"--config.network.backbone={network.backbone}"
-        )
-    width, depth = SIZES[size]
-    normalization = {"mean": _HALF, "std": _HALF} if is_lite and is_of_tensorflow else {}
+    refuse_last_stride(network)
+    (width, depth), half = SIZES[size], (0.5, 0.5, 0.5)
+    normalization = {"mean": half, "std": half} if kind == "tf_efficientnet_lite" else {}
     return EfficientNet(
         width=width * network.width,
         depth=depth,
-        is_lite=is_lite,
-        is_of_tensorflow=is_of_tensorflow,
+        is_lite="lite" in kind,
+        is_of_tensorflow=kind.startswith("tf_"),
         dtype=jnp.dtype(network.compute_dtype),
         **normalization,
     )
 
 
 ARCHITECTURES: Mapping[str, Callable[[Network], Backbone]] = {
-    f"{prefix}{size}": functools.partial(
-        from_config, size=size, is_lite="lite" in prefix, is_of_tensorflow=prefix.startswith("tf_")
-    )
-    for prefix in ("efficientnet_lite", "tf_efficientnet_lite", "tf_efficientnet_b")
+    f"{kind}{size}": functools.partial(from_config, size=size, kind=kind)
+    for kind in ("efficientnet_lite", "tf_efficientnet_lite", "tf_efficientnet_b")
     for size in range(len(SIZES))
 }
 
 # Those of tf_efficientnet_b*.ap_in1k are left out: they take images with another mean and deviation.
+_TAGS = {"tf_efficientnet_lite": ("in1k",), "tf_efficientnet_b": ("aa_in1k", "in1k", "ns_jft_in1k")}
 HUB: Mapping[str, tuple[str, ...]] = {
-    "efficientnet_lite0": ("ra_in1k",),
-    **{f"tf_efficientnet_lite{size}": ("in1k",) for size in range(len(SIZES))},
-    **{
-        f"tf_efficientnet_b{size}": ("in1k", "aa_in1k", "ns_jft_in1k") for size in range(len(SIZES))
-    },
+    name: ("ra_in1k",) if name == "efficientnet_lite0" else _TAGS.get(name[:-1], ())
+    for name in ARCHITECTURES
 }

@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fgr_jax.config import Network
+from fgr_jax.errors import UserError
 from fgr_jax.models.weights.table import Table
 
 # Channel means and deviations, for pixels in [0, 1], RGB.
@@ -49,6 +51,14 @@ class Backbone(nn.Module, kw_only=True):
     def stride(self) -> int:
         """The number of pixels from one cell of the features to the next."""
 
+    @property
+    def origin(self) -> float:
+        """The row and column of the pixel that the first cell is centered at.
+
+        It is 0 with symmetric padding, and (stride − 1) / 2 if the cells are patches of the image.
+        """
+        return 0.0
+
     @abc.abstractmethod
     def stage(self, name: str, x: Any, *, train: bool) -> Any:
         """Maps the output of the stage before, or images, to the output of the stage `name`.
@@ -83,3 +93,16 @@ class Backbone(nn.Module, kw_only=True):
     def _count(self, last: str) -> int:
         """Returns how many stages there are up to `last`, which is "" for none."""
         return self.stages.index(last) + 1 if last else 0
+
+
+def refuse_last_stride(network: Network) -> None:
+    """Checks that the config's `last_stride` is left as it is, for architectures that have one stride.
+
+    Raises:
+      UserError: it is not 2.
+    """
+    if network.last_stride != 2:
+        raise UserError(
+            f"--config.network.last_stride={network.last_stride} is for ResNets: set it to 2 with "
+            f"--config.network.backbone={network.backbone}"
+        )

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgr_jax.errors import UserError
+from fgr_jax.models.weights import positions
 
 Array = npt.NDArray[Any]
 Tensors = dict[str, Array]  # by the names of the file
@@ -19,10 +20,14 @@ Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}, as `Network.i
 
 
 class Layout(NamedTuple):
-    """Conversions of a tensor's axes between the two layouts."""
+    """Conversions of a tensor's axes between the two layouts.
+
+    `fit` converts a tensor of a file to the shape that the network needs there, where that is possible.
+    """
 
     to_ours: Callable[[Array], Array]
     to_torch: Callable[[Array], Array]
+    fit: Callable[[Array, tuple[int, ...]], Array] = lambda tensor, _: tensor
 
 
 _AS_IT_IS = Layout(lambda tensor: tensor, lambda array: array)
@@ -60,8 +65,12 @@ class Row(NamedTuple):
 
 
 PARAMETER: Kind = {"": ("", _AS_IT_IS)}
+POSITIONS: Kind = {"": ("", _AS_IT_IS._replace(fit=positions.resampled))}
 Table = tuple[Row, ...]
-OWN_PATHS: Table = (Row(r"(.+)", r"\1", PARAMETER),)  # of the weights of a run
+OWN_PATHS: Table = (  # of the weights of a run
+    Row(r"(backbone/pos_embed)", r"\1", POSITIONS),
+    Row(r"(.+)", r"\1", PARAMETER),
+)
 
 COUNTER = "num_batches_tracked"  # of PyTorch's BatchNorm, which uses it only without a momentum
 
@@ -75,7 +84,8 @@ def from_tensors(
 ) -> Variables:
     """Places every tensor of a weight file into variables shaped like `like`.
 
-    Only a classifier for another number of classes may differ: then that of `like` is kept.
+    A classifier may be for another number of classes: then that of `like` is kept. Position embeddings
+    for images of another size are interpolated.
 
     Args:
       tensors: the file's tensors by name.
@@ -101,10 +111,12 @@ def from_tensors(
         needed = layout.to_torch(np.empty(value.shape, np.bool_)).shape
         if name not in tensors:
             missing.append(name)
-        elif tensors[name].shape != needed:
+            continue
+        tensor = layout.fit(tensors[name], needed)
+        if tensor.shape != needed:
             misshapen[name] = needed
         else:
-            placed[path] = layout.to_ours(tensors[name]).astype(value.dtype)
+            placed[path] = layout.to_ours(tensor).astype(value.dtype)
     if len(misshapen) == 1 and not missing and not left_over:
         ((name, needed),) = misshapen.items()
         shape = tensors[name].shape
