@@ -26,6 +26,12 @@ class Family(NamedTuple):
 
 FAMILIES: Mapping[str, Family] = {
     "convnext": Family(("narrow",), ((64, 96), (77, 109)), 64, {"convnext_tiny": (64, 96)}),
+    "efficientnet": Family(
+        ("narrow_tf_b", "narrow_tf_lite", "narrow_lite"),
+        ((64, 96), (77, 109)),
+        64,
+        {"tf_efficientnet_b1": (64, 96), "efficientnet_lite2": (77, 109)},
+    ),
     "vit": Family(
         ("registers", "class_token"),
         ((48, 80), (45, 61)),

@@ -72,6 +72,26 @@ def narrow_convnext(size: Size) -> nn.Module:
     return timm.models.ConvNeXt(depths=depths, dims=channels, num_classes=CLASSES)
 
 
+def efficientnet_stages(network: nn.Module, x: torch.Tensor) -> Iterator[tuple[str, tuple]]:
+    x = network.bn1(network.conv_stem(x))
+    yield "stem", (nhwc(x),)
+    for index, stage in enumerate(network.blocks):
+        x = stage(x)
+        yield f"blocks_{index}", (nhwc(x),)
+    yield "head", (nhwc(network.bn2(network.conv_head(x))),)
+
+
+def narrow_efficientnet(size: Size, *, lite: bool, tensorflow: bool) -> nn.Module:
+    del size
+    module = timm.models.efficientnet
+    generate = module._gen_efficientnet_lite if lite else module._gen_efficientnet
+    kwargs = {"pad_type": "same", "bn_eps": 1e-3} if tensorflow else {}
+    variant = "efficientnet_lite0" if lite else "efficientnet_b0"
+    return generate(
+        variant, channel_multiplier=0.25, depth_multiplier=0.3, num_classes=CLASSES, **kwargs
+    )
+
+
 def create_vit(name: str, classes: int, size: Size) -> nn.Module:
     """A ViT whose features are the average of its patch tokens."""
     pooling = {"global_pool": "avg", "fc_norm": False}
@@ -121,6 +141,20 @@ MEMBERS: Mapping[str, Members] = {
         create,
         {"narrow": narrow_convnext},
         convnext_stages,
+    ),
+    "efficientnet": Members(
+        tuple(
+            f"{prefix}{size}"
+            for prefix in ("efficientnet_lite", "tf_efficientnet_lite", "tf_efficientnet_b")
+            for size in range(5)
+        ),
+        create,
+        {
+            "narrow_tf_b": functools.partial(narrow_efficientnet, lite=False, tensorflow=True),
+            "narrow_tf_lite": functools.partial(narrow_efficientnet, lite=True, tensorflow=True),
+            "narrow_lite": functools.partial(narrow_efficientnet, lite=True, tensorflow=False),
+        },
+        efficientnet_stages,
     ),
     "vit": Members(
         tuple(

@@ -4,11 +4,14 @@ PyTorch's side runs once, by hand (`make_goldens.py`), and leaves sketches; the 
 Tensors bear the names and layouts of torchvision or timm.
 """
 
+import importlib.util
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 
 Array = npt.NDArray[Any]
 
@@ -99,3 +102,33 @@ def relative_difference(array: Array, golden: Array) -> float:
 def places(pixels: int) -> Array:
     """A few thousand places among `pixels`, int `[4096]`."""
     return rng_for("places", pixels).integers(0, pixels, 4096)
+
+
+CELL_SIZES = ((300, 300), (224, 161))
+
+
+def solar_cells(height: int, width: int) -> Array:
+    """The middles of four photographs of the package `elpv-dataset`, uint8 `[4, H, W, 3]`."""
+    (folder,) = importlib.util.find_spec("elpv_dataset").submodule_search_locations
+    cells = []
+    for number in (1, 500, 1500, 2500):
+        with PIL.Image.open(Path(folder) / "data" / "images" / f"cell{number:04}.png") as file:
+            cell = np.asarray(file.convert("RGB"))
+        top, left = (cell.shape[0] - height) // 2, (cell.shape[1] - width) // 2
+        cells.append(cell[top : top + height, left : left + width])
+    return np.stack(cells)
+
+
+def torch_file_tensors() -> dict[str, Array]:
+    """The tensors of `torch_files/*.pth`; bfloat16 represents the values of "bfloat16"."""
+    rng = rng_for("torch files", 0)
+    dtypes = ("float64", "float32", "float16", "int64", "int32", "int16", "int8", "uint8", "bool")
+    shapes = {"transposed": (3, 5), "first": (4,), "second": (2,), "channels_last": (2, 3, 2, 2)}
+    return {
+        **{name: rng.uniform(0, 100, (2, 3)).astype(name) for name in dtypes},
+        "bfloat16": rng.integers(-128, 128, (3, 2)).astype(np.float32),
+        "number": np.asarray(7),
+        "empty": np.zeros((0, 3), np.float32),
+        **{name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()},
+        "parameter": rng.normal(size=3).astype(np.float32),
+    }

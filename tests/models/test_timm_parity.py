@@ -18,8 +18,9 @@ from parity import goldens_of
 
 from fgr_jax import config as config_lib
 from fgr_jax import cross_entropy
-from fgr_jax.models.backbones import BACKBONES, convnext, vit
+from fgr_jax.models.backbones import BACKBONES, convnext, efficientnet, vit
 from fgr_jax.models.backbones.convnext import ConvNeXt
+from fgr_jax.models.backbones.efficientnet import EfficientNet
 from fgr_jax.models.backbones.interface import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from fgr_jax.models.backbones.vit import ViT
 from fgr_jax.models.heads.cam import CamHead
@@ -35,10 +36,20 @@ NARROW_VIT = functools.partial(ViT, patch_size=8, depth=5, heads=4, channels=32)
 # The members of `FAMILIES` with few channels, as `make_timm.py` makes them.
 SMALL: Mapping[str, Callable[..., Backbone]] = {
     "convnext/narrow": functools.partial(ConvNeXt, depths=(1, 1, 2, 1), channels=(8, 12, 16, 24)),
+    **{
+        f"efficientnet/narrow_{name}": functools.partial(
+            EfficientNet, width=0.25, depth=0.3, is_lite=is_lite, is_of_tensorflow=is_of_tensorflow
+        )
+        for name, is_lite, is_of_tensorflow in (
+            ("tf_b", False, True),
+            ("tf_lite", True, True),
+            ("lite", True, False),
+        )
+    },
     "vit/class_token": NARROW_VIT,
     "vit/registers": functools.partial(NARROW_VIT, layer_scale=True, registers=4),
 }
-LISTED = {"convnext": convnext, "vit": vit}
+LISTED = {"convnext": convnext, "efficientnet": efficientnet, "vit": vit}
 
 MEMBERS = [
     (family, member, size)

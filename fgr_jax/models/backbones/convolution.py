@@ -6,6 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fgr_jax.models.backbones.depthwise import depthwise_convolution
+
 # PyTorch's kaiming_normal_(mode="fan_out", nonlinearity="relu"), torchvision's for ResNets.
 KAIMING_NORMAL = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -48,7 +50,15 @@ class Convolution(nn.Module):
         if self.kernel_size == (1, 1) and self.groups == 1 and not self.padding:
             # A matrix product: XLA's 1×1 convolutions on CPUs are half as fast.
             return x[:, :: self.stride, :: self.stride] @ kernel[0, 0]
-        padding: Any = "SAME" if self.padding is None else [(self.padding, self.padding)] * 2
+        if self.padding is None:
+            sides = x.shape[1:3]
+            strides = (self.stride, self.stride)
+            rows, columns = jax.lax.padtype_to_pads(sides, self.kernel_size, strides, "SAME")
+        else:
+            rows = columns = (self.padding, self.padding)
+        padding = (rows, columns)
+        if x.shape[-1] == self.groups == self.features:
+            return depthwise_convolution(x, kernel, self.stride, padding)
         return jax.lax.conv_general_dilated(
             x,
             kernel,

