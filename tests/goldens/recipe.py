@@ -1,7 +1,7 @@
 """What both sides of a comparison make from a seed, in NumPy alone: weights, pictures, masks, sketches.
 
 PyTorch's side runs once, by hand (`make_goldens.py`), and leaves sketches; the tests are our side.
-Tensors bear torchvision's names and layouts.
+Tensors bear the names and layouts of torchvision or timm.
 """
 
 import zlib
@@ -21,8 +21,8 @@ def rng_for(name: str, seed: int) -> np.random.Generator:
 
 
 def weights(shapes: dict[str, list[int]], seed: int = 0) -> dict[str, Array]:
-    """float64 tensors with no BatchNorm value at its initial one, scaled so that signals neither
-    die nor grow over a hundred layers.
+    """float64 tensors with no value of a norm or a LayerScale at its initial one, scaled so that
+    signals neither die nor grow over a hundred layers.
     """
     return {
         name: _tensor(name, shape, rng_for(name, seed))
@@ -34,16 +34,21 @@ def weights(shapes: dict[str, list[int]], seed: int = 0) -> dict[str, Array]:
 def _tensor(name: str, shape: list[int], rng: np.random.Generator) -> Array:
     if len(shape) == 4:
         return rng.normal(0, np.sqrt(2 / np.prod(shape[1:])), shape)
-    if name == "fc.weight":
-        return rng.normal(0, np.sqrt(1 / shape[1]), shape)
+    if len(shape) == 3:  # a ViT's tokens and position embeddings
+        return rng.normal(0, 0.5, shape)
+    if len(shape) == 2:
+        # Queries and keys are large enough for attention to differ from an average.
+        gain = 4 if name.endswith("qkv.weight") else 1
+        return rng.normal(0, np.sqrt(gain / shape[1]), shape)
     if name.endswith("running_mean"):
         return rng.normal(0, 0.2, shape)
     if name.endswith("running_var"):
         return rng.uniform(0.5, 2.0, shape)
     if name.endswith("bias"):
         return rng.normal(0, 0.1, shape)
-    # BatchNorm's scale, small where a residual branch ends: otherwise a deep random network turns
-    # float32's rounding of 1e-7 into gradients that differ by 5%, in PyTorch as well as here.
+    # The scale of a norm or of a LayerScale. BatchNorm's is small where a residual branch ends: a deep
+    # random network would turn float32's rounding of 1e-7 into gradients that differ by 5%, in PyTorch
+    # as well as here.
     low, high = (0.05, 0.15) if name.endswith(("bn3.weight", "bn2.weight")) else (0.3, 0.8)
     return rng.uniform(low, high, shape)
 

@@ -13,12 +13,12 @@ import optax
 import pytest
 from goldens import recipe
 from networks import cam_network
+from parity import differences, variables_of
 
 from fgr_jax import class_scores, cross_entropy, gradient_boosting_cross_entropy
 from fgr_jax.config import Config
 from fgr_jax.models.backbones.resnet import ResNet
-from fgr_jax.models.network import Network
-from fgr_jax.models.weights.table import from_tensors, to_tensors
+from fgr_jax.models.weights.table import to_tensors
 from fgr_jax.train.optimizer import learning_rate_schedule, momentum_sgd
 
 FOLDER = Path(__file__).parent.parent / "goldens"
@@ -31,16 +31,6 @@ def goldens() -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def variables_of(network: Network, dtype: Any = np.float32) -> Any:
-    """The recipe's weights, placed by the table that also places real files."""
-    like = jax.eval_shape(
-        lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
-    )
-    like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), like)
-    shapes = {name: list(tensor.shape) for name, tensor in to_tensors(like, ResNet.table).items()}
-    return from_tensors(recipe.weights(shapes), like, ResNet.table, "recipe")
-
-
 @pytest.mark.parametrize(("height", "width"), [(224, 224), (225, 193)])
 @pytest.mark.parametrize("depth", [18, 34, 50, 101])
 def test_every_stage_and_the_scores_in_evaluation_mode(
@@ -50,7 +40,7 @@ def test_every_stage_and_the_scores_in_evaluation_mode(
     images = jnp.asarray(recipe.images(2, height, width), jnp.float32)
     outputs, state = jax.jit(
         lambda v, x: network.apply(v, x, train=False, mutable=["intermediates"])
-    )(variables_of(network), images)
+    )(variables_of(network, 32), images)
     key = f"forward/{depth}/{height}x{width}"
     for name, (output,) in state["intermediates"]["backbone"].items():
         difference = recipe.relative_difference(np.asarray(output), goldens[f"{key}/{name}"])
@@ -69,7 +59,7 @@ def training_step(depth: int, width: float, pixels: int, dtype: Any) -> Any:
     kept = np.float64 if dtype is np.float64 else np.float32
     with jax.enable_x64(dtype is np.float64):
         network = cam_network(CLASSES, depth=depth, width=width, dtype=dtype, param_dtype=kept)
-        variables = variables_of(network, kept)
+        variables = variables_of(network, 32, dtype=kept)
         images = jnp.asarray(recipe.images(4, pixels, pixels), kept)
         labels = jnp.asarray(recipe.labels(4, CLASSES))
 
@@ -91,28 +81,6 @@ def training_step(depth: int, width: float, pixels: int, dtype: Any) -> Any:
     tensors = to_tensors({"params": gradients, "batch_stats": statistics}, ResNet.table)
     tensors = {name: t for name, t in tensors.items() if not name.endswith("tracked")}
     return np.asarray(loss), np.asarray(scores), tensors, to_tensors(variables, ResNet.table)
-
-
-def differences(
-    goldens: dict[str, np.ndarray], key: str, tensors: dict, before: dict
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Relative differences from PyTorch's (gradients, running statistics), by name."""
-    gradients, statistics = {}, {}
-    for name, tensor in tensors.items():
-        if "running" not in name:
-            golden = goldens[f"{key}/gradient/{name}"]
-            gradients[name] = recipe.relative_difference(tensor, golden)
-            continue
-        if name.endswith("running_var"):
-            # We keep Flax's biased variance; PyTorch's is n/(n − 1) times the batch's.
-            n = goldens[f"{key}/count/{name.removesuffix('.running_var')}"]
-            biased = (tensor - 0.9 * before[name]) / 0.1
-            tensor = 0.9 * before[name] + 0.1 * biased * (n / (n - 1))
-        golden = goldens[f"{key}/statistics/{name}"]
-        statistics[name] = recipe.relative_difference(tensor, golden)
-    assert len(gradients) == sum(f"{key}/gradient/" in name for name in goldens)
-    assert len(statistics) == sum(f"{key}/statistics/" in name for name in goldens)
-    return gradients, statistics
 
 
 @pytest.mark.parametrize(
@@ -176,7 +144,7 @@ def test_twenty_steps_of_sgd_over_two_decays(
         network = cam_network(
             CLASSES, depth=18, width=1 / 8, dtype=jnp.float64, param_dtype=jnp.float64
         )
-        variables = variables_of(network, np.float64)
+        variables = variables_of(network, 32, dtype=np.float64)
         schedule = learning_rate_schedule(config, epoch=1, total_steps=20)  # type: ignore[arg-type]
         optimizer = momentum_sgd(
             schedule,

@@ -5,8 +5,11 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 
 from fgr_jax.config import Network
-from fgr_jax.models.backbones import resnet
+from fgr_jax.models.backbones import convnext, resnet
 
 # Each is a function of the config's section `network` that returns a Flax module. The names of
 # architectures are timm's.
-BACKBONES: Mapping[str, Callable[[Network], nn.Module]] = {**resnet.ARCHITECTURES}
+BACKBONES: Mapping[str, Callable[[Network], nn.Module]] = {
+    **resnet.ARCHITECTURES,
+    **convnext.ARCHITECTURES,
+}

@@ -60,7 +60,10 @@ class Backbone(nn.Module, kw_only=True):
 
     @nn.compact
     def __call__(self, x: Any, *, train: bool, start: str = "") -> jax.Array:
-        """Maps normalized images `[B, H, W, 3]` to features `[B, ⌈H/stride⌉, ⌈W/stride⌉, D]`.
+        """Maps normalized images `[B, H, W, 3]` to features `[B, h, w, D]`.
+
+        h is ⌈H/stride⌉ with convolutions that pad, and ⌊H/stride⌋ where the images are divided into
+        patches; likewise w.
 
         With `train`, BatchNorm uses the batch's statistics and updates the running ones (collection
         "batch_stats", which must be mutable then); otherwise it uses the running ones.

@@ -1,0 +1,45 @@
+"""Our networks with the weights of `goldens/recipe.py`, to compare with PyTorch's numbers."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from goldens import recipe
+
+from fgr_jax.models.network import Network
+from fgr_jax.models.weights.table import from_tensors, to_tensors
+
+
+def variables_of(network: Network, *size: int, dtype: Any = np.float32) -> Any:
+    """The recipe's weights, placed by the table that also places real files.
+
+    `size` is the height and the width of the images, or the side of square ones.
+    """
+    shape = (1, size[0], size[-1], 3)
+    like = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(shape), train=False))
+    like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), like)
+    shapes = {name: list(tensor.shape) for name, tensor in to_tensors(like, network.table).items()}
+    return from_tensors(recipe.weights(shapes), like, network.table, "recipe")
+
+
+def differences(
+    goldens: dict[str, np.ndarray], key: str, tensors: dict, before: dict
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Relative differences from PyTorch's (gradients, running statistics), by name."""
+    gradients, statistics = {}, {}
+    for name, tensor in tensors.items():
+        if "running" not in name:
+            golden = goldens[f"{key}/gradient/{name}"]
+            gradients[name] = recipe.relative_difference(tensor, golden)
+            continue
+        if name.endswith("running_var"):
+            # We keep Flax's biased variance; PyTorch's is n/(n − 1) times the batch's.
+            n = goldens[f"{key}/count/{name.removesuffix('.running_var')}"]
+            biased = (tensor - 0.9 * before[name]) / 0.1
+            tensor = 0.9 * before[name] + 0.1 * biased * (n / (n - 1))
+        golden = goldens[f"{key}/statistics/{name}"]
+        statistics[name] = recipe.relative_difference(tensor, golden)
+    assert len(gradients) == sum(name.startswith(f"{key}/gradient/") for name in goldens)
+    assert len(statistics) == sum(name.startswith(f"{key}/statistics/") for name in goldens)
+    return gradients, statistics
