@@ -79,7 +79,7 @@ def image_batches(run: FeatureRun, share: Share) -> list[TrainingBatch]:
     ]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 2e-4)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 5e-3)])
 def test_features_train_as_images_in_the_same_views(
     own_dir: Path, dtype: str, tolerance: float
 ) -> None:
@@ -216,15 +216,15 @@ def test_a_signal_while_features_are_computed(
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(number)
-    output, errors = process.communicate(timeout=60)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 128 + number
     assert errors.splitlines() == [f"stopped by {number.name}"]
     (line,) = (line for line in output.splitlines() if line.startswith("features"))
-    assert "52 × 3 views of 2×2×16, 40.0 kB in" in line
+    assert "52 × 3 views of 2×2×16, 39.9 kB in" in line
     assert line.endswith(", about 1 minute")
     times = {path: path.stat().st_mtime_ns for path in folder.glob("*/0*.json")}
     process = start()
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert times == {path: path.stat().st_mtime_ns for path in times}
     records: list[Any] = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").open()]
