@@ -16,6 +16,7 @@ COMMANDS = {
     "sweep": "sweep",
     "verify": "verify",
     "export_weights": "export_weights",
+    "features": "features",
     "benchmark": "benchmark",
 }
 

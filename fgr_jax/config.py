@@ -99,6 +99,16 @@ class Data:
         "images and progressive JPEGs are refused.",
         at_least(1),
     )
+    views: int = field(
+        0,
+        "With a frozen part of the network: its outputs for so many fixed views (crops and symmetries) "
+        "of each training image are computed once, written to files, and trained on from there; 0: "
+        "they are computed in every step, for a new view.",
+        at_least(0),
+    )
+    features_dtype: str = field(
+        "float16", "Of these files.", one_of("float16", "bfloat16", "float32")
+    )
     augmentation: str = field(
         "flip",
         '"flip": left and right; "dihedral": all 8 symmetries of a square.',
@@ -121,6 +131,11 @@ class Network:
     depth: int = field(50, "ResNet-18, 34, 50, 101 or 152.", one_of(18, 34, 50, 101, 152))
     width: float = field(1.0, "Factor on all numbers of channels.", between(1 / 64, 16))
     last_stride: int = field(2, "1: maps with twice as many rows and columns.", one_of(1, 2))
+    frozen: str = field(
+        "",
+        'What is not trained: "backbone", or a stage of it, such as layer3: all up to and including it. '
+        "Its BatchNorm uses its running statistics.",
+    )
     compute_dtype: str = field(
         "float32",
         "Loss, statistics and parameters are float32 in any case.",
@@ -278,6 +293,8 @@ def validate(config: Config) -> None:
     if data.max_pixels < 4 * data.resize**2:
         least = f"at least {4 * data.resize**2}, four times the square of data.resize"
         _refuse("data.max_pixels", data.max_pixels, least)
+    if data.views and not config.network.frozen:
+        _refuse("data.views", data.views, "0 where network.frozen is empty: nothing stays the same")
     # Losses that exclude each other: GCE and all others, L-GM and all others.
     loss = config.loss
     names = ("label_smoothing", "max_entropy", "pairwise_confusion", "center", "lgm")

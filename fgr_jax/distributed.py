@@ -3,7 +3,10 @@
 A job is one or several processes that train one network, each with its own devices.
 """
 
+import functools
+import itertools
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -14,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from fgr_jax import signals
 from fgr_jax.errors import UserError
 
 _Result = TypeVar("_Result")
@@ -24,6 +28,7 @@ DETERMINISTIC_FLAG = "--xla_gpu_deterministic_ops="
 
 _JAX_GRACE_S = 60  # JAX waits this much longer than we do, so that our error is the one shown
 _MESSAGE_BYTES = 2048  # of an error that process 0 sends to the others
+_preemption_checks = itertools.count(1)
 
 
 def compute_deterministically(wanted: bool) -> None:
@@ -69,12 +74,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def rows_to_devices(mesh: Mesh, rows: Mapping[str, Any]) -> dict[str, jax.Array]:
-    """Spreads arrays over the devices by their rows, of which each process passes its own share."""
-    sharding = batch_sharding(mesh)
-    return {
-        name: jax.make_array_from_process_local_data(sharding, values)
-        for name, values in rows.items()
-    }
+    """Spreads arrays, or trees of them, over the devices by their rows.
+
+    Each process passes its own share of the rows.
+    """
+    spread = functools.partial(jax.make_array_from_process_local_data, batch_sharding(mesh))
+    return {name: jax.tree.map(spread, values) for name, values in rows.items()}
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -163,12 +168,30 @@ def agreed_integer(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def preemption_is_due(step: int) -> bool:
-    """Returns whether all processes must save and exit after `step`, since one received SIGTERM.
+def agreed_maximum(value: int) -> int:
+    """Returns the largest `value` of all processes on every process."""
+    return int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
-    Every process must call this after every step; all get the same result.
+
+def preemption_is_due() -> bool:
+    """Returns whether all processes must stop now, since one received SIGTERM.
+
+    Every process must call this at the same places; all get the same result.
     """
-    return bool(jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step))
+    if jax.process_count() == 1:
+        return False
+    return bool(multihost_utils.reached_preemption_sync_point(next(_preemption_checks)))
+
+
+def stop_if_preempted() -> None:
+    """Stops all processes if one received SIGTERM; for work that has nothing to save.
+
+    Raises:
+      Stopped: on every process.
+    """
+    if preemption_is_due():
+        leave()
+        raise signals.Stopped(signal.SIGTERM)
 
 
 def leave() -> None:

@@ -24,6 +24,10 @@ class Stream(enum.StrEnum):
     """Order of the training examples, different in each epoch; drawn on the host."""
     AUGMENTATION = "augmentation"
     """Crops and symmetries of the training images; drawn on the host."""
+    VIEWS = "views"
+    """Crops and symmetries of the fixed views of training images, the same for all seeds."""
+    VIEW_ORDER = "view order"
+    """Order in which the fixed views of an image are trained on; drawn on the host."""
 
 
 def stream_key(seed: int, stream: Stream, step: int | jax.Array = 0) -> jax.Array:

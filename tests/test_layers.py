@@ -16,6 +16,7 @@ LAYERS = [
     ["data"],
     ["runs"],
     ["models"],
+    ["features"],
     ["train"],
     ["inference"],
     ["evaluate"],

@@ -21,7 +21,7 @@ class View(NamedTuple):
 
     example: int | None  # an index into the data set; None: padding
     offsets: tuple[tuple[int, int], ...]  # (top, left) of each crop of the resized image, in pixels
-    symmetry: int = 0  # an element of `turned`
+    symmetries: tuple[int, ...] = (0,)  # an element of `turned` for each crop
 
 
 def random_view(data: Data, example: int, rng: np.random.Generator) -> View:
@@ -31,7 +31,7 @@ def random_view(data: Data, example: int, rng: np.random.Generator) -> View:
     left = int(rng.integers(margin, endpoint=True))
     dihedral = data.augmentation == "dihedral"
     symmetry = rng.integers(COUNT) if dihedral else MIRROR * rng.integers(2)
-    return View(example, ((top, left),), int(symmetry))
+    return View(example, ((top, left),), (int(symmetry),))
 
 
 def turned(images: jax.Array, elements: jax.Array) -> jax.Array:

@@ -26,6 +26,15 @@ class TrainingBatch(Batch):
     symmetry: npt.NDArray[np.int32]  # [B], which `augmentation.turned` applies on the devices
 
 
+class ViewsBatch(TypedDict):
+    """Several views of each image."""
+
+    image: npt.NDArray[np.uint8]  # [B, V, crop, crop, 3], RGB
+    label: npt.NDArray[np.int32]  # [B]
+    mask: npt.NDArray[np.bool_]  # [B], false for padding and for corrupt images that are skipped
+    symmetry: npt.NDArray[np.int32]  # [B, V], which `augmentation.turned` applies on the devices
+
+
 class AnnotatedBatch(TypedDict):
     """A process's share of a global batch of a test split, with annotations and file names."""
 

@@ -27,7 +27,7 @@ from fgr_jax import signals
 from fgr_jax.config import Data, Runtime
 from fgr_jax.data import images
 from fgr_jax.data.augmentation import View, random_view
-from fgr_jax.data.batch import AnnotatedBatch, Batch, TrainingBatch
+from fgr_jax.data.batch import AnnotatedBatch, Batch, TrainingBatch, ViewsBatch
 from fgr_jax.data.source import Example
 from fgr_jax.errors import UserError
 from fgr_jax.random_streams import Stream, stream_seed
@@ -44,7 +44,7 @@ class Source(Protocol):
     def __getitem__(self, index: SupportsIndex) -> Example: ...
 
 
-_AnyBatch = TypeVar("_AnyBatch", Batch, TrainingBatch, AnnotatedBatch)
+_AnyBatch = TypeVar("_AnyBatch", Batch, TrainingBatch, ViewsBatch, AnnotatedBatch)
 
 _SHARED_MEMORY = Path("/dev/shm")
 _NO_WORKERS = "--config.runtime.decode_workers=0 decodes in the training process"
@@ -81,14 +81,11 @@ def training_batches(
       UserError: (while iterating) an image is corrupt and `data.corrupt_images` is "stop".
       WorkerError: shared memory is too small, or (while iterating) a worker process died.
     """
-    order = grain.MapDataset.range(len(source)).shuffle(seed=stream_seed(seed, Stream.ORDER))
-    # The number of epochs is given: in Grain, batches of one of an endless data set overflow.
-    epochs = -(-steps.stop * share.batch_size // len(source))
-    views = order.repeat(epochs).random_map(
+    views = shuffled(len(source), share, seed=seed, steps=steps).random_map(
         functools.partial(random_view, data), seed=stream_seed(seed, Stream.AUGMENTATION)
     )
     render = functools.partial(_render, TrainingBatch, source, data)
-    batches = _batches(views, render, share, steps)
+    batches = batches_of(views, render, share, steps)
     # Twice, since the batches of the evaluation are there at the same time.
     return _read(batches, runtime, 2 * _batch_bytes(data, share))
 
@@ -125,6 +122,40 @@ def annotated_batches(
     return _read_in_order(AnnotatedBatch, source, data, runtime, share, crops=crops, rounds=1)
 
 
+def views_batches(
+    source: Source,
+    data: Data,
+    runtime: Runtime,
+    batches: Sequence[Sequence[int | None]],
+    view_of: Callable[[int], View],
+) -> Iterator[ViewsBatch]:
+    """Yields given batches of images in several views; every image is decoded once.
+
+    Args:
+      source: the images.
+      data: how they are decoded and cropped.
+      runtime: the threads and worker processes.
+      batches: the images of each batch, and None for padding, which is black and masked.
+      view_of: maps the index of an image to its views; all have equally many.
+
+    Raises:
+      UserError, WorkerError: as for `training_batches`.
+    """
+    if not batches:
+        return iter(())
+    size = len(batches[0])
+    images = [-1 if image is None else image for batch in batches for image in batch]
+    views = grain.MapDataset.source(images).map(functools.partial(_view_or_padding, view_of))
+    render = functools.partial(_render, ViewsBatch, source, data)
+    crops = len(view_of(images[0]).offsets)
+    share = Share(size)
+    return _read(
+        batches_of(views, render, share, range(len(batches))),
+        runtime,
+        crops * _batch_bytes(data, share),
+    )
+
+
 def evaluation_batch_count(source: Source, share: Share) -> int:
     """Returns the number of global batches that cover `source`."""
     return -(-len(source) // share.batch_size)
@@ -142,27 +173,40 @@ def _read_in_order(
 ) -> Iterator[_AnyBatch]:
     count = evaluation_batch_count(source, share)
     offsets = images.test_crop_offsets(data, crops)
-    views = grain.MapDataset.range(count * share.batch_size).map(
-        functools.partial(_test_view, len(source), offsets)
-    )
+    views = in_order(len(source), share).map(functools.partial(_test_view, offsets))
     render = functools.partial(_render, kind, source, data)
-    batches = _batches(views, render, share, range(count)).repeat(rounds, reseed_each_epoch=False)
+    batches = batches_of(views, render, share, range(count)).repeat(rounds, reseed_each_epoch=False)
     return _read(batches, runtime, crops * _batch_bytes(data, share))
 
 
-def _test_view(examples: int, offsets: tuple[tuple[int, int], ...], index: int) -> View:
-    return View(index if index < examples else None, offsets)
+def _test_view(offsets: tuple[tuple[int, int], ...], index: int) -> View:
+    return View(None if index < 0 else index, offsets)
 
 
-def _batches(
-    views: grain.MapDataset,
-    render: Callable[[Sequence[View]], _AnyBatch],
-    share: Share,
-    steps: range,
+def _view_or_padding(view_of: Callable[[int], View], index: int) -> View:
+    return view_of(0)._replace(example=None) if index < 0 else view_of(index)
+
+
+def shuffled(examples: int, share: Share, *, seed: int, steps: range) -> grain.MapDataset:
+    """Returns the indices of the examples that `steps` train on, in the order of each epoch."""
+    order = grain.MapDataset.range(examples).shuffle(seed=stream_seed(seed, Stream.ORDER))
+    # The number of epochs is given: in Grain, batches of one of an endless data set overflow.
+    return order.repeat(-(-steps.stop * share.batch_size // examples))
+
+
+def in_order(examples: int, share: Share) -> grain.MapDataset:
+    """Returns the indices of the examples in order, followed by -1 up to whole global batches."""
+    count = -(-examples // share.batch_size) * share.batch_size
+    return grain.MapDataset.range(count).map(lambda index: index if index < examples else -1)
+
+
+def batches_of(
+    rows: grain.MapDataset, batch: Callable[[Sequence[Any]], Any], share: Share, steps: range
 ) -> grain.MapDataset:
+    """Returns this process's share of the global batch of each step, made by `batch` of its rows."""
     # Batch s·P + p of the local size is process p's share of the global batch of step s.
     first, end = (step * share.process_count for step in (steps.start, steps.stop))
-    return views.batch(share.local_batch_size, batch_fn=render)[
+    return rows.batch(share.local_batch_size, batch_fn=batch)[
         first + share.process_index : end : share.process_count
     ]
 
@@ -172,12 +216,17 @@ def _batch_bytes(data: Data, share: Share) -> int:
     return share.local_batch_size * data.crop**2 * 3
 
 
-def _read(batches: grain.MapDataset, runtime: Runtime, batch_bytes: int) -> Iterator[Any]:
-    threads = min(runtime.decode_threads, len(batches))
-    # One batch is ready in addition to those that the threads are decoding.
-    iterable = batches.to_iter_dataset(
+def read_in_threads(batches: grain.MapDataset, threads: int) -> Any:
+    """Returns an iterable of the batches, which `threads` threads make ahead of time."""
+    threads = min(threads, len(batches))
+    # One batch is ready in addition to those that the threads are making.
+    return batches.to_iter_dataset(
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     )
+
+
+def _read(batches: grain.MapDataset, runtime: Runtime, batch_bytes: int) -> Iterator[Any]:
+    iterable = read_in_threads(batches, runtime.decode_threads)
     workers = min(runtime.decode_workers, len(batches))
     if not workers:
         return iter(iterable)
@@ -265,7 +314,7 @@ def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[V
     # All are read before the first is decoded: decoding evicts the interpreter's code from the
     # processor's caches, after which reading would take twice as long.
     examples = [None if view.example is None else source[view.example] for view in views]
-    annotated = kind is AnnotatedBatch
+    annotated, all_views = kind is AnnotatedBatch, kind in (AnnotatedBatch, ViewsBatch)
     count, crops, size = len(views), len(views[0].offsets), data.crop
     image = np.empty((count, crops, size, size, 3), np.uint8)
     label = np.array([example.label if example else 0 for example in examples], np.int32)
@@ -302,11 +351,12 @@ def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[V
         image[row] = images.crops_at(decoded, data, view.offsets)
         if annotated:
             parts[row] = _parts(view, decoded, example, data)
+    symmetry = np.array([view.symmetries for view in views], np.int32)
     fields = {
-        "image": image if annotated else image[:, 0],
+        "image": image if all_views else image[:, 0],
         "label": label,
         "mask": mask,
-        "symmetry": np.array([view.symmetry for view in views], np.int32),
+        "symmetry": symmetry if all_views else symmetry[:, 0],
         "parts": parts,
         "name": [example.name if example else "" for example in examples],
         "problem": problem,

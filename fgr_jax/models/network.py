@@ -1,8 +1,10 @@
 """A network: a backbone and a head (figure 2 of the paper), as a config describes them."""
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
+import flax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -10,12 +12,15 @@ import numpy as np
 
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
+from fgr_jax.errors import UserError
 from fgr_jax.files.python_files import listed_or_own
 from fgr_jax.losses.interface import Outputs
 from fgr_jax.models.backbones import BACKBONES
-from fgr_jax.models.backbones.interface import IMAGENET_MEAN, IMAGENET_STD
+from fgr_jax.models.backbones.interface import IMAGENET_MEAN, IMAGENET_STD, Backbone, Channels
 from fgr_jax.models.heads import HEADS
 from fgr_jax.models.weights.table import Table
+
+BACKBONE = "backbone"  # the last stage of every backbone, in `Network.frozen` and `start`
 
 
 class Network(nn.Module):
@@ -27,14 +32,33 @@ class Network(nn.Module):
         optional.
       classifier: the head, which maps features to `Outputs`, called with `train`. Its parameters have
         this name.
+      frozen: the frozen part: "" for nothing, a stage of the backbone for all stages up to it, or
+        "backbone". It is applied in test mode in training too, and no gradient reaches it.
     """
 
     backbone: nn.Module
     classifier: nn.Module
+    frozen: str = ""
 
-    def __call__(self, images: jax.Array, *, train: bool) -> Outputs:
-        """Maps normalized images `[B, H, W, 3]` to outputs; `train` is as for `Backbone`."""
-        return self.classifier(self.backbone(images, train=train), train=train)
+    def __call__(self, x: Any, *, train: bool, start: str = "") -> Outputs:
+        """Maps normalized images `[B, H, W, 3]` to outputs; `train` is as for `Backbone`.
+
+        Args:
+          x: the images, or the output of `start`.
+          train: whether this is a step of training.
+          start: a stage of the backbone, or "backbone", to continue after; "" starts with the images.
+        """
+        if start != BACKBONE:
+            x = self.features(x, train=train, start=start)
+        return self.classifier(x, train=train)
+
+    def features(self, x: Any, *, train: bool, start: str = "") -> jax.Array:
+        """Applies the backbone; the arguments are those of `__call__`."""
+        # A backbone of the user's own may have no stages to continue after.
+        after = {"start": start} if start else {}
+        if self.frozen != BACKBONE:
+            return self.backbone(x, train=train, **after)
+        return jax.lax.stop_gradient(self.backbone(x, train=False, **after))
 
     @property
     def stride(self) -> int:
@@ -51,10 +75,15 @@ class Network(nn.Module):
         """The names of the variables in weight files."""
         return getattr(self.backbone, "table", ())
 
+    @property
+    def normalization(self) -> tuple[Channels, Channels]:
+        """The channel means and deviations that images are normalized with."""
+        mean = getattr(self.backbone, "mean", IMAGENET_MEAN)
+        return mean, getattr(self.backbone, "std", IMAGENET_STD)
+
     def normalize(self, images: jax.Array) -> jax.Array:
         """Converts uint8 `[B, H, W, 3]` to float32, standardized as the backbone takes it."""
-        mean = np.asarray(getattr(self.backbone, "mean", IMAGENET_MEAN), np.float32)
-        std = np.asarray(getattr(self.backbone, "std", IMAGENET_STD), np.float32)
+        mean, std = (np.asarray(each, np.float32) for each in self.normalization)
         return (images.astype(jnp.float32) / 255 - mean) / std
 
 
@@ -62,7 +91,8 @@ def build_network(config: Config, num_classes: int) -> Network:
     """Builds the network that a config describes.
 
     Raises:
-      UserError: `network.backbone` or `network.head` is unknown or fails.
+      UserError: `network.backbone` or `network.head` is unknown or fails, or the backbone has no stage
+        `network.frozen`.
     """
     section = config.network
     # A non-zero weight of L-GM selects its own head.
@@ -77,7 +107,16 @@ def build_network(config: Config, num_classes: int) -> Network:
     classifier: nn.Module = listed_or_own(
         head, HEADS, nn.Module, flag="--config.network.head", arguments=[section, num_classes]
     )
-    return Network(backbone, classifier)
+    if section.frozen not in ("", BACKBONE):
+        stages = backbone.stages if isinstance(backbone, Backbone) else ()
+        if section.frozen not in stages:
+            known = f"{BACKBONE} or one of {', '.join(stages)}" if stages else BACKBONE
+            raise UserError(
+                f"--config.network.frozen={section.frozen!r}: is no stage of {network_name(section)}: "
+                f"must be {known}, or empty"
+            )
+        backbone = backbone.clone(frozen=section.frozen)
+    return Network(backbone, classifier, section.frozen)
 
 
 def network_name(network: config_lib.Network) -> str:
@@ -89,17 +128,94 @@ def network_name(network: config_lib.Network) -> str:
 
 def description(config: Config, network: Network, variables: Any) -> str:
     """Describes a network, as in "ResNet-50, 23,917,832 parameters; 448×448 pixels give maps of …"."""
-    size = config.data.crop
+    size, params = config.data.crop, variables["params"]
     maps = output_shapes(network, variables, size).maps
     gives = "no maps" if maps is None else f"maps of {maps.shape[1]}×{maps.shape[2]} cells"
-    name, count = network_name(config.network), parameter_count(variables["params"])
-    return f"{name}, {count:,} parameters; {size}×{size} pixels give {gives}"
+    count = f"{parameter_count(params):,} parameters"
+    if network.frozen:
+        trained = parameter_count(trained_part(network, params, size))
+        count += f", of which {trained:,} are trained (frozen: {network.frozen})"
+    return f"{network_name(config.network)}, {count}; {size}×{size} pixels give {gives}"
 
 
 def forward(network: Network, variables: Any, images: jax.Array) -> Outputs:
     """Applies the network to uint8 images `[B, H, W, 3]` in test mode: running statistics, no block."""
     outputs: Any = network.apply(variables, network.normalize(images), train=False)
     return outputs
+
+
+def frozen_output(network: Network, variables: Any, images: jax.Array) -> Any:
+    """Applies the frozen part of the network to uint8 images `[B, H, W, 3]`.
+
+    Returns:
+      The output of the last frozen stage: a tree of arrays with B rows.
+    """
+    x = network.normalize(images)
+    if network.frozen == BACKBONE:
+        return network.apply(variables, x, train=False, method=Network.features)
+    # Where it is compiled, nothing is left of the stages after it.
+    _, sown = network.apply(
+        variables, x, train=False, method=Network.features, mutable=["intermediates"]
+    )
+    return sown["intermediates"]["backbone"][network.frozen][0]
+
+
+def trained_part(network: Network, params: Any, size: int) -> Any:
+    """Returns the entries of a parameter tree that are trained: those outside of the frozen part.
+
+    They are the parameters that the network has when it starts after the frozen part.
+
+    Args:
+      network: the network.
+      params: its parameters, or a tree with the same dicts, such as their shapes.
+      size: side of the images in pixels.
+    """
+    return (
+        _entries(params, _trained_variables(network, size)["params"]) if network.frozen else params
+    )
+
+
+def frozen_variables(network: Network, variables: Any, size: int) -> dict[str, Any]:
+    """Returns the variables of the frozen part by their paths; arguments as for `trained_part`."""
+    trained = flax.traverse_util.flatten_dict(_trained_variables(network, size), sep="/")
+    ours = flax.traverse_util.flatten_dict(variables, sep="/")
+    return {path: value for path, value in ours.items() if path not in trained}
+
+
+def frozen_output_shapes(network: Network, variables: Any, size: int) -> Any:
+    """Returns the shapes and dtypes of `frozen_output` for one image of `size` × `size` pixels."""
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
+    return jax.eval_shape(functools.partial(frozen_output, network), variables, image)
+
+
+def _trained_variables(network: Network, size: int) -> Any:
+    """Returns the shapes of the variables that the network has when it starts after its frozen part."""
+
+    def init(start: str, x: Any) -> Any:
+        variables = network.init(jax.random.key(0), x, train=False, start=start)
+        return {name: variables[name] for name in ("params", "batch_stats") if name in variables}
+
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    variables = jax.eval_shape(functools.partial(init, ""), image)
+    output = frozen_output_shapes(network, variables, size)
+    return jax.eval_shape(functools.partial(init, network.frozen), output)
+
+
+def with_trained_part(params: Any, trained: Any) -> Any:
+    """Returns a parameter tree with the entries of `trained` in place of its own."""
+    if not isinstance(trained, Mapping):
+        return trained
+    return {
+        name: with_trained_part(value, trained[name]) if name in trained else value
+        for name, value in params.items()
+    }
+
+
+def _entries(tree: Any, like: Any) -> Any:
+    """Returns the entries of nested dicts that `like` has too."""
+    if not isinstance(like, Mapping):
+        return tree
+    return {name: _entries(tree[name], value) for name, value in like.items()}
 
 
 def output_shapes(network: Network, variables: Any, size: int) -> Outputs:
@@ -109,5 +225,5 @@ def output_shapes(network: Network, variables: Any, size: int) -> Outputs:
 
 
 def parameter_count(params: Any) -> int:
-    """Returns the number of trainable values in a parameter tree."""
+    """Returns the number of values in a parameter tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator
 
 import jax
 
-from fgr_jax.data.batch import Batch
 from fgr_jax.data.pipeline import Share, Source, evaluation_batch_count
 from fgr_jax.terminal import Terminal
+from fgr_jax.train.batches import HostBatch
 from fgr_jax.train.interruption import Interruption
 from fgr_jax.train.step import DeviceBatch, Steps, Totals, TrainState
 
@@ -17,10 +17,10 @@ Results = dict[str, float | int]
 def evaluate(
     steps: Steps,
     state: TrainState,
-    batches: Iterator[Batch],
+    batches: Iterator[HostBatch],
     source: Source,
     share: Share,
-    to_devices: Callable[[Batch], DeviceBatch],
+    to_devices: Callable[[HostBatch], DeviceBatch],
     interruption: Interruption,
     terminal: Terminal,
 ) -> Results | None:

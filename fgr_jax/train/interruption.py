@@ -23,14 +23,12 @@ class Interruption:
         self.failure: UserError | None = None  # the error that did, after `noting`
         self._warn = warn
         self._stack = contextlib.ExitStack()
-        self._checks = 0
 
     def is_due(self) -> bool:
         """Returns whether to stop now. Every process must call this at the same places."""
-        self._checks += 1
         if jax.process_count() == 1:
             self.requested = self._deferral.requested
-        elif self.requested is None and distributed.preemption_is_due(self._checks):
+        elif self.requested is None and distributed.preemption_is_due():
             self.requested = signal.SIGTERM
             self._warn("SIGTERM: saving after this step, in all processes")
         return self.requested is not None

@@ -9,7 +9,7 @@ import jax
 from fgr_jax import distributed
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config, flat
-from fgr_jax.data.pipeline import Share, WorkerError, evaluation_batches, training_batches
+from fgr_jax.data.pipeline import Share, WorkerError
 from fgr_jax.data.source import completed, open_splits
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
@@ -21,6 +21,7 @@ from fgr_jax.runs.logs import is_evaluated
 from fgr_jax.runs.provenance import provenance
 from fgr_jax.runs.workdir import PROVENANCE, Workdir
 from fgr_jax.terminal import Terminal
+from fgr_jax.train.batches import open_batches
 from fgr_jax.train.evaluation import evaluate
 from fgr_jax.train.interruption import Interruption
 from fgr_jax.train.objective import build_objective
@@ -97,12 +98,6 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         )
         state = state.replace(**jax.device_put(variables, distributed.replicated(mesh)))
 
-    to_take = range(step, calendar.total_steps)
-    batches = training_batches(
-        train_source, config.data, config.runtime, share, seed=config.seed, steps=to_take
-    )
-    test_batches = evaluation_batches(test_source, config.data, config.runtime, share, rounds=None)
-
     distributed.once_for_all(lambda: workdir.claim(run))
     checkpoints = Checkpoints(workdir.checkpoints)
     if step:
@@ -120,6 +115,18 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     terminal.line(
         f"training  {config.duration}, {calendar.total_steps:,} steps of {config.batch_size} "
         f"images, on {mesh.size} × {jax.devices()[0].device_kind}"
+    )
+
+    # Batches, of images or of cached features.
+    batches, test_batches = open_batches(
+        config,
+        network,
+        state.variables,
+        (train_source, test_source),
+        share,
+        range(step, calendar.total_steps),
+        mesh,
+        terminal,
     )
 
     # Loop.

@@ -22,11 +22,12 @@ from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy
 from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
-from fgr_jax.models.network import Network, forward
+from fgr_jax.models.network import Network, trained_part, with_trained_part
 from fgr_jax.random_streams import Stream, stream_key
 
-# A `fgr_jax.data.batch.Batch` or, for training, a `TrainingBatch`, on the devices.
-DeviceBatch = Mapping[str, jax.Array]
+# A `fgr_jax.data.batch.Batch` or, for training, a `TrainingBatch`, on the devices; or a
+# `fgr_jax.features.reading.FeatureBatch`.
+DeviceBatch = Mapping[str, Any]
 
 
 class Totals(flax.struct.PyTreeNode):
@@ -61,7 +62,7 @@ class TrainState(flax.struct.PyTreeNode):
     step: jax.Array  # steps taken
     params: Any
     batch_stats: Any
-    opt_state: Any
+    opt_state: Any  # for the parameters that are trained
     epoch_totals: Totals  # since the last line of metrics; saved, so that a resumed epoch is whole
     extra: Extra  # the objective's state
 
@@ -125,7 +126,7 @@ def build_steps(
         ),
         fingerprint=jit(_fingerprint, in_shardings=(everywhere, by_row, everywhere)),
         test=jit(
-            functools.partial(evaluation_step, network),
+            functools.partial(evaluation_step, config, network),
             in_shardings=(everywhere, by_row, everywhere),
         ),
     )
@@ -145,7 +146,7 @@ def init_state(
         step=jnp.zeros((), jnp.int32),
         params=variables["params"],
         batch_stats=variables.get("batch_stats", {}),
-        opt_state=optimizer.init(variables["params"]),
+        opt_state=optimizer.init(trained_part(network, variables["params"], size)),
         epoch_totals=Totals.zeros(),
         extra=objective.init(outputs),
     )
@@ -159,15 +160,22 @@ def train_step(
     state: TrainState,
     batch: DeviceBatch,
 ) -> tuple[TrainState, StepRecord]:
-    """Takes a step: the network, the block, the objective, and the update of the parameters."""
+    """Takes a step: the network, the block, the objective, and the update of the parameters.
+
+    Without a frozen part, all parameters are trained.
+    """
     targets = Targets(batch["label"], batch["mask"], state.step)
     key = stream_key(config.seed, Stream.DIVERSIFICATION, state.step)
 
-    def mean_loss(params: Any) -> tuple[jax.Array, tuple[Any, Outputs, Totals, jax.Array]]:
+    trained = trained_part(network, state.params, config.data.crop)
+    x, start = network_input(config, network, batch)
+
+    def mean_loss(trained: Any) -> tuple[jax.Array, tuple[Any, Outputs, Totals, jax.Array]]:
         outputs, updated = network.apply(
-            state.variables | {"params": params},
-            network.normalize(turned(batch["image"], batch["symmetry"])),
+            state.variables | {"params": with_trained_part(state.params, trained)},
+            x,
             train=True,
+            start=start,
             mutable=["batch_stats"],
         )
         outputs, mask_digest = diversified(outputs, config.diversification, key)
@@ -175,13 +183,12 @@ def train_step(
         totals = sum_over_examples(outputs.scores, losses, batch)
         return totals.mean_loss, (updated, outputs, totals, mask_digest)
 
-    gradients, (updated, outputs, totals, mask_digest) = jax.grad(mean_loss, has_aux=True)(
-        state.params
-    )
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    gradients, (updated, outputs, totals, mask_digest) = jax.grad(mean_loss, has_aux=True)(trained)
+    updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
+    params = with_trained_part(state.params, optax.apply_updates(trained, updates))
     new_state = state.replace(
         step=state.step + 1,
-        params=objective.constrain(optax.apply_updates(state.params, updates)),
+        params=objective.constrain(params),
         batch_stats=updated.get("batch_stats", {}),
         opt_state=opt_state,
         epoch_totals=state.epoch_totals + totals,
@@ -191,16 +198,41 @@ def train_step(
 
 
 def evaluation_step(
-    network: Network, state: TrainState, batch: DeviceBatch, totals: Totals
+    config: Config, network: Network, state: TrainState, batch: DeviceBatch, totals: Totals
 ) -> Totals:
     """Adds a batch of the test split to `totals`; the loss is cross-entropy."""
-    scores = forward(network, state.variables, batch["image"]).scores
+    x, start = network_input(config, network, batch)
+    outputs: Any = network.apply(state.variables, x, train=False, start=start)
+    scores = outputs.scores
     return totals + sum_over_examples(scores, cross_entropy(scores, batch["label"]), batch)
+
+
+def network_input(config: Config, network: Network, batch: DeviceBatch) -> tuple[Any, str]:
+    """Returns the input of the network in a batch, and the stage that it is the output of.
+
+    These are normalized images, which no stage has computed (""), or the features of the frozen part.
+    """
+    if "features" not in batch:
+        return network.normalize(_images(batch)), ""
+    dtype = jnp.dtype(config.network.compute_dtype)
+    features = jax.tree.map(
+        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
+        batch["features"],
+    )
+    return features, network.frozen
+
+
+def _images(batch: DeviceBatch) -> jax.Array:
+    """Returns the images of a batch, turned if they are to train on."""
+    images: jax.Array = batch["image"]
+    return turned(images, batch["symmetry"]) if "symmetry" in batch else images
 
 
 def _fingerprint(state: TrainState, batch: DeviceBatch, record: StepRecord) -> dict[str, jax.Array]:
     return {
-        "images": digest(turned(batch["image"], batch["symmetry"])),
+        "images": (
+            digest_of_tree(batch["features"]) if "features" in batch else digest(_images(batch))
+        ),
         "labels": digest(batch["label"]) + digest(batch["mask"]),
         "masks": record.mask_digest,
         "loss": digest(record.loss),

@@ -180,7 +180,7 @@ def reference_rows(source: GrayImages, count: int) -> list[dict[str, Any]]:
     for view in (views[index] for index in range(count)):
         example = source[view.example]
         image = images.crops_at(images.decode(example.encoded_image), SMALL, view.offsets)[0]
-        rows.append({"image": image, "label": example.label, "symmetry": view.symmetry})
+        rows.append({"image": image, "label": example.label, "symmetry": view.symmetries[0]})
     return rows
 
 

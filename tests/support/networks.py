@@ -2,7 +2,9 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fgr_jax.models.backbones.resnet import ResNet
 from fgr_jax.models.heads.cam import CamHead
@@ -29,3 +31,11 @@ def cam_network(
         ),
         CamHead(num_classes, dtype=dtype, param_dtype=param_dtype),
     )
+
+
+def by_path(tree: Any) -> dict[str, np.ndarray]:
+    """Returns the leaves of a tree by their paths."""
+    return {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }

@@ -40,6 +40,8 @@ class Backbone(nn.Module, kw_only=True):
     param_dtype: Any = jnp.float32
 
     table: ClassVar[Table] = ()  # the names of the parameters in weight files
+    # Increased whenever the code computes other values: features that are kept in files depend on it.
+    version: ClassVar[int] = 1
 
     @property
     @abc.abstractmethod

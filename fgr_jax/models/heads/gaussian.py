@@ -10,6 +10,7 @@ from fgr_jax.config import Network
 from fgr_jax.diversification import class_scores
 from fgr_jax.losses.interface import Outputs
 from fgr_jax.losses.lgm import gaussian_bias
+from fgr_jax.models.backbones.convolution import Convolution
 from fgr_jax.models.heads.cam import KERNEL_INIT, CamHead
 
 
@@ -29,7 +30,7 @@ class GaussianHead(CamHead):
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), self.param_dtype)
         params = {"kernel": kernel} if train else {"kernel": kernel, "bias": bias}
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv = nn.Conv(self.num_classes, (1, 1), use_bias=not train, **dtypes, parent=None)
+        conv = Convolution(self.num_classes, (1, 1), use_bias=not train, **dtypes, parent=None)
         maps: Any = conv.apply({"params": params}, features)
         maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
         scores, pooled = class_scores(maps), class_scores(features)

@@ -1,0 +1,60 @@
+"""The batches that a run trains on and is evaluated on: of images, or of cached features."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jax.sharding import Mesh
+
+from fgr_jax.config import Config
+from fgr_jax.data import pipeline
+from fgr_jax.data.pipeline import Share
+from fgr_jax.data.source import ExampleSource
+from fgr_jax.features import reading
+from fgr_jax.features.opening import open_features
+from fgr_jax.models.network import Network
+from fgr_jax.terminal import Terminal
+
+# A `fgr_jax.data.batch.Batch` or `fgr_jax.features.reading.FeatureBatch`.
+HostBatch = Mapping[str, Any]
+
+
+def open_batches(
+    config: Config,
+    network: Network,
+    variables: Any,
+    sources: tuple[ExampleSource, ExampleSource],
+    share: Share,
+    steps: range,
+    mesh: Mesh,
+    terminal: Terminal,
+) -> tuple[Iterator[HostBatch], Iterator[HostBatch]]:
+    """Returns the training batches of `steps`, and those of the test split again and again.
+
+    With `data.views` they are the features of the network's frozen part, which are computed first if
+    they are not in their files yet.
+
+    Args:
+      config: the run.
+      network: its network.
+      variables: its variables, of which only the frozen part counts.
+      sources: the training split and the test split.
+      share: the share of every global batch that this process reads.
+      steps: the steps to take.
+      mesh: the devices.
+      terminal: shows the progress.
+
+    Raises:
+      UserError, WorkerError: as for `pipeline.training_batches` and `open_features`.
+    """
+    train, test = sources
+    seed, data, runtime = config.seed, config.data, config.runtime
+    if not data.views:
+        return (
+            pipeline.training_batches(train, data, runtime, share, seed=seed, steps=steps),
+            pipeline.evaluation_batches(test, data, runtime, share, rounds=None),
+        )
+    of_training, of_test = open_features(config, network, variables, sources, mesh, terminal)
+    return (
+        reading.training_batches(of_training, runtime, share, seed=seed, steps=steps),
+        reading.evaluation_batches(of_test, runtime, share),
+    )
