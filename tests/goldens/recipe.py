@@ -109,7 +109,9 @@ CELL_SIZES = ((300, 300), (224, 161))
 
 def solar_cells(height: int, width: int) -> Array:
     """The middles of four photographs of the package `elpv-dataset`, uint8 `[4, H, W, 3]`."""
-    (folder,) = importlib.util.find_spec("elpv_dataset").submodule_search_locations
+    spec = importlib.util.find_spec("elpv_dataset")
+    assert spec is not None
+    (folder,) = spec.submodule_search_locations or []
     cells = []
     for number in (1, 500, 1500, 2500):
         with PIL.Image.open(Path(folder) / "data" / "images" / f"cell{number:04}.png") as file:

@@ -123,8 +123,7 @@ def test_another_depth_does_not_fit() -> None:
         placed(named(random_variables(34)), random_variables(18), "w")
 
 
-@pytest.mark.parametrize("name", ["resnet34", "convnext_tiny", "tf_efficientnet_b0"])
-@pytest.mark.parametrize("has_classifier", [True, False])
+@pytest.mark.parametrize(("name", "has_classifier"), [("resnet34", True), ("convnext_tiny", False)])
 def test_a_file_of_another_listed_architecture_is_recognized(
     name: str, has_classifier: bool, tmp_path: Path
 ) -> None:
@@ -145,7 +144,7 @@ def test_a_file_of_another_listed_architecture_is_recognized(
     # With a tensor of another shape, it is none of the listed.
     first = next(iter(tensors))
     safetensors.numpy.save_file(tensors | {first: np.zeros((1, 2), np.float16)}, path)
-    with pytest.raises(UserError, match=r"does not fit the network of the config; missing: "):
+    with pytest.raises(UserError, match=r"does not fit the network of the config; "):
         start_from(str(path), random_variables(), ResNet.table)
 
 

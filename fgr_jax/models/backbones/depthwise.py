@@ -6,6 +6,7 @@ rounding, forwards and backwards.
 """
 
 import functools
+import operator
 from collections.abc import Iterator
 
 import jax
@@ -93,12 +94,11 @@ def _sum_of_shifts(padded: jax.Array, kernel: jax.Array, stride: int) -> jax.Arr
     rows, columns = kernel.shape[:2]
     height = (padded.shape[1] - rows) // stride + 1
     width = (padded.shape[2] - columns) // stride + 1
-    total: jax.Array | None = None
-    for i, j in _offsets(rows, columns):
-        term = _wide(_cells(padded, (i, j), (height, width), stride)) * _wide(kernel[i, j, 0])
-        total = term if total is None else total + term
-    assert total is not None
-    return total
+    terms = (
+        _wide(_cells(padded, (i, j), (height, width), stride)) * _wide(kernel[i, j, 0])
+        for i, j in _offsets(rows, columns)
+    )
+    return functools.reduce(operator.add, terms)
 
 
 def _gradient_of_input(
@@ -151,15 +151,15 @@ def _gradient_of_kernel(
     padded = _padded(x, ((top, bottom + missing), columns))
     sums = []
     for i, j in _offsets(*kernel.shape[:2]):
-        total: jax.Array | None = None
-        for first in range(0, blocks * rows, rows):
-            cells = _cells(padded, (first * stride + i, j), (rows, width), stride)
-            term = _wide(cells) * gradient[:, first : first + rows]
-            total = term if total is None else total + term
-        sums.append(total)
+        terms = (
+            _wide(_cells(padded, (first * stride + i, j), (rows, width), stride))
+            * gradient[:, first : first + rows]
+            for first in range(0, blocks * rows, rows)
+        )
+        sums.append(functools.reduce(operator.add, terms))
     # Without the barrier, XLA fuses the two sums into one.
-    sums = jax.lax.optimization_barrier(jnp.stack(sums))
-    return sums.sum((1, 2, 3)).reshape(kernel.shape)
+    of_blocks = jax.lax.optimization_barrier(jnp.stack(sums))
+    return of_blocks.sum((1, 2, 3)).reshape(kernel.shape)
 
 
 def _padded(x: jax.Array, padding: tuple[tuple[int, int], ...]) -> jax.Array:

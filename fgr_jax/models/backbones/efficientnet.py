@@ -137,7 +137,7 @@ class EfficientNet(Backbone):
         tf, dtypes = self.is_of_tensorflow, {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv: Callable[..., Any] = functools.partial(_convolution, pads_as_tensorflow=tf, **dtypes)
         # timm's momentum is PyTorch's, 0.1 there, also where epsilon is TensorFlow's.
-        moments = {"momentum": 0.9, "epsilon": 1e-3 if tf else 1e-5}
+        moments: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-3 if tf else 1e-5}
         norm: Callable[..., Any] = functools.partial(
             nn.BatchNorm, use_running_average=not train, **moments, **dtypes
         )
@@ -172,15 +172,15 @@ def from_config(network: Network, size: int, kind: str) -> EfficientNet:
       UserError: `last_stride` is not that of the architecture.
     """
     refuse_last_stride(network)
-    (width, depth), half = SIZES[size], (0.5, 0.5, 0.5)
-    normalization = {"mean": half, "std": half} if kind == "tf_efficientnet_lite" else {}
+    width, depth = SIZES[size]
+    half: dict[str, Any] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
     return EfficientNet(
         width=width * network.width,
         depth=depth,
         is_lite="lite" in kind,
         is_of_tensorflow=kind.startswith("tf_"),
         dtype=jnp.dtype(network.compute_dtype),
-        **normalization,
+        **(half if kind == "tf_efficientnet_lite" else {}),
     )
 
 

@@ -83,7 +83,6 @@ def read_torch_file(path: Path) -> Tensors:
 class _Storage(NamedTuple):
     key: str
     dtype: np.dtype[Any]
-    count: int  # of values
 
 
 class _Tensor(NamedTuple):
@@ -168,10 +167,10 @@ class _Unpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> _Storage:
         """Returns the storage that a tensor is a view of."""
-        kind, dtype, key, _, count, *view = pid
+        kind, dtype, key, _, _, *view = pid
         if kind != "storage" or any(view):
             raise ValueError("a storage is a view of another one")
-        return self.storages.setdefault(key, _Storage(key, np.dtype(_DTYPES[dtype]), count))
+        return self.storages.setdefault(key, _Storage(key, np.dtype(_DTYPES[dtype])))
 
 
 def _check_memo(file: BinaryIO) -> None:
