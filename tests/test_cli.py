@@ -73,7 +73,8 @@ def test_any_field_can_be_overridden() -> None:
             wanted = {"network.depth": 101, "network.last_stride": 1, "data.name": "cars"}[name]
         if name == "data.crop":
             wanted = 400
-        config = parse(f"--config.{name}={wanted}")
+        needed = ["--config.network.frozen=layer3"] if name == "data.views" else []
+        config = parse(f"--config.{name}={wanted}", *needed)
         assert config_lib.flat(config)[name] == wanted, name
 
 

@@ -58,7 +58,7 @@ def spoil_a_batch(monkeypatch: pytest.MonkeyPatch, spoil: Callable[[TrainingBatc
                 spoil(batch)
             yield batch
 
-    monkeypatch.setattr(run_lib, "training_batches", faulty)
+    monkeypatch.setattr(pipeline, "training_batches", faulty)
 
 
 def flip_a_pixel(monkeypatch: pytest.MonkeyPatch) -> None:
