@@ -35,6 +35,7 @@ from fgr_jax import distributed
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError, shown
 from fgr_jax.files import python_files
+from fgr_jax.files.local import local_path
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([\w.]+)")
 _HELP = {"--help", "-h"}
@@ -267,6 +268,8 @@ def _load(value: str) -> Config:
 def _split(value: str) -> tuple[Path, list[str]]:
     """Returns FILE and, in a list, ARGUMENT of FILE or FILE:ARGUMENT; both may have more colons."""
     parts = value.split(":")
+    if value.startswith("~"):
+        parts[0] = str(local_path(parts[0], "--config"))
     ends = [end for end in range(1, len(parts) + 1) if Path(":".join(parts[:end])).is_file()]
     end = ends[0] if ends else 1
     arguments = [":".join(parts[end:])] if end < len(parts) else []

@@ -89,8 +89,10 @@ class Data:
     cut_bottom: int = field(
         0, "Rows of pixels to cut off at the bottom: 20 for FGVC-Aircraft.", at_least(0)
     )
-    resize: int = field(512, "Side of the square that images are resized to.", at_least(1))
-    crop: int = field(448, "Side of the crop: random in training, central in tests.", at_least(1))
+    resize: int = field(512, "Side of the square that images are resized to.", between(1, 65_500))
+    crop: int = field(
+        448, "Side of the crop: random in training, central in tests.", between(1, 65_500)
+    )
     max_pixels: int = field(
         100_000_000,
         "Of an image. Larger JPEGs are decoded at half, a quarter or an eighth of their size; other "
@@ -132,7 +134,7 @@ class Diversification:
 
     p_peak: float = field(0.5, "Probability that the peaks of a map are suppressed.", _PROBABILITY)
     p_patch: float = field(0.5, "Probability that a patch of a map is suppressed.", _PROBABILITY)
-    patch_size: int = field(3, "G, the side of a patch in map cells.", at_least(1))
+    patch_size: int = field(3, "G, the side of a patch in map cells.", between(1, 10_000))
     alpha: float = field(0.1, "Factor on suppressed cells; 1 turns the block off.", between(0, 1))
 
 
@@ -197,10 +199,10 @@ class Runtime:
     """How the machine is used; can change on restart. Only `devices` affects results, by rounding."""
 
     decode_threads: int = field(
-        4, "Threads in each decoding process; about one per core.", at_least(1)
+        4, "Threads in each decoding process; about one per core.", between(1, 1024)
     )
     decode_workers: int = field(
-        0, "Number of decoding processes; 0: the training process.", at_least(0)
+        0, "Number of decoding processes; 0: the training process.", between(0, 1024)
     )
     devices: int = field(0, "Number of devices to use; 0: all.", at_least(0))
     fingerprint_every: str = field(
@@ -216,7 +218,9 @@ class Config:
     """A run."""
 
     seed: int = field(0, "Seed of all random numbers.", between(0, 2**32 - 1))
-    batch_size: int = field(16, "Number of images in a step, over all devices.", at_least(1))
+    batch_size: int = field(
+        16, "Number of images in a step, over all devices.", between(1, 1_000_000)
+    )
     duration: str = field("100 epochs", "Length of the training.", valid_duration())
     evaluate_every: str = field("1 epoch", "And after the last step.", valid_duration())
     checkpoint_every: str = field("1 epoch", "And after the last step.", valid_duration())

@@ -11,13 +11,13 @@ Then, in PyTorch:
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import safetensors.numpy
 from absl import flags
 
 from fgr_jax.errors import UserError
 from fgr_jax.files.atomic import atomic_write
+from fgr_jax.files.local import local_path
 from fgr_jax.inference.saved_run import open_run
 from fgr_jax.models.network import build_network
 from fgr_jax.models.weights.table import to_tensors
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_string("workdir", None, "the run", required=True, flag_values=own)
     flags.DEFINE_string("output", None, "a .safetensors file", required=True, flag_values=own)
     cli.parse_flags(argv, __doc__ or "", own)
-    output = Path(own.output)
+    output = local_path(own.output, "--output")
     if output.suffix.lower() != ".safetensors":
         raise UserError(
             f"--output={output}: must end in .safetensors, the format that is written; torch.load does "

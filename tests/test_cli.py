@@ -1,5 +1,6 @@
 """What a user types, and the error lines for mistakes."""
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,7 +88,7 @@ def test_any_field_can_be_overridden() -> None:
         ("--config.optimizer.momentum=high", "--config.optimizer.momentum=high: .*'high'"),
         ("--config.loss.k=0", "--config.loss.k=0: must be at least 1"),
         ("--config.loss.k=-15", "--config.loss.k=-15: must be at least 1"),
-        ("--config.batch_size=0", "--config.batch_size=0: must be at least 1"),
+        ("--config.batch_size=0", "--config.batch_size=0: must be between 1 and 1000000"),
         ("--config.diversification.p_peak=1.5", "p_peak=1.5: must be between 0 and 1"),
         ("--config.diversification.alpha=-1", "alpha=-1.0: must be between 0 and 1"),
         ("--config.network.depth=51", "depth=51: must be one of 18, 34, 50, 101, 152"),
@@ -238,3 +239,55 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         assert process.stderr
         process.stdout.close()
         assert "Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "flag"),
+    [
+        ("main", [], "--config"),
+        ("evaluate.__main__", [], "--workdir"),
+        ("report.__main__", [], "--workdir"),
+        ("predict.__main__", ["README.md"], "--workdir"),
+        ("predict.__main__", ["README.md", "--workdir=runs/x"], "--output"),
+        ("predict.__main__", ["README.md", "--workdir=runs/x"], "--heatmaps"),
+        ("export_weights", ["--output=w.safetensors"], "--workdir"),
+        ("export_weights", ["--workdir=runs/x"], "--output"),
+        ("sweep.__main__", [], "--sweep"),
+        ("sweep.__main__", ["--sweep=configs/sweeps/table4.py"], "--workdir"),
+        ("prepare", ["--config=configs/cub.py"], "--source"),
+        ("prepare", ["--config=configs/cub.py"], "--config.data.data_dir"),
+        ("prepare", ["--config=configs/folder.py"], "--config.data.folder"),
+    ],
+)
+def test_every_path_may_begin_with_the_home_folder(
+    command: str,
+    arguments: list[str],
+    flag: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A shell does not replace the ~ in --output=~/predictions.csv."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run = importlib.import_module(f"fgr_jax.{command}").main
+
+    def message(path: str) -> str:
+        with pytest.raises((UserError, OSError)) as caught:  # both are one line at the terminal
+            run([command, *arguments, f"{flag}={path}"])
+        return str(caught.value)
+
+    assert "there is no user 'nobody-has-this-name'" in message("~nobody-has-this-name/no/file")
+    (tmp_path / "file").touch()
+    in_full = message(f"{tmp_path}/file/below")
+    assert message("~/file/below").replace("~", str(tmp_path)) == in_full
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("diversification.patch_size", "runtime.decode_threads", "runtime.decode_workers"),
+        *("batch_size", "data.resize", "data.crop"),
+    ],
+)
+def test_numbers_that_no_machine_can_use_are_refused(field: str) -> None:
+    with pytest.raises(UserError, match=rf"--config\.{field}=99999999999: must be between"):
+        parse(f"--config.{field}=99999999999")

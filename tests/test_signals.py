@@ -103,6 +103,7 @@ def test_what_follows_a_signal(where: str, numbers: list[signal.Signals]) -> Non
     """A second Ctrl-C or SIGTERM ends the process at once; the others change nothing."""
     process = start(where)
     process.send_signal(signal.SIGSTOP)  # so that all are there at once
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
     for number in numbers:
         process.send_signal(number)
     process.send_signal(signal.SIGCONT)

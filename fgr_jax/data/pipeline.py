@@ -285,10 +285,15 @@ def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[V
             )
         except images.ImageError as error:
             if not annotated and data.corrupt_images == "stop":
+                name = f"data set {source.data_set}, split {source.split}: {example.name}"
+                way_out = (
+                    "prepare the data set again with the fields of this run"
+                    if "--config." in str(error)  # preparation accepted the image with other fields
+                    else "replace the file and prepare the data set again"
+                )
                 raise UserError(
-                    f"data set {source.data_set}, split {source.split}: {example.name} {error}; "
-                    "replace the file and prepare the data set again, or leave corrupt images out "
-                    "with --config.data.corrupt_images=skip"
+                    f"{name} {error}; {way_out}, or leave such images out with "
+                    "--config.data.corrupt_images=skip"
                 ) from error
             image[row], mask[row], problem[row] = 0, False, str(error)
             if not annotated:

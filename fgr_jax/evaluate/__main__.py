@@ -65,7 +65,7 @@ def _print_and_write(evaluated: EvaluatedRun | None, crops: str, terminal: Termi
     run, step, evaluation = evaluated.run, evaluated.trained.step, evaluated.evaluation
     alpha = run.config.diversification.alpha
     images = len(evaluation.predictions.names)
-    title = f"step {step:,} of {run.workdir.name}, {images:,} test images"
+    title = f"step {step:,} of {run.workdir.name}, {images:,} test image{'s' * (images != 1)}"
     print_tables(evaluation, title, alpha, terminal)
     results = run.workdir.evaluation(step, crops)
     about = {

@@ -24,6 +24,7 @@ from absl import flags
 from fgr_jax.data.image_files import is_fault
 from fgr_jax.distributed import compute_deterministically, data_mesh
 from fgr_jax.errors import UserError, shown
+from fgr_jax.files.local import local_path
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun, open_run, restore
 from fgr_jax.models.network import output_shapes
 from fgr_jax.predict.files import BATCHES_AHEAD, find, in_words, stream
@@ -44,14 +45,14 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("batch_size", 32, "images at once", lower_bound=1, flag_values=own)
     flags.DEFINE_integer("step", None, "which checkpoint", lower_bound=1, flag_values=own)
     found = find(cli.parse_flags(argv, __doc__ or "", own, positional=("PATH ...",)))
-    output = Path(own.output) if own.output else None
+    output = local_path(own.output, "--output") if own.output else None
+    heatmaps = local_path(own.heatmaps, "--heatmaps") if own.heatmaps else None
     if output:
-        check(output)
+        check(output, found.files)
     run = open_run(Workdir.open(own.workdir))
     compute_deterministically(run.config.deterministic)
     mesh = data_mesh()
     trained = restore(run, own.step, mesh)
-    heatmaps = Path(own.heatmaps) if own.heatmaps else None
     if heatmaps:
         _create(heatmaps, trained, run)
     for line in in_words(found.left_out):

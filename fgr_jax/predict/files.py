@@ -37,6 +37,8 @@ def find(paths: Sequence[str]) -> Found:
     """
     files: list[Path] = []
     left_out: dict[str, list[Path]] = collections.defaultdict(list)
+    if "" in paths:
+        raise UserError("PATH is empty: name images or folders; . is the current folder")
     for path in map(Path, paths):
         if not os.path.lexists(path):
             raise UserError(f"{path}: no such file or folder")

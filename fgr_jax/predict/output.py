@@ -17,11 +17,11 @@ from fgr_jax.predict.predictions import Prediction
 SUFFIXES = (".csv", ".json", ".jsonl")
 
 
-def check(path: Path) -> None:
-    """Checks, without writing anything, that predictions can be written to `path`.
+def check(path: Path, images: Sequence[Path] = ()) -> None:
+    """Checks, without writing anything, that predictions of `images` can be written to `path`.
 
     Raises:
-      UserError: its suffix is none of `SUFFIXES`, or its folder does not exist.
+      UserError: its suffix is none of `SUFFIXES`, its folder does not exist, or it is one of the images.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(
@@ -29,6 +29,8 @@ def check(path: Path) -> None:
         )
     if not path.parent.is_dir():
         raise UserError(f"--output={path}: the folder {path.parent} does not exist")
+    if path.exists() and any(image.exists() and path.samefile(image) for image in images):
+        raise UserError(f"--output={path}: is one of the images to predict; name another file")
 
 
 class PredictionFile:

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
+from fgr_jax.digests import digest
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
 from fgr_jax.files.atomic import atomic_write
@@ -28,6 +30,8 @@ from fgr_jax.files.buckets import is_in_bucket
 _LATEST_TO_KEEP = 2
 _METRIC = "top1"
 _ITEM = "default"  # Orbax's name of the state in the folder of a step
+_DIGEST = "digest"  # beside the arrays of a state; older versions did not save it
+_NAMES = "_METADATA"  # Orbax's list of the arrays
 _STEP = re.compile(r"0|[1-9][0-9]*")
 _OVERHEAD_BYTES = 1_000_000  # of metadata beside the arrays
 # Paths that Orbax, epath and TensorStore all take literally. Of others, they expand wildcards, change
@@ -67,16 +71,21 @@ class Checkpoints:
         self._literal = literal
         self._remove_unfinished()  # Orbax cleans up later, in the background
 
-    def restore(self, step: int, like: Any) -> Any:
+    def restore(self, step: int, like: dict[str, Any]) -> dict[str, Any]:
         """Restores the state saved at `step`, with the shapes, dtypes and shardings of `like`.
 
         Raises:
           UserError: the checkpoint is damaged.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         try:
-            once_for_all(lambda: _merge_if_forgotten(self._literal / str(step) / _ITEM))
-            return self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            item = self._literal / str(step) / _ITEM
+            once_for_all(lambda: _merge_if_forgotten(item))
+            if f"('{_DIGEST}',)" in json.loads((item / _NAMES).read_text())["tree_metadata"]:
+                everywhere = jax.tree.leaves(like)[0].sharding
+                like = {**like, _DIGEST: jax.device_put(np.zeros(2, np.uint32), everywhere)}
+            abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+            restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+            return _without_digest(restored)
         except Exception as error:  # Orbax and TensorStore raise many kinds
             self._stack.close()  # as this ends the run
             others = [each for each in self._manager.all_steps() if each < step]
@@ -87,8 +96,10 @@ class Checkpoints:
                 "that nothing in it can be saved"
             ) from error
 
-    def save(self, step: int, state: Any, *, test_top1: float | None) -> None:
+    def save(self, step: int, state: dict[str, Any], *, test_top1: float | None) -> None:
         """Starts saving and returns once the state has been copied off the devices.
+
+        Its digest is saved with it, since nothing else shows a changed bit.
 
         Raises:
           UserError: in this save or the previous one, the disk was full or read-only.
@@ -101,8 +112,9 @@ class Checkpoints:
         on_disk = not is_in_bucket(os.fspath(self._directory))
         if on_disk and shutil.disk_usage(self._directory).free < needed:
             self._explain(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        saved = {**state, _DIGEST: _digest(state)}
         try:
-            self._manager.save(step, args=ocp.args.StandardSave(state), metrics=metrics)
+            self._manager.save(step, args=ocp.args.StandardSave(saved), metrics=metrics)
         except Exception as error:
             self._explain(error)
             raise
@@ -214,7 +226,7 @@ def read(directory: epath.Path, step: int) -> dict[str, Any]:
             shapes = checkpointer.metadata(item).item_metadata.tree
             # As NumPy arrays: the devices that wrote them may not be here.
             like = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
-            return checkpointer.restore(item, like)
+            return _without_digest(checkpointer.restore(item, like))
     except UserError:
         raise
     except Exception as error:  # Orbax and TensorStore raise many kinds
@@ -222,6 +234,25 @@ def read(directory: epath.Path, step: int) -> dict[str, Any]:
             f"the checkpoint {folder} cannot be read ({type(error).__name__}): it is damaged, or the "
             "run has replaced it with a later one; try another step"
         ) from error
+
+
+class _BitsChangedError(Exception):
+    """The arrays of a checkpoint are not those that were saved."""
+
+
+def _without_digest(saved: dict[str, Any]) -> dict[str, Any]:
+    """Returns the state in what was read, after comparing its digest."""
+    state = {name: value for name, value in saved.items() if name != _DIGEST}
+    if _DIGEST in saved and not np.array_equal(_digest(state), saved[_DIGEST]):
+        raise _BitsChangedError
+    return state
+
+
+@jax.jit
+def _digest(state: dict[str, Any]) -> jax.Array:
+    """Returns a digest of all arrays, uint32 `[2]`, whatever the tree is made of and its order."""
+    digests = [digest(jnp.asarray(leaf)) for leaf in jax.tree.leaves(state)]
+    return jnp.sum(jnp.stack(digests), axis=0, dtype=jnp.uint32)
 
 
 @contextlib.contextmanager

@@ -5,12 +5,13 @@ It is on this machine, or in a bucket, with its small files copied here.
 
 import dataclasses
 import fcntl
+import hashlib
 import json
 import os
 import re
 import tempfile
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from fgr_jax.data.identity import DataIdentity
 from fgr_jax.errors import UserError
 from fgr_jax.files import buckets
 from fgr_jax.files.atomic import atomic_write
+from fgr_jax.files.local import local_path
 from fgr_jax.runs.checkpoints import latest_step
 from fgr_jax.runs.description import Description
 
@@ -39,6 +41,8 @@ REPORT = "report.html"
 COMPARISON = "comparison.html"
 EVALUATION = "evaluation"
 LOCK = "lock"  # held by the process that trains there
+
+_NAMES_DIGEST = "class_names"  # in data.json
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Workdir:
                     f"{flag}={name}: {scheme.group()} is not supported; name a folder, or "
                     "gs://BUCKET/FOLDER"
                 )
-            local = Path(name)
+            local = local_path(name, flag)
             return cls(name, flag, local, epath.Path(local.absolute()) / CHECKPOINTS)
         remote = buckets.open_folder(name, flag)
         local = Path(tempfile.mkdtemp(prefix="fgr_jax-"))
@@ -129,11 +133,17 @@ class Workdir:
             raise UserError(f"{self}: no such folder; name the workdir of a run")
         if not (self.local / CONFIG).is_file():
             raise UserError(f"{self} is no workdir of a run: it has no {CONFIG}")
-        return Description(
+        run = Description(
             config=self._read_json(CONFIG, _parse_fields),
             data=self._read_json(DATA, DataIdentity.from_json),
             class_names=self._read_json(CLASSES, _parse_names),
         )
+        if self._read_json(DATA, _parse_digest) not in ("", _digest_of(run.class_names)):
+            raise UserError(
+                f"{self}: {CLASSES} does not hold the names of the classes that the run was trained on: "
+                "put back the file that the run wrote"
+            )
+        return run
 
     def _read_json(self, name: str, parse: Callable[[Any], _Parsed]) -> _Parsed:
         try:
@@ -197,7 +207,10 @@ class Workdir:
                 f"{self}: another process is training there; wait for it, or use another {self.flag}"
             ) from error
         _write_json(self.local / CLASSES, run.class_names)
-        _write_json(self.local / DATA, {**run.data.to_json(), **run.contents})
+        _write_json(
+            self.local / DATA,
+            {**run.data.to_json(), _NAMES_DIGEST: _digest_of(run.class_names), **run.contents},
+        )
         _write_json(self.local / CONFIG, run.config)
 
     def is_claimed(self) -> bool:
@@ -226,6 +239,15 @@ def _parse_names(value: Any) -> list[str]:
     if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
         raise ValueError(f"it holds {_beginning(value)}, not the names of classes")
     return value
+
+
+def _parse_digest(value: Any) -> str:
+    """Returns the digest of the names of the classes, or "" if an older version did not store it."""
+    return value.get(_NAMES_DIGEST, "") if isinstance(value, dict) else ""
+
+
+def _digest_of(names: Sequence[str]) -> str:
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest()[:16]
 
 
 def _beginning(value: Any) -> str:

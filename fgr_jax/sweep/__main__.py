@@ -24,6 +24,7 @@ from absl import flags
 from fgr_jax import signals
 from fgr_jax.errors import UserError
 from fgr_jax.files.atomic import atomic_write
+from fgr_jax.files.local import local_path
 from fgr_jax.sweep import figures, results
 from fgr_jax.sweep.plan import Row, Sweep, load
 from fgr_jax.sweep.results import LOG, Line, Result, result
@@ -47,14 +48,15 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_string("workdir", None, "where the results go", flag_values=own)
     flags.DEFINE_integer("seeds", None, "runs of each row", lower_bound=1, flag_values=own)
     cli.parse_flags(cli.define_config(argv, own), __doc__ or "", own)
-    sweep = load(Path(own.sweep))
+    sweep = load(local_path(own.sweep, "--sweep"))
     config = cli.config_file(own) or sweep.config
     for_all = cli.overrides(own)
     seeds = own.seeds or sweep.seeds
     for row in sweep.rows:  # mistakes are reported before the first run, not after an hour
         arguments = _arguments(config, row, 0, for_all)
         cli.parse(["sweep", *arguments], __doc__ or "", flags.FlagValues())
-    workdir = Path(own.workdir or Path("runs") / Path(own.sweep).stem)
+    default = Path("runs") / Path(own.sweep).stem
+    workdir = local_path(own.workdir or str(default), "--workdir")
     command = shlex.join(["python", "-m", "fgr_jax.sweep", *argv[1:]])
     return _run_all(sweep, config, seeds, for_all, workdir, command, Terminal())
 

@@ -14,9 +14,20 @@ from hypothesis import strategies as st
 
 from fgr_jax.data.prepare.archives import unpack
 from fgr_jax.data.prepare.builder import ImageBuilder
-from fgr_jax.data.prepare.listing import find, read_lines, read_matlab, read_text
+from fgr_jax.data.prepare.listing import (
+    ImageFile,
+    Listing,
+    check,
+    find,
+    from_one,
+    read_lines,
+    read_matlab,
+    read_text,
+    whole,
+)
 from fgr_jax.data.sets import elpv
 from fgr_jax.data.sets.aircraft import Aircraft
+from fgr_jax.data.sets.cars import Cars
 from fgr_jax.data.sets.cub import Cub
 from fgr_jax.data.sets.dogs import Dogs
 from fgr_jax.data.sets.imagenet import Imagenet
@@ -190,13 +201,41 @@ def test_folders_of_other_programs_hold_no_annotations(tmp_path: Path) -> None:
 
 
 BAD_CUB = {
-    "classes.txt": ("1 001.A\n01 002.B\n", "classes.txt has two classes of the same number"),
+    "classes.txt": (
+        "1 001.A\n01 002.B\n",
+        "classes.txt, line 2: number 1 has the value '002.B', and '001.A' in an earlier line",
+    ),
     "bounding_boxes.txt ": (
         "1 0 0 5 1e400\n",
-        "bounding_boxes.txt, image 1: '0 0 5 1e400' are not 4",
+        "bounding_boxes.txt, line 1, image 1: '0 0 5 1e400' are not 4",
     ),
-    "bounding_boxes.txt": ("1 0 0 5 wide\n", "bounding_boxes.txt, image 1: '0 0 5 wide' are not 4"),
-    "parts/part_locs.txt": ("1 1 2 3 no\n", "part_locs.txt, image 1: '2 3 no' are not 3 numbers"),
+    "bounding_boxes.txt": (
+        "1 0 0 5 wide\n",
+        "bounding_boxes.txt, line 1, image 1: '0 0 5 wide' are not 4",
+    ),
+    "parts/part_locs.txt": ("1 1 2 3 no\n", "part_locs.txt, line 1: '2 3 no' are not 3 numbers"),
+    "parts/part_locs.txt ": (
+        "1 1 2 3 1\n1 1 2 4 1\n",
+        "part_locs.txt, line 2: part 1 of image 1 is",
+    ),
+    "images.txt": ("# 001.A/x.jpg\n", "images.txt, line 1: '#' is not a whole number"),
+    "image_class_labels.txt": (
+        "1 1\n\n01 2\n",
+        "image_class_labels.txt, line 3: number 1 has the value '2', and '1' in an earlier line",
+    ),
+    "image_class_labels.txt ": (
+        "1 2\n",
+        "image_class_labels.txt, line 1: the label of 001.A/x.jpg is 2, and that of its folder is 1",
+    ),
+    "image_class_labels.txt  ": (
+        "1 1_0\n",
+        "line 1, image 1: the label 1_0 is not in the range 1 to 2",
+    ),
+    "train_test_split.txt": (
+        "1 1\n1 0\n",
+        "train_test_split.txt, line 2: number 1 has the value '0', and '1' in an earlier line",
+    ),
+    "train_test_split.txt ": ("1 2\n", "train_test_split.txt, line 1: '2' is neither 1, for"),
 }
 
 
@@ -219,3 +258,131 @@ def test_numbers_that_are_none(tmp_path: Path, file: str) -> None:
     with pytest.raises(UserError) as caught:
         Cub.read(tmp_path)
     assert words in str(caught.value)
+
+
+def test_only_a_number_is_cut_off_the_name_of_a_class(tmp_path: Path) -> None:
+    names = ["001.St. Bernard", "St. Bernard 2", "737-200.v2", "4.", "05.5.x"]
+    files = {
+        "classes.txt": "".join(f"{n} {name}\n" for n, name in enumerate(names, 1)),
+        **dict.fromkeys(("image_class_labels.txt", "images.txt", "train_test_split.txt"), ""),
+        "bounding_boxes.txt": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    expected = ["St. Bernard", "St. Bernard 2", "737-200.v2", "4.", "5.x"]
+    assert Cub.read(tmp_path).class_names == expected
+
+
+@given(
+    st.one_of(st.floats(), st.integers(-9, 9), st.sampled_from(["1", "1_0", "\u0661", "+1", ""]))
+)
+def test_what_is_not_whole_is_no_label(value: float | str) -> None:
+    is_whole = value == "1" or (not isinstance(value, str) and value >= 0 and value % 1 == 0)
+    if is_whole:
+        assert whole(value) == int(value)
+    else:
+        with pytest.raises((ValueError, OverflowError)):
+            whole(value)
+    if not is_whole or not 1 <= int(value) <= 3:
+        with pytest.raises(UserError, match=r"x: the label .* is not in the range 1 to 3"):
+            from_one(value, 3, "x")
+
+
+DOGS: dict[str, tuple[list[float], str]] = {
+    "another label": (
+        [1, 2, 2, 2],
+        "test_list.mat: the label of n1-A/y.jpg is 2, and that of its folder is 1",
+    ),
+    "two folders": (
+        [1, 1, 1, 2],
+        "train_list.mat: the label of n2-B/x.jpg is 1, which is that of the folder",
+    ),
+    "not whole": (
+        [1.7, 2, 1, 2],
+        r"train_list.mat is damaged or incomplete \(1.7 is not a whole number\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DOGS)
+def test_labels_that_contradict_folders(tmp_path: Path, case: str) -> None:
+    (tmp_path / "Images").mkdir()
+
+    def write(labels: list[float]) -> None:
+        names = np.array([f"{of}/{name}.jpg" for name in "xy" for of in ("n1-A", "n2-B")], object)
+        for split, part in (("train", slice(0, 2)), ("test", slice(2, 4))):
+            content = {"file_list": names[part], "labels": np.array(labels[part])}
+            scipy.io.savemat(tmp_path / f"{split}_list.mat", content)
+
+    write([1, 2, 1, 2])
+    assert Dogs.read(tmp_path).class_names == ["A", "B"]
+    labels, told = DOGS[case]
+    write(labels)
+    with pytest.raises(UserError, match=told):
+        Dogs.read(tmp_path)
+
+
+CARS = {
+    "class": (1.9, 0, r"cars_annos.mat is damaged or incomplete \(1.9 is not a whole number\)"),
+    "test": (1.0, 2, "cars_annos.mat, car_ims/1.jpg: 'test' is 2, neither 1 nor 0"),
+}
+
+
+@pytest.mark.parametrize("case", CARS)
+def test_cars_with_other_numbers(tmp_path: Path, case: str) -> None:
+    (tmp_path / "car_ims").mkdir()
+
+    def write(label: float, test: int) -> None:
+        fields = [("relative_im_path", object), ("class", object), ("test", object)]
+        rows = np.array([("car_ims/1.jpg", label, test), ("car_ims/2.jpg", 1, 1)], fields)
+        content = {"class_names": np.array(["Audi A", "BMW B"], object), "annotations": rows}
+        scipy.io.savemat(tmp_path / "cars_annos.mat", content)
+
+    write(1.0, 0)
+    assert list(map(len, Cars.read(tmp_path).splits.values())) == [1, 1]
+    label, test, told = CARS[case]
+    write(label, test)
+    with pytest.raises(UserError, match=told):
+        Cars.read(tmp_path)
+
+
+def test_synsets_of_one_number(tmp_path: Path) -> None:
+    fields = [("ILSVRC2012_ID", object), ("WNID", object), ("words", object)]
+    for folder in ("train", "val/n01440764"):
+        (tmp_path / folder).mkdir(parents=True)
+    synsets = np.array([(1, "n01440764", "tench"), (1, "n01443537", "goldfish")], fields)
+    scipy.io.savemat(tmp_path / "meta.mat", {"synsets": synsets})
+    with pytest.raises(UserError, match=r"meta.mat: 1 is n01443537, but n01440764 before"):
+        Imagenet.read(tmp_path)
+
+
+def test_an_image_in_both_splits_is_named(tmp_path: Path) -> None:
+    for name in "abcd":
+        (tmp_path / f"{name}.jpg").write_bytes(b"x")
+    files = {
+        name: ImageFile(str(tmp_path / f"{name}.jpg"), n % 2, name) for n, name in enumerate("abcd")
+    }
+    listing = Listing(
+        ["one", "two"],
+        {
+            "train": [files["a"], files["b"], files["c"]._replace(name="e"), files["c"]],
+            "test": [files["d"], files["a"]._replace(label=1)],
+        },
+    )
+    with pytest.raises(UserError) as caught:
+        check(listing, "data set x", None, {})
+    assert caught.value.args[1:] == (
+        "train: c is also listed in train",
+        "test: a is also listed in train",
+    )
+
+
+@pytest.mark.parametrize("probability", ["0.5", "-0.1", "0.34"])
+def test_probabilities_between_the_levels(tmp_path: Path, probability: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(f"a.png {probability} mono\n")
+    with pytest.raises(UserError, match=r"line 1: .* is not 'FILE PROBABILITY TYPE'"):
+        elpv.read_labels(path)
+    path.write_text("a.png 0.33333 mono\na.png 1.0 mono\n")
+    with pytest.raises(UserError, match=r"line 2: 'a.png 1.0 mono' is the second line of a.png"):
+        elpv.read_labels(path)

@@ -1,15 +1,19 @@
 """Archives that are not ours, and downloads that break off."""
 
+import bz2
 import gzip
 import hashlib
 import http.server
 import io
+import lzma
 import os
+import struct
 import tarfile
 import tempfile
 import threading
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -103,13 +107,17 @@ def test_links_and_devices(tmp_path: Path, kind: bytes) -> None:
         info = tarfile.TarInfo("passwords")
         info.type, info.linkname = kind, "/etc/passwd"
         opened.addfile(info)
-    with pytest.raises(UserError, match="its member 'passwords' is a link or a device"):
+    with pytest.raises(
+        UserError, match=r"'passwords' is a link or a device; nothing .* unpack it with"
+    ):
         unpack(tmp_path / "x.tar", tmp_path / "out", ignore)
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as zipped:
         entry = zipfile.ZipInfo("passwords")
         entry.external_attr = 0o120777 << 16
         zipped.writestr(entry, "/etc/passwd")
-    with pytest.raises(UserError, match="its member 'passwords' is a link"):
+    with pytest.raises(
+        UserError, match="'passwords' is a link; nothing of it is used: unpack it with"
+    ):
         unpack(tmp_path / "x.zip", tmp_path / "out", ignore)
     assert not (tmp_path / "out" / "passwords").exists()
 
@@ -301,6 +309,9 @@ def test_parts_of_an_archive_are_named(tmp_path: Path, name: str) -> None:
         (b"7z\xbc\xaf\x27\x1c\0\4", "7-Zip"),
         (b"Rar!\x1a\7\1\0", "RAR"),
         (b"\x28\xb5\x2f\xfd", "Zstandard"),
+        (b"\x1f\x9d\x90", "Unix compress"),
+        (b"\x04\x22M\x18", "LZ4"),
+        (b"LZIP\1", "lzip"),
     ],
 )
 @pytest.mark.parametrize("name", ["x.7z", "x.zip", "no suffix"])
@@ -308,9 +319,97 @@ def test_other_archives_are_named(tmp_path: Path, start: bytes, kind: str, name:
     (tmp_path / name).write_bytes(start + bytes(999))
     assert archives.is_archive(tmp_path / name)
     with pytest.raises(
-        UserError, match=f"{name} is a {kind} archive, which is not read: unpack it"
+        UserError, match=f"{name} is an? {kind} archive, which is not read: unpack it"
     ):
         unpack(tmp_path / name, tmp_path / "out", ignore)
+
+
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "bzip2": bz2.compress,
+    "xz": lzma.compress,
+}
+
+
+@pytest.mark.parametrize("kind", COMPRESSORS)
+def test_compressed_files_that_are_no_tars_are_named(tmp_path: Path, kind: str) -> None:
+    compress = COMPRESSORS[kind]
+    contents = {
+        "a JPEG": b"\xff\xd8\xff" + os.urandom(3000),
+        "a gzip archive": tar(tmp_path / "inner", FILES).read_bytes(),
+        "a file of an unknown kind": b"\x80" + os.urandom(3000),
+    }
+    for name, data in contents.items():
+        path = tmp_path / "x.gz"
+        path.write_bytes(compress(data))
+        told = f"x.gz is an? {kind} archive of {name}, not of a tar archive: unpack it with another"
+        with pytest.raises(UserError, match=told):
+            unpack(path, tmp_path / "out", ignore)
+        path.write_bytes(compress(data)[:-1])  # a damaged file may hold anything
+        with pytest.raises(UserError, match=r"x.gz is damaged or truncated"):
+            unpack(path, tmp_path / "out", ignore)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.tuples(st.integers(1, 20000), st.integers(0, 300)), max_size=3),
+    st.booleans(),
+    st.sampled_from([100, 1 << 20]),
+)
+def test_an_xz_file_may_have_streams_and_padding(
+    cuts: list[tuple[int, int]], cut: bool, chunk: int
+) -> None:
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as changed:
+        folder = Path(name)
+        whole = tar(folder / "x", FILES, "w").read_bytes()
+        cuts = sorted(cuts)
+        ends = [*(end for end, _ in cuts), len(whole)]
+        starts = [0, *ends[:-1]]
+        packed = b""
+        for start, end, words in zip(starts, ends, [*(n for _, n in cuts), 2], strict=True):
+            packed += lzma.compress(whole[start:end]) + bytes(4 * words)
+        path = folder / "x.tar.xz"
+        path.write_bytes(packed[: len(packed) - 12] if cut else packed)
+        changed.setattr(archives, "_CHUNK", chunk)
+        if cut:
+            with pytest.raises(UserError, match=r"is damaged or truncated"):
+                unpack(path, folder / "out", ignore)
+        else:
+            unpack(path, folder / "out", ignore)
+            assert content(folder / "out") == FILES
+
+
+@pytest.mark.parametrize("attributes", [0x10, 0o40755 << 16, 0x10 | 0o40755 << 16])
+def test_a_folder_in_a_zip_that_only_its_attributes_tell(tmp_path: Path, attributes: int) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as opened:
+        entry = zipfile.ZipInfo("data")
+        entry.external_attr = attributes
+        opened.writestr(entry, b"")
+        opened.writestr("data/a.jpg", b"first")
+        entry = zipfile.ZipInfo("b.jpg")  # what has content is a file
+        entry.external_attr = attributes
+        opened.writestr(entry, b"second")
+    unpack(tmp_path / "x.zip", tmp_path / "out", ignore)
+    assert content(tmp_path / "out") == {"data/a.jpg": b"first", "b.jpg": b"second"}
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.text(st.characters(codec="utf-8", categories=["L", "N"]), min_size=1, max_size=20))
+def test_names_in_the_field_for_unicode_are_used(name: str) -> None:
+    for short, is_current in ((b"????", True), (b"\x82\x84\xe9", True), (b"old", False)):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "x.zip"
+            checksum = zlib.crc32(short if is_current else b"renamed")
+            field = struct.pack("<BI", 1, checksum) + f"{name}.jpg".encode()
+            other = struct.pack("<HHI", 0x5455, 4, 7)
+            with zipfile.ZipFile(path, "w") as opened:
+                entry = zipfile.ZipInfo("x" * len(short))
+                entry.extra = other + struct.pack("<HH", 0x7075, len(field)) + field
+                opened.writestr(entry, b"first")
+            path.write_bytes(path.read_bytes().replace(b"x" * len(short), short))
+            assert unpack(path, Path(folder) / "out", ignore) == []
+            expected = f"{name}.jpg" if is_current else "old"
+            assert content(Path(folder) / "out") == {expected: b"first"}
 
 
 @pytest.mark.parametrize("kind", ["x.zip", "x.tar", "x.tgz", "of folders.zip", "of folders.tar"])

@@ -294,7 +294,7 @@ BAD_CUB: dict[str, tuple[Callable[[str, bytes], bytes | None], tuple[str, ...]]]
         lambda name, data: (
             data.replace(b"\n2 ", b"\n2 7", 1) if name.endswith("class_labels.txt") else data
         ),
-        ("image_class_labels.txt, image 2: the label 7", "is not in the range 1 to"),
+        ("image_class_labels.txt, line ", ", image 2: the label 7", "is not in the range 1 to"),
     ),
     "an image without label": (
         lambda name, data: data.split(b"\n", 1)[1] if name.endswith("class_labels.txt") else data,

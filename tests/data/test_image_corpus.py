@@ -486,6 +486,17 @@ def add_tiffs(corpus: Corpus) -> None:
         write.tiff(scaled(GRAY, 12), 12, 1, order=">"),
         refused="is a TIFF of 1 × 12-bit samples",
     )
+    for photometric in (0, 1):
+        corpus.add(
+            f"tiff gray alpha 16 in tiles {photometric}",
+            write.tiff(scaled(both, 16), 16, photometric, tile=16, tags=[(338, 3, [2])]),
+            refused="is a TIFF of 2 × 16-bit samples in compression 1 that is not read",
+        )
+    corpus.add(
+        "tiff color 16 in reversed order",
+        write.tiff(scaled(COLORS, 16), 16, 2, tags=[(266, 3, [2])]),
+        refused="is a TIFF of 16 bits in reversed order: convert it to PNG",
+    )
     corpus.add("bigtiff", write.tiff(COLORS, 8, 2, big=True), pixels=COLORS)
     corpus.add(
         "bigtiff big-endian",
@@ -627,11 +638,20 @@ def add_orientations(corpus: Corpus) -> None:
     packet = write.chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + usual)
     text = (b"Exif\0\0" + stated(3, 6)).hex().encode()
     profile = zlib.compress(b"\nAPP1\n%8d\n%s\n" % (len(text) // 2, text))
+    of_app1 = write.chunk(b"zTXt", b"Raw profile type APP1\0\0" + profile)
+    plain = b"Raw profile type exif\0\nexif\n%8d\n%s\n" % (len(text) // 2, text)
+    bare = stated(3, 6).hex().encode()  # without Exif\0\0
+    without = b"Raw profile type exif\0\nexif\n%8d\n%s\n" % (len(bare) // 2, bare)
+    deflated = write.chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(usual))
     too_long = write.chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(80_000_000)))
     for name, before in (
         ("eXIf of orientation 0 and xmp", write.chunk(b"eXIf", stated(3, 0)) + packet),
         ("eXIf of type byte", write.chunk(b"eXIf", stated(1, 6))),
-        ("zTXt APP1", write.chunk(b"zTXt", b"Raw profile type APP1\0\0" + profile)),
+        ("zTXt APP1", of_app1),
+        ("tEXt exif", write.chunk(b"tEXt", plain)),
+        ("tEXt exif without its prefix", write.chunk(b"tEXt", without)),
+        ("zTXt APP1 and a text that is too long", too_long + of_app1),
+        ("deflated xmp and a text that is too long", too_long + deflated),
         ("xmp and a text that is too long", packet + too_long),
     ):
         corpus.add(f"png {name}", png_of(rows, before=before), pixels=turned)

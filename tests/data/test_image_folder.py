@@ -265,7 +265,8 @@ def test_every_bad_file_is_named(tmp_path: Path) -> None:
 def test_a_listing_with_repeated_names_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "trees", {"oak": 2, "elm": 1})
     files = [ImageFile(str(folder / name), 0, name) for name in ("oak/000.png", "oak/001.png")]
-    listing = Listing(["oak", "oak"], {"train": [*files, files[0]], "test": [files[1]]})
+    other = ImageFile(str(folder / "elm/000.png"), 1, "elm/000.png")
+    listing = Listing(["oak", "oak"], {"train": [*files, files[0]], "test": [other]})
     with pytest.raises(UserError) as caught:
         check(listing, "data set trees", None, {})
     assert "the class 'oak' occurs twice in the list of classes" in str(caught.value)

@@ -107,6 +107,7 @@ REFUSED = {
     "gzip": (gzip.compress(b"a"), "is not an image but a gzip archive", "unpack"),
     "tar.xz": (archived("w:xz"), "is not an image but an xz archive", "unpack"),
     "tar.bz2": (archived("w:bz2"), "is not an image but a bzip2 archive", "unpack"),
+    "sequence": (box(b"isom", b"iso8", b"mp41"), "is not an image but a video", "frames"),
     "mp4": (box(b"isom", b"isom", b"avc1"), "is not an image but a video", "frames"),
     "mov": (box(b"qt  "), "is not an image but a video", "frames"),
     "webm": (b"\x1aE\xdf\xa3\x9fB\x86", "is not an image but a video", "frames"),
@@ -200,6 +201,14 @@ def test_images_that_are_read(name: str) -> None:
     assert images.kind_of(READ[name]) == images.kind_of(READ[name][:32]) == name
     assert images.is_image(READ[name])
     assert images.decode(READ[name]).shape == (8, 8, 3)
+
+
+@pytest.mark.parametrize("brand", [b"miaf", b"MiHB", b"1pic", b"heif", b"MA1B", b"mif1", b"heic"])
+@pytest.mark.parametrize("name", ["an AVIF image", "a HEIC image"])
+def test_the_compatible_brands_say_what_a_file_is_too(name: str, brand: bytes) -> None:
+    data = READ[name][:8] + brand + READ[name][12:]
+    if brand != b"heic" or name != "an AVIF image":
+        assert images.kind_of(data) == name
 
 
 @pytest.mark.parametrize("name", REFUSED)

@@ -36,6 +36,8 @@ def huge_headers() -> dict[str, bytes]:
     bits = int.from_bytes(webp[21:25], "little") >> 28 << 28 | (16383 - 1) << 14 | (16383 - 1)
     jpeg = saved(small, "JPEG", progressive=True)
     frame = jpeg.index(b"\xff\xc2") + 5
+    components = b"".join(bytes([c, 0x11, 0]) for c in (1, 2, 3))
+    scans = b"".join(write.segment(0xDA, bytes([1, c, 0, 0, 63, 0])) + b"\0" for c in (1, 2, 3))
     tall = [(256, 4, [side]), (257, 4, [side])]
     return {
         "png": write.PNG
@@ -47,6 +49,10 @@ def huge_headers() -> dict[str, bytes]:
         "tiff of 16 bits": write.tiff(np.zeros((8, 8, 2), np.uint16), 16, 1, tags=tall),
         "bmp": write.bmp([bytes(8)] * 8, side, 8, palette=bytes(1024), height=side),
         "webp": webp[:21] + bits.to_bytes(4, "little") + webp[25:],
+        "jpeg of a scan for each component": jpeg[:2]
+        + write.segment(0xC0, struct.pack(">BHHB", 8, side, side, 3) + components)
+        + scans
+        + b"\xff\xd9",
         "progressive jpeg": jpeg[:frame] + struct.pack(">HH", side, side) + jpeg[frame + 4 :],
     }
 

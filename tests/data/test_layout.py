@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -303,7 +303,7 @@ def test_folders_that_all_hold_the_same_folders_are_refused(
             read_class_folders(root)
         told = str(caught.value)
         outside, inside = (shown(", ".join(sorted(group))) for group in (outer, inner))
-        assert f"all of {outside} hold the folders {inside}" in told
+        assert f": {outside} have the folders {inside} in common" in told
         assert ("move the others" if above else "put the images for training into train/") in told
         # What an earlier run was trained on is read again.
         listing = read_class_folders(root, lenient=True)
@@ -311,11 +311,80 @@ def test_folders_that_all_hold_the_same_folders_are_refused(
         assert any("are read as part of them" in note for note in listing.notes)
 
 
-def test_folders_in_classes_are_told() -> None:
-    files = flat(*(f"{of}/{inner}" for of in ("fold 1", "fold 2") for inner in ("oak", "elm")))
+@settings(deadline=None, max_examples=20)
+@given(
+    outer=st.sampled_from(
+        [("fold_1", "fold_2"), ("训练集", "测试集"), ("learn", "check"), ("a", "b")]
+    ),
+    above=st.sampled_from(["", "train/"]),
+    wrapper=st.sampled_from(["", "images/", "x/y/"]),
+    spelled=st.sampled_from([str, str.upper, lambda name: name.replace("oak", "o a k")]),
+    more=st.sets(st.sampled_from(["stray/../0.png", "0.png", "one/oak/0.png", "flat/0.png"])),
+    only=st.sets(st.sampled_from(["fir", "ash", "yew"]), max_size=2),
+)
+def test_folders_that_share_folders_are_refused(
+    outer: tuple[str, str],
+    above: str,
+    wrapper: str,
+    spelled: Callable[[str], str],
+    more: set[str],
+    only: set[str],
+) -> None:
+    """Stray images, folders that lack classes or have others, and flat folders tell nothing."""
+    one, other = outer
+    files = flat(*(f"{one}/{wrapper}{name}" for name in ("oak", "elm", *only)))
+    files += flat(*(f"{other}/{wrapper}{spelled(name)}" for name in ("oak", "elm")))
+    files += [file.replace("one/", f"one/{wrapper}") for file in more if "/" in file]
+    files += [f"{one}/0.png"] * ("0.png" in more)
+    parts = [f"{split}/{file}" for split in ("train", "test") for file in files] if above else files
+    told = assert_ambiguous(parts)
+    assert f": {', '.join(sorted(outer))} have the folders " in told
+    common = {f"{wrapper}{name}" for name in ("oak", "elm", spelled("oak"), spelled("elm"))}
+    assert f" have the folders {', '.join(sorted(common))} in common" in told
+    with tree(parts) as root:
+        assert set(outer) <= set(read_class_folders(root, lenient=True).class_names)
+
+
+def test_folders_in_classes_that_are_no_classes_are_told() -> None:
     told = "the classes are {}; the folders inside them ({}) are read as part of them"
-    fold = told.format("fold 1, fold 2, fold 3", "elm, oak")
-    assert read([*files, "fold 3/0.png", "fold 3/1.png"]).notes == [fold]
+    pairs = [("paris", "rome"), ("rome", "oslo"), ("oslo", "paris")]
+    ring = flat(*(f"{of}/{city}" for of, pair in zip("abc", pairs, strict=True) for city in pair))
+    assert read(ring).notes == [told.format("a, b, c", "oslo, paris, rome")]
+    some = flat(*(f"{of}/{inner}" for of in "ab" for inner in ("leaf", "bark")))
+    beside = [f"{of}/{i}.png" for of in "ab" for i in range(6)]
+    assert read([*some, *beside]).notes == [told.format("a, b", "bark, leaf")]
+    others = flat("c", "d", "e")
+    assert_ambiguous([*some, *others])  # 12 of 21 images, though of 2 of 5 folders
+    assert_ambiguous([*some, *flat("c", "d"), *(f"c/{i}.jpg" for i in range(9))])
+    assert read([*some, *others, *flat("f")]).notes == [
+        told.format("a, b, c, d, e, f", "bark, leaf")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("split", "parts", "other"),
+    [
+        ("train", ["train-001", "train-002"], "test-001"),
+        ("train", ["train", "train (1)"], "test"),
+        ("train", ["trainA", "trainB"], "testA"),
+        ("test", ["test_part_1", "test_part_2"], "train_part_1"),
+    ],
+)
+def test_parts_of_one_split_are_refused(split: str, parts: list[str], other: str) -> None:
+    files = flat(*(f"{of}/{name}" for of in (*parts, other) for name in ("oak", "elm")))
+    told = (
+        rf"holds {re.escape(parts[0])}/ and {re.escape(parts[1])}/, which may be parts of one split"
+    )
+    with pytest.raises(LayoutNotFoundError, match=told):
+        read(files)
+    with tree(files) as root:  # as runs were trained before
+        listing = read_class_folders(root, lenient=True)
+    assert {Path(file.path).parts[-3] for file in listing.splits[split]} == {parts[0]}
+    assert listing.unused == parts[1:]
+
+
+def test_folders_in_classes_are_told() -> None:
+    told = "the classes are {}; the folders inside them ({}) are read as part of them"
     sets = flat("a/oak", "a/elm", "b/ash")
     assert read(sets).notes == [told.format("a, b", "ash, elm, oak")]
     parts = [f"{split}/{file}" for split in ("train", "test") for file in sets]

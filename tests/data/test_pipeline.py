@@ -442,6 +442,22 @@ def test_annotated_batches_report_corrupt_images(what: str, workers: int) -> Non
     assert "pixels high, of which 8 are to be cut off" in batch["problem"][0]
 
 
+@pytest.mark.parametrize(
+    ("corrupt", "cut_bottom", "way_out"),
+    [
+        (frozenset({0}), 0, "replace the file and prepare the data set again"),
+        (frozenset(), 8, "prepare the data set again with the fields of this run"),
+    ],
+)
+def test_what_stops_the_training_has_its_own_way_out(
+    corrupt: frozenset[int], cut_bottom: int, way_out: str
+) -> None:
+    """What preparation accepted with other fields is no fault of the file."""
+    data = dataclasses.replace(SMALL, cut_bottom=cut_bottom)
+    with pytest.raises(UserError, match=rf"gray-0\.png .*; {way_out}, or leave such images out"):
+        next(evaluation_batches(GrayImages(4, corrupt=corrupt), data, THREADS, Share(4)))
+
+
 @dataclasses.dataclass
 class Birds(GrayImages):
     """One image of 120×90 pixels, with a bright spot where its one visible part is."""

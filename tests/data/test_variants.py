@@ -150,6 +150,39 @@ def test_every_way_to_write_a_path_is_the_same_folder(
         assert opened(way, tmp_path / "tfds").identity == first.identity
 
 
+@pytest.mark.parametrize("name", [b"caf\xe9", b"n" * 255, "図".encode() * 85, b"A" + b"-z" * 127])
+def test_a_folder_may_have_any_name(tmp_path: Path, name: bytes) -> None:
+    folder = write(tmp_path / os.fsdecode(name))
+    first = opened(folder, tmp_path / "tfds")
+    assert opened(folder, tmp_path / "tfds").identity == first.identity
+    (variant,) = names(tmp_path / "tfds")
+    assert len(variant) < 255 - len("-99")
+
+
+def test_a_variant_of_a_long_name_is_found(tmp_path: Path) -> None:
+    """Names were shortened from some version on."""
+    folder = write(tmp_path / ("n" * 230))
+    before = opened(folder, tmp_path / "tfds").identity
+    (variant,) = names(tmp_path / "tfds")
+    longer = folder.name + variant.lstrip("n")
+    (tmp_path / "tfds" / "folder" / variant).rename(tmp_path / "tfds" / "folder" / longer)
+    assert opened(folder, tmp_path / "tfds").identity.content == before.content
+    assert names(tmp_path / "tfds") == {longer}
+
+
+def test_a_refused_preparation_leaves_no_folders(tmp_path: Path) -> None:
+    folder, data_dir = write(tmp_path / "trees"), tmp_path / "tfds"
+    (folder / FILES[0]).write_bytes(b"BM" + bytes(99))
+    with pytest.raises(UserError, match=r"nothing was prepared; replace these files"):
+        opened(folder, data_dir)
+    assert data_dir.is_dir()
+    assert not (data_dir / "folder").exists()
+    opened(write(tmp_path / "other"), data_dir)
+    with pytest.raises(UserError, match=r"nothing was prepared; replace these files"):
+        opened(folder, data_dir)
+    assert len(names(data_dir)) == 1
+
+
 @pytest.mark.usefixtures("settled")
 @pytest.mark.parametrize("before", [False, True])
 @pytest.mark.parametrize("in_place", [False, True])

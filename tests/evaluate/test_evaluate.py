@@ -158,7 +158,7 @@ def test_cub_counts_parts(
     # As if the network had been trained there: it has as many classes.
     data = {"data__name": "cub", "data__data_dir": str(tmp_path / "tfds")}
     with_fields(**data, diversification__alpha=1.0)(workdir)
-    change_json("classes.json", lambda _: list(written.class_names))(workdir)
+    with_classes(lambda _: list(written.class_names))(workdir)
     assert run(workdir) == 0
     printed = capsys.readouterr().out
     assert "trained without the block" in printed
@@ -217,6 +217,16 @@ def change_json(name: str, change: Callable[[Any], Any]) -> Callable[[Path], Non
     def apply(workdir: Path) -> None:
         path = workdir / name
         path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+    return apply
+
+
+def with_classes(change: Callable[[Any], Any]) -> Callable[[Path], None]:
+    """As a run of an older version, of which data.json has no digest of the names."""
+
+    def apply(workdir: Path) -> None:
+        change_json("classes.json", change)(workdir)
+        change_json("data.json", lambda data: {**data, "class_names": ""})(workdir)
 
     return apply
 
@@ -306,7 +316,7 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         "--config.data.data_dir=FOLDER",
     ),
     "other classes": (
-        change_json("classes.json", lambda names: [*names[:3], "elsewhere"]),
+        with_classes(lambda names: [*names[:3], "elsewhere"]),
         [],
         r"the data set synthetic/tiny/1.0.0 has other classes than the run in \S+ was trained on",
     ),

@@ -224,3 +224,20 @@ PNG = bytes.fromhex(
     "89504e470d0a1a0a0000000d49484452000000010000000108020000009077"
     "53de0000000c49444154789c63606060000000040001f61738550000000049454e44ae426082"
 )
+
+
+def test_an_empty_path_is_not_the_current_folder() -> None:
+    with pytest.raises(
+        UserError, match=r"PATH is empty: name images or folders; \. is the current"
+    ):
+        find(["README.md", ""])
+
+
+def test_the_output_may_not_be_one_of_the_images(tmp_path: Path) -> None:
+    image, link = tmp_path / "image.csv", tmp_path / "link.csv"
+    image.write_bytes(b"an image")
+    link.symlink_to(image)
+    for path in (image, link):
+        with pytest.raises(UserError, match="is one of the images to predict; name another file"):
+            check(path, [tmp_path / "other.jpg", image])
+    check(tmp_path / "new.csv", [image])

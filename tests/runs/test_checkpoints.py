@@ -5,13 +5,14 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fgr_jax.errors import UserError
-from fgr_jax.runs.checkpoints import Checkpoints, latest_step, read, saved_steps
+from fgr_jax.runs.checkpoints import Checkpoints, latest_step, read, read_latest, saved_steps
 
 
 def steps_in(folder: Path) -> list[int]:
@@ -140,3 +141,40 @@ def test_an_unfinished_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
     assert latest_step(epath.Path(tmp_path)) == 3
     with Checkpoints(epath.Path(tmp_path)):
         assert not (tmp_path / "9.orbax-checkpoint-tmp").exists()
+
+
+def test_no_changed_bit_is_read_as_a_state(tmp_path: Path) -> None:
+    """Not all of the bits are of arrays; of those that are not, some do no harm."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(40, 30)).astype(np.float32)
+    state = {"params": {"w": jnp.asarray(weights)}, "step": jnp.int32(3)}
+    with Checkpoints(epath.Path(tmp_path)) as checkpoints:
+        checkpoints.save(3, state, test_top1=None)
+    data = max(tmp_path.glob("3/default/**/d/*"), key=lambda path: path.stat().st_size)
+    whole, refused = data.read_bytes(), 0
+    for bit in rng.integers(8 * len(whole), size=20):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        data.write_bytes(changed)
+        try:
+            found = read_latest(epath.Path(tmp_path))
+        except UserError:
+            refused += 1
+        else:
+            np.testing.assert_array_equal(found["params"]["w"], weights)
+    assert refused > 10
+    data.write_bytes(whole[: len(whole) // 2] + b"\0" + whole[len(whole) // 2 + 1 :])
+    with (
+        pytest.raises(UserError, match="cannot be read"),
+        Checkpoints(epath.Path(tmp_path)) as checkpoints,
+    ):
+        checkpoints.restore(3, state)
+
+
+def test_a_state_saved_without_its_digest_is_read(tmp_path: Path) -> None:
+    state = {"w": jnp.arange(3, dtype=jnp.float32)}
+    with ocp.CheckpointManager(tmp_path) as manager:
+        manager.save(3, args=ocp.args.StandardSave(state))
+    np.testing.assert_array_equal(read_latest(epath.Path(tmp_path))["w"], [0, 1, 2])
+    with Checkpoints(epath.Path(tmp_path)) as checkpoints:
+        np.testing.assert_array_equal(checkpoints.restore(3, state)["w"], [0, 1, 2])

@@ -1,6 +1,7 @@
 """Whose folder it is, and what describes the run in it."""
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -44,11 +45,13 @@ def with_fields(**fields: Any) -> Description:
 
 def test_the_folder_describes_the_run_that_claimed_it(folder: Workdir) -> None:
     assert folder.read() == RUN
+    digest = hashlib.sha256(json.dumps(RUN.class_names).encode()).hexdigest()[:16]
     assert json.loads((folder.local / "data.json").read_text()) == {
         "data_set": "cub/1.0.0",
         "split": "train[:80%] + test[: 3]",
         "examples": 5994,
         "content": "",
+        "class_names": digest,
     }
     folder.check(RUN)
 
@@ -195,3 +198,23 @@ def test_paths_that_are_not_utf_8_are_described(tmp_path: Path) -> None:
 def test_other_urls_are_no_folders(url: str) -> None:
     with pytest.raises(UserError, match=rf"--workdir={url}: [a-z0-9]+:// is not supported; name a"):
         Workdir.open(url)
+
+
+@pytest.mark.parametrize(
+    "names", [RUN.class_names[::-1], [*RUN.class_names[1:], "c"], RUN.class_names[1:]]
+)
+def test_names_of_classes_that_are_not_the_runs_are_refused(
+    folder: Workdir, names: list[str]
+) -> None:
+    (folder.local / "classes.json").write_text(json.dumps(names))
+    with pytest.raises(
+        UserError, match=r"classes\.json does not hold the names of the classes that"
+    ):
+        folder.read()
+
+
+def test_a_run_of_an_older_version_has_no_digest_of_the_names(folder: Workdir) -> None:
+    data = json.loads((folder.local / "data.json").read_text())
+    del data["class_names"]
+    (folder.local / "data.json").write_text(json.dumps(data))
+    assert folder.read() == RUN

@@ -34,6 +34,11 @@ def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
+def segment(marker: int, body: bytes) -> bytes:
+    """Writes a segment of a JPEG."""
+    return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+
 def png(
     samples: np.ndarray,
     bits: int,

@@ -588,7 +588,7 @@ def test_a_second_ctrl_c_stops_at_once(config: Config, tmp_path: Path) -> None:
             if line.startswith("epoch"):
                 break
         process.send_signal(signal.SIGSTOP)  # so that both signals are there before the next step
-        time.sleep(0.2)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGCONT)

@@ -126,7 +126,7 @@ def test_a_head_without_maps_has_no_block(
         (
             "network.backbone",
             "renset",
-            "'renset': is none of resnet, resnet18, .*, and not the form of one of yo",
+            r"'renset': is none of resnet, .*resnet18, .*\d+ others, and not the form of one of yo",
         ),
         ("network.head", "bilinear", "'bilinear': is none of cam, gaussian, and not the form of"),
         ("network.backbone", "nowhere.py:net", "nowhere.py: no such file"),

@@ -39,6 +39,9 @@ class Jpeg:
     # (identifier, horizontal and vertical sampling factor, quantization table) of each component.
     components: tuple[tuple[int, int, int, int], ...] = ()
     progressive: bool = False
+    # Whether its pixels are in several scans: libjpeg then keeps all of them in memory, at whatever size
+    # it decodes.
+    is_kept_whole: bool = False
     exif: bytes = b""  # begins with "Exif"
     xmp: bytes = b""
     # Whether libjpeg decodes it whatever the coded pixels are: every table and scan is as it should be.
@@ -76,6 +79,8 @@ def read(data: bytes, *, checked: bool = False) -> Jpeg:
             _add(tables, _quantization_tables(body), jpeg)
         elif kind == _SCAN:
             scans += 1
+            if scans == 1:
+                jpeg.is_kept_whole = jpeg.progressive or body[:1] < bytes([len(jpeg.components)])
             jpeg.sound &= _is_sound_scan(jpeg, body, tables)
             if checked and data.endswith(b"\xff\xd9"):
                 break

@@ -51,8 +51,9 @@ _BINARY = (
     (rb"FUJIFILMCCD-RAW|FOVb|\0MRM", _RAW),
     (rb"MM\0\+", Kind("a big-endian BigTIFF", way_out=_CONVERT)),
     (rb"II[*+]\0|MM\0\*|MM\*\0|II\0\*", Kind("a TIFF", "TIFF")),
-    (rb"....ftyp(?:avi[fs]|(?:mif1|msf1)(?:....){1,16}?avi[fs])", Kind("an AVIF image", "AVIF")),
-    (rb"....ftyp(?:he[iv][cxms]|mif1|msf1)", Kind("a HEIC image", "HEIF", _HEIC)),
+    # The major brand, the minor version and the compatible brands.
+    (rb"....ftyp(?:....){0,16}?avi[fs]", Kind("an AVIF image", "AVIF")),
+    (rb"....ftyp(?:....){0,16}?(?:he[iv][cxms]|mif1|msf1)", Kind("a HEIC image", "HEIF", _HEIC)),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", Kind("a JPEG XL image", way_out=_CONVERT)),
     (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", Kind("a JPEG 2000 image", way_out=_CONVERT)),
     (
@@ -89,6 +90,11 @@ _BINARY = (
     (rb"BZh[1-9]", Kind("a bzip2 archive", way_out=_UNPACK)),
     (rb"\xfd7zXZ\0", Kind("an xz archive", way_out=_UNPACK)),
     (rb"\x28\xb5\x2f\xfd", Kind("a Zstandard archive", way_out=_UNPACK)),
+    (rb"\x1f\x9d", Kind("a Unix compress archive", way_out=_UNPACK)),
+    (rb"\x04\x22M\x18|\x02\x21L\x18", Kind("an LZ4 archive", way_out=_UNPACK)),
+    (rb"LZIP", Kind("an lzip archive", way_out=_UNPACK)),
+    (rb"\x89LZO\0", Kind("an lzop archive", way_out=_UNPACK)),
+    (rb"MSCF\0{4}", Kind("a Cabinet archive", way_out=_UNPACK)),
     (rb"7z\xbc\xaf\x27\x1c", Kind("a 7-Zip archive", way_out=_UNPACK)),
     (rb"Rar!\x1a\x07", Kind("a RAR archive", way_out=_UNPACK)),
     (rb".{257}ustar", Kind("a tar archive", way_out=_UNPACK)),

@@ -42,7 +42,7 @@ def raw_profile(info: Mapping[Any, Any]) -> bytes | None:
         if isinstance(text, str):
             with contextlib.suppress(ValueError):
                 profile = bytes.fromhex("".join(text.split("\n")[3:]))
-                if profile.startswith(b"Exif\0\0"):
+                if profile.startswith((b"Exif\0\0", b"II*\0", b"MM\0*")):
                     return profile
     return None
 

@@ -9,7 +9,8 @@ _START = 8  # bytes of the signature
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
-_XMP = b"XML:com.adobe.xmp\0\0"  # as it begins a chunk that is not compressed
+_XMP = b"XML:com.adobe.xmp\0"  # begins an iTXt chunk
+_PROFILE = b"Raw profile type "  # begins a tEXt or zTXt chunk, in which ImageMagick writes EXIF
 _PIECE = 1 << 16  # compressed bytes that are inflated at once
 
 
@@ -115,7 +116,9 @@ def _is_plain(png: Png, kind: bytes, body: memoryview, seen: set[bytes]) -> bool
         case b"PLTE":
             return early and png.color in (2, 3, 6) and len(body) % 3 == 0 and 0 < len(body) <= 768
         case b"IDAT":
-            return png.color != 3 or b"PLTE" in seen
+            # Some encoders state a window that is too small, of which libpng prints a line.
+            states_window = early and len(body) > 0
+            return (png.color != 3 or b"PLTE" in seen) and not (states_window and body[0] >> 4 < 7)
         case b"IEND":
             return not body
         case b"gAMA":
@@ -136,15 +139,16 @@ def _is_plain(png: Png, kind: bytes, body: memoryview, seen: set[bytes]) -> bool
                 )
             )
         case b"tEXt":
-            return bytes(body[:80]).find(b"\0") > 0
+            return bytes(body[:80]).find(b"\0") > 0 and not bytes(body).startswith(_PROFILE)
     return False
 
 
-def without_metadata(data: bytes) -> bytes:
+def without_metadata(data: bytes, *, keep_orientation: bool = True) -> bytes:
     """Returns a PNG that `read` accepts without what is neither its pixels nor their orientation.
 
     Chunks that say something else may be damaged; the pixels are none the worse for it.
     """
+    orienting = [b"eXIf", b"iTXt" + _XMP, b"tEXt" + _PROFILE, b"zTXt" + _PROFILE]
     kept, position, kind = [data[:_START]], _START, b""
     while kind != b"IEND":
         kind = data[position + 4 : position + 8]
@@ -152,8 +156,8 @@ def without_metadata(data: bytes) -> bytes:
         whole = zlib.crc32(data[position + 4 : end - 4]) == int.from_bytes(
             data[end - 4 : end], "big"
         )
-        states_orientation = kind == b"eXIf" or data.startswith(b"iTXt" + _XMP, position + 4)
-        if kind in _CRITICAL or (states_orientation and whole):
+        states_orientation = data.startswith(tuple(orienting), position + 4)
+        if kind in _CRITICAL or (states_orientation and whole and keep_orientation):
             kept.append(data[position:end])
         position = end
     return b"".join(kept)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from PIL.TiffImagePlugin import (
     BITSPERSAMPLE,
     COMPRESSION,
+    FILLORDER,
     IMAGELENGTH,
     IMAGEWIDTH,
     PHOTOMETRIC_INTERPRETATION,
@@ -36,6 +37,7 @@ class Tiff(NamedTuple):
     width: int
     name: str  # "a TIFF of 3 × 32-bit floating-point numbers in compression 1"
     has_16_bit_integers: bool
+    is_tiled: bool
     white_is_zero: bool
     turn: int  # the orientation that only XMP states
 
@@ -52,6 +54,7 @@ def read(data: bytes) -> Tiff:
         tags[IMAGEWIDTH],
         name,
         has_16_bit_integers=bits == {16} and formats == {1},
+        is_tiled=TILEOFFSETS in tags,
         white_is_zero=tags.get(PHOTOMETRIC_INTERPRETATION) == 0,
         turn=1 if orientation.in_tiff(tags) else orientation.stated(None, tags.get(_XMP)),
     )
@@ -72,6 +75,8 @@ def check(data: bytes) -> None:
         raise ImageError(
             "is a TIFF of signed integers: convert it to an 8-bit PNG, as its range is unknown"
         )
+    if bits > 8 and tags.get(FILLORDER) == 2:
+        raise ImageError(f"is a TIFF of {bits} bits in reversed order: convert it to PNG")
     if tags.get(PLANAR_CONFIGURATION) == 2 and samples > 1:
         if bits == 16:
             raise ImageError(

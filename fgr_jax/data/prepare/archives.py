@@ -1,15 +1,19 @@
 """Unpacks archives from elsewhere, without trusting their contents."""
 
+import bz2
 import dataclasses
 import errno
+import gzip
+import io
 import lzma
 import re
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from fgr_jax.data.images import kind_of
 from fgr_jax.errors import UserError
@@ -25,10 +29,13 @@ _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EO
 _FAULTS = (None, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 _SUFFIXES = re.compile(r"\.(tar|tgz|tar\.gz|tbz2?|tar\.bz2|txz|tar\.xz|zip)$", re.IGNORECASE)
-_TARS = {f"{name} archive" for name in ("a tar", "a gzip", "a bzip2", "an xz")}
+_COMPRESSED = {"a gzip archive", "a bzip2 archive", "an xz archive"}
+_TARS = {"a tar archive", *_COMPRESSED}
 _READ = {"a zip archive", *_TARS}
 _METHODS = {9: "Deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd", 99: "AES"}  # numbers in zips
 _IS_UTF8 = 0x800  # a flag in zips
+_UNICODE_PATH = 0x7075  # a field in zips
+_IS_FOLDER = 0x10  # an attribute of MS-DOS
 _WAY_OUT = "unpack it with another tool and name the folder instead"
 
 
@@ -168,7 +175,7 @@ def _members(archive: Path, name: str, guessed: list[str]) -> Iterator[tuple[str
         raise EOFError(
             "the list of its files, which is at its end, is missing or followed by others"
         )
-    with tarfile.open(archive, "r:*") as opened:
+    with _open_tar(archive, kind, name) as opened:
         yield from _tar_members(opened, name)
         raw = opened.fileobj
         if raw is None or raw.tell() < opened.offset + tarfile.BLOCKSIZE:
@@ -177,22 +184,112 @@ def _members(archive: Path, name: str, guessed: list[str]) -> Iterator[tuple[str
             pass  # to the end, where a compressed file has its checksum
 
 
+def _open_tar(archive: Path, kind: str, name: str) -> tarfile.TarFile:
+    """Opens a tar archive, compressed or not.
+
+    Raises:
+      UserError: it is a compressed file that is whole and holds something else.
+    """
+    try:
+        if kind == "an xz archive":
+            return tarfile.open(fileobj=_Xz(archive), mode="r|", bufsize=_CHUNK)
+        return tarfile.open(archive, "r:*")
+    except tarfile.ReadError as error:
+        if kind not in _COMPRESSED:
+            raise
+        with _decompressed(archive, kind) as content:
+            inner = kind_of(content.read(_BEGINNING))
+            while content.read(_CHUNK):
+                pass  # to the end, where the checksum is
+        if inner in ("a tar archive", "empty"):
+            raise
+        raise UserError(f"{name} is {kind} of {inner}, not of a tar archive: {_WAY_OUT}") from error
+
+
+def _decompressed(archive: Path, kind: str) -> io.BufferedIOBase:
+    if kind == "an xz archive":
+        return io.BufferedReader(_Xz(archive))
+    return gzip.open(archive) if kind == "a gzip archive" else bz2.open(archive)
+
+
+class _Xz(io.RawIOBase):
+    """The content of an xz file.
+
+    Between and after its streams it may have padding, at which `lzma.open` ends or fails.
+    """
+
+    def __init__(self, path: Path):
+        self._file = path.open("rb")
+        self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            data = b""
+            if self._decoder.eof:
+                data = self._decoder.unused_data.lstrip(b"\0")
+                while not data and (chunk := self._file.read(_CHUNK)):
+                    data = chunk.lstrip(b"\0")
+                if not data:
+                    return 0
+                self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+            elif self._decoder.needs_input:
+                data = self._file.read(_CHUNK)
+                if not data:
+                    raise EOFError("its compressed data end early")
+            content = self._decoder.decompress(data, len(buffer))
+            if content:
+                buffer[: len(content)] = content
+                return len(content)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _zip_name(info: zipfile.ZipInfo, guessed: list[str]) -> str:
+    """Returns the name of a member; adds it to `guessed` if its encoding is not told."""
+    name = info.filename
+    if info.flag_bits & _IS_UTF8 or info.orig_filename.isascii():
+        encoded = info.orig_filename.encode()
+    else:
+        encoded = info.orig_filename.encode("cp437")
+    rest = info.extra
+    while len(rest) >= 4:
+        field, size = struct.unpack_from("<HH", rest)
+        content, rest = rest[4 : 4 + size], rest[4 + size :]
+        # A program that does not know the field may have changed the name since.
+        if field == _UNICODE_PATH and content[:5] == b"\1" + struct.pack("<I", zlib.crc32(encoded)):
+            return content[5:].decode()
+    # Many programs write UTF-8 and do not say so. What is neither is taken as the format says.
+    if not info.flag_bits & _IS_UTF8 and not name.isascii():
+        try:
+            return name.encode("cp437").decode("utf-8")
+        except UnicodeError:
+            guessed.append(name)
+    return name
+
+
+def _is_zip_folder(info: zipfile.ZipInfo, name: str) -> bool:
+    if name.endswith(("/", "\\")):  # the second is Windows' separator
+        return True
+    # The upper bits hold the Unix mode.
+    is_marked = info.external_attr & _IS_FOLDER or info.external_attr >> 28 == 0o04
+    return bool(is_marked) and info.file_size == 0
+
+
 def _zip_members(
     opened: zipfile.ZipFile, archive: str, guessed: list[str]
 ) -> Iterator[tuple[str, int, IO[bytes]]]:
     for info in opened.infolist():
-        name = info.filename
-        # Many programs write UTF-8 and do not say so. What is neither is taken as the format says.
-        if not info.flag_bits & _IS_UTF8 and not name.isascii():
-            try:
-                name = name.encode("cp437").decode("utf-8")
-            except UnicodeError:
-                guessed.append(name)
+        name = _zip_name(info, guessed)
         if info.flag_bits & 1:
             raise UserError(f"{archive} is protected with a password: {_WAY_OUT}")
         if (info.external_attr >> 28) == 0o12:  # the upper bits hold the Unix mode
-            raise _unsafe(archive, name, "is a link")
-        if name.endswith(("/", "\\")):  # a folder, the second with Windows' separator
+            raise _unsafe(archive, name, "is a link", _WAY_OUT)
+        if _is_zip_folder(info, name):
             continue
         try:
             content = opened.open(info)
@@ -208,7 +305,7 @@ def _tar_members(opened: tarfile.TarFile, archive: str) -> Iterator[tuple[str, i
         if member.isdir():
             _safe(member.name, archive)
         elif content is None:
-            raise _unsafe(archive, member.name, "is a link or a device")
+            raise _unsafe(archive, member.name, "is a link or a device", _WAY_OUT)
         elif not member.name.endswith(".tar"):
             yield member.name, member.size, content
         else:
@@ -225,7 +322,7 @@ def _safe(name: str, archive: str) -> PurePosixPath:
     return path
 
 
-def _unsafe(archive: str, name: str, what: str) -> UserError:
-    return UserError(
-        f"{archive}: its member {name!r} {what}; nothing of it is used. Download it from its source"
-    )
+def _unsafe(
+    archive: str, name: str, what: str, way_out: str = "download it from its source"
+) -> UserError:
+    return UserError(f"{archive}: its member {name!r} {what}; nothing of it is used: {way_out}")

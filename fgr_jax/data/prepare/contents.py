@@ -102,13 +102,14 @@ class Contents:
 
     def _names(self) -> str:
         """Returns the names of all classes, or of the first that fit into a line, and their number."""
+        separator = "; " if any("," in name for name in self.class_names) else ", "
         shown, length = list[str](), 0
         for name in self.class_names:
-            length += len(name) + len(", ")
+            length += len(name) + len(separator)
             if shown and length > _LINE:
-                return f"{', '.join(shown)}, … ({len(self.class_names):,} in all)"
+                return f"{separator.join([*shown, '…'])} ({len(self.class_names):,} in all)"
             shown.append(name)
-        return ", ".join(shown)
+        return separator.join(shown)
 
     def _extremes(self) -> tuple[int, int]:
         """Returns the labels of the classes with the most and with the fewest images."""

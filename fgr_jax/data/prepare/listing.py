@@ -6,7 +6,7 @@ import dataclasses
 import os
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import filterfalse
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -117,14 +117,18 @@ def check(
     for label, name in enumerate(listing.class_names):
         if label not in present:
             problems.append(f"the class {name!r} has no training images")
+    split_of: dict[str, str] = {}  # by path
     for split, files in listing.splits.items():
         if not files:
             problems.append(f"the split {split} has no images")
         if len(files) != counts.get(split, len(files)):
             problems.append(f"{split}: {counted(len(files), 'image')} instead of {counts[split]:,}")
-        for name in _repeated(file.name for file in files):
-            problems.append(f"{split}: {name} occurs twice in the list")
+        repeated = set(_repeated(file.name for file in files))
+        problems += [f"{split}: {name} occurs twice in the list" for name in sorted(repeated)]
         for file in files:
+            if file.path in split_of and file.name not in repeated:
+                problems.append(f"{split}: {file.name} is also listed in {split_of[file.path]}")
+            split_of.setdefault(file.path, split)
             try:
                 size = os.stat(file.path).st_size
             except FileNotFoundError:
@@ -268,22 +272,25 @@ def split_lines(text: str) -> list[str]:
 
 
 def read_lines(path: Path, fields: int) -> list[list[str]]:
-    """Returns the lines of an annotation file, each split at spaces into `fields` parts.
+    """Returns the lines of an annotation file as `numbered_lines` splits them."""
+    return [row for _, row in numbered_lines(path, fields)]
+
+
+def numbered_lines(path: Path, fields: int) -> Iterator[tuple[str, list[str]]]:
+    """Yields where each line is, for messages, and the line split at spaces into `fields` parts.
 
     The last part keeps its spaces, and empty lines are skipped.
 
     Raises:
       UserError: the file does not exist or is not text, or a line has fewer parts.
     """
-    rows = []
     for number, line in enumerate(split_lines(read_text(path)), start=1):
         if not line.strip():
             continue
         row = line.strip().split(maxsplit=fields - 1)
         if len(row) < fields:
             raise UserError(f"{path}, line {number}: {line!r} has fewer than {fields} fields")
-        rows.append(row)
-    return rows
+        yield f"{path}, line {number}", row
 
 
 def read_matlab(path: Path, variable: str, convert: Callable[[Any], _T]) -> list[_T]:
@@ -308,16 +315,60 @@ def read_matlab(path: Path, variable: str, convert: Callable[[Any], _T]) -> list
         raise UserError(f"{path} is damaged or incomplete ({reason}): download it again") from error
 
 
-def from_one(index: str | int, count: int, where: str) -> int:
+def whole(value: Any) -> int:
+    """Returns a number of an annotation file, a text of digits or MATLAB's number, as an integer.
+
+    Raises:
+      ValueError: it is negative or not whole.
+      TypeError: it is not a number.
+      OverflowError: it is infinite.
+    """
+    is_text = isinstance(value, str)
+    number = int(value)
+    if number < 0 or (not re.fullmatch("[0-9]+", value) if is_text else number != value):
+        raise ValueError(f"{value} is not a whole number")
+    return number
+
+
+def from_one(index: Any, count: int, where: str) -> int:
     """Converts an annotation file's 1-based index to a 0-based index.
 
     Raises:
-      UserError: the index is not in 1..count.
+      UserError: the index is not a whole number in 1..count.
     """
     try:
-        value = int(index)
-    except ValueError:
+        value = whole(index)
+    except (ValueError, TypeError, OverflowError):
         value = 0
     if not 1 <= value <= count:
         raise UserError(f"{where}: the label {index} is not in the range 1 to {count}")
     return value - 1
+
+
+def check_folders(images: Iterable[tuple[str, str, int]], known: Mapping[str, int]) -> None:
+    """Checks that images in one folder have one label, and images in two folders two labels.
+
+    Args:
+      images: where the label of each is written, for messages; its path; its label, from 0.
+      known: the labels of folders of these names, where they are known otherwise.
+
+    Raises:
+      UserError: a label contradicts the folder.
+    """
+    labels, folders = dict(known), dict[int, str]()
+    for where, path, label in images:
+        folder = path.rpartition("/")[0]
+        if not folder:
+            continue
+        of_folder = labels.setdefault(folder, label)
+        of_label = folders.setdefault(label, folder)
+        if of_folder != label:
+            raise UserError(
+                f"{where}: the label of {path} is {label + 1}, and that of its folder is "
+                f"{of_folder + 1}: download it again"
+            )
+        if of_label != folder:
+            raise UserError(
+                f"{where}: the label of {path} is {label + 1}, which is that of the folder {of_label}: "
+                "download it again"
+            )

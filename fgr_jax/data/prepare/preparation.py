@@ -112,6 +112,18 @@ def quiet_tfds() -> Iterator[None]:
         absl_logger.setLevel(level)
 
 
+def download_and_prepare(building: tfds.core.DatasetBuilder, data_dir: Path) -> None:
+    """Prepares a data set as tfds does, but leaves no empty folders in `data_dir` where that fails."""
+    try:
+        building.download_and_prepare()
+    finally:
+        with contextlib.suppress(OSError):  # a folder that is not empty stays
+            for folder in Path(building.data_dir).parents:
+                if folder == data_dir:
+                    break
+                folder.rmdir()
+
+
 @contextlib.contextmanager
 def exclusive(data_dir: Path, name: str, terminal: Terminal) -> Iterator[None]:
     """Keeps other processes of this machine from preparing the data set `name` in `data_dir`."""
@@ -252,7 +264,7 @@ def store(
         for path in Path(building.data_dir).parent.glob(f"*{constants.INCOMPLETE_PREFIX}*"):
             shutil.rmtree(path)  # left behind by a killed process
         try:
-            building.download_and_prepare()
+            download_and_prepare(building, data_dir)
         except RuntimeError as error:  # array_record's has the system's message but no errno
             for code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO):
                 if os.strerror(code) in str(error):

@@ -22,6 +22,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from fgr_jax.data.identity import FOLDER, DataIdentity
+from fgr_jax.data.image_files import as_text
 from fgr_jax.data.prepare.contents import ContentDigest, digest_of
 from fgr_jax.data.prepare.listing import Listing
 from fgr_jax.data.prepare.prepared import (
@@ -38,6 +39,7 @@ from fgr_jax.terminal import Terminal
 
 _REMEMBERED = "verified_folders.json"
 _READERS = 4  # threads
+_LONGEST_SLUG = 200  # bytes: names of folders have at most 255 on nearly all file systems
 # A file that is changed again within the resolution of the file system's clock looks unchanged.
 _CLOCK_RESOLUTION = 2.0  # seconds, as that of FAT
 
@@ -135,13 +137,16 @@ def new_variant(images: FolderImages, data_dir: Path) -> tfds.core.BuilderConfig
     """Returns a variant for a folder that is not prepared, with a name that is not taken."""
     # "pictures" is in the names of data sets that were prepared before.
     slug = re.sub(r"[^a-z0-9]+", "_", images.root.resolve().name.lower()).strip("_") or "pictures"
+    slug = slug[:_LONGEST_SLUG]  # the digest tells variants apart
     taken = {path.name for path in _variants(data_dir)}
     names = (
         f"{slug}-{images.cheap_digest}" + (f"-{number}" if number > 1 else "")
         for number in itertools.count(1)
     )
     name = next(name for name in names if name not in taken)
-    return tfds.core.BuilderConfig(name=name, description=f"The images in {images.root.name}.")
+    return tfds.core.BuilderConfig(
+        name=name, description=f"The images in {as_text(images.root.name)}."
+    )
 
 
 def find_recorded(identity: DataIdentity, data_dir: Path) -> Prepared | None:

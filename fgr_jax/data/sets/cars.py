@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
-from fgr_jax.data.prepare.listing import ImageFile, Listing, find, from_one, read_matlab
+from fgr_jax.data.prepare.listing import ImageFile, Listing, find, from_one, read_matlab, whole
+from fgr_jax.errors import UserError
 
 
 class Cars(ImageBuilder):
@@ -47,7 +48,7 @@ class Cars(ImageBuilder):
                     f"cars_{split}/{name}",
                 )
                 for name, label in read_matlab(
-                    file, "annotations", lambda row: (str(row["fname"]), int(row["class"]))
+                    file, "annotations", lambda row: (str(row["fname"]), whole(row["class"]))
                 )
             ]
         return Listing(class_names, splits)
@@ -60,11 +61,13 @@ def _read_single_file(file: Path, root: Path) -> Listing:
     splits: dict[str, list[ImageFile]] = {"train": [], "test": []}
 
     def convert(row: Any) -> tuple[str, int, int]:
-        return str(row["relative_im_path"]), int(row["class"]), int(row["test"])
+        return str(row["relative_im_path"]), whole(row["class"]), whole(row["test"])
 
     for name, label, is_test in read_matlab(file, "annotations", convert):
         path = folder / PurePosixPath(name).name
         label = from_one(label, len(class_names), f"{file}, {name}")
+        if is_test > 1:
+            raise UserError(f"{file}, {name}: 'test' is {is_test}, neither 1 nor 0")
         splits["test" if is_test else "train"].append(ImageFile(str(path), label, name))
     return Listing(class_names, splits)
 

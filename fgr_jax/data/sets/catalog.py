@@ -197,6 +197,6 @@ def _prepare_installed(
             )
         with preparation.quiet_tfds():
             building = builder(config=variant, data_dir=str(data_dir), file_format="array_record")
-            building.download_and_prepare()
+            preparation.download_and_prepare(building, data_dir)
 
     return preparation.prepare_once(f"{builder.name}/{variant}", data_dir, terminal, build)

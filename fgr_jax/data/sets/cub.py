@@ -1,8 +1,9 @@
 """Caltech-UCSD Birds-200-2011."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,15 @@ import tensorflow_datasets as tfds
 
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
-from fgr_jax.data.prepare.listing import ImageFile, Listing, find, from_one, read_lines
+from fgr_jax.data.prepare.listing import (
+    ImageFile,
+    Listing,
+    check_folders,
+    find,
+    from_one,
+    numbered_lines,
+    whole,
+)
 from fgr_jax.errors import UserError
 
 _PARTS = 15
@@ -45,7 +54,7 @@ class Cub(ImageBuilder):
         """Reads `CUB_200_2011/`; every annotation file refers to images by number."""
         label_file = find(root, "image_class_labels.txt")
         folder = label_file.parent
-        class_names = _class_names(find(folder, "classes.txt"))
+        classes = _classes(find(folder, "classes.txt"))
         paths = _by_number(folder / "images.txt")
         tables = {
             file: _by_number(file, fields)
@@ -57,45 +66,86 @@ class Cub(ImageBuilder):
         }
         parts = _part_locations(folder / "parts" / "part_locs.txt")
         splits: dict[str, list[ImageFile]] = {"train": [], "test": []}
-        for number, path in paths.items():
+        labeled = []
+        for number, (_, path) in paths.items():
             for file, table in tables.items():
                 if number not in table:
                     raise UserError(f"{file} has no entry for image {number}, {path}")
-            label, is_training, box = (table[number] for table in tables.values())
-            index = from_one(label, len(class_names), f"{label_file}, image {number}")
+            label, in_training, box = (table[number] for table in tables.values())
+            index = from_one(label.value, len(classes), f"{label.where}, image {number}")
+            if in_training.value not in ("0", "1"):
+                raise UserError(
+                    f"{in_training.where}: {in_training.value!r} is neither 1, for training, nor 0"
+                )
             extra = {
-                "bounding_box": _numbers(
-                    box.split(), 4, f"{folder}/bounding_boxes.txt, image {number}"
-                ),
+                "bounding_box": _numbers(box.value.split(), 4, f"{box.where}, image {number}"),
                 "part_locations": parts.get(number, np.zeros((_PARTS, 3), np.float32)),
             }
             image = ImageFile(str(folder / "images" / path), index, path, extra)
-            splits["train" if is_training == "1" else "test"].append(image)
-        return Listing(class_names, splits)
+            splits["train" if in_training.value == "1" else "test"].append(image)
+            labeled.append((label.where, path, index))
+        check_folders(labeled, {name: label for label, name in enumerate(classes)})
+        # "001.Black_footed_Albatross", though "St. Bernard" has no number.
+        return Listing([re.sub(r"^\d+\.(?=.)", "", name) for name in classes], splits)
 
 
-def _class_names(path: Path) -> list[str]:
-    """Reads `classes.txt`, of lines "1 001.Black_footed_Albatross"."""
-    names = _by_number(path)
-    by_label = {from_one(number, len(names), str(path)): name for number, name in names.items()}
-    if len(by_label) < len(names):
-        raise UserError(f"{path} has two classes of the same number: download it again")
-    return [by_label[label].partition(".")[2] or by_label[label] for label in range(len(names))]
+class _Entry(NamedTuple):
+    """What a line of an annotation file says."""
+
+    where: str  # file and line, for messages
+    value: str
 
 
-def _by_number(path: Path, fields: int = 2) -> dict[str, str]:
-    """Returns what follows each number in its line."""
-    return {number: " ".join(rest) for number, *rest in read_lines(path, fields)}
+def _classes(path: Path) -> list[str]:
+    """Reads `classes.txt`, of lines "1 001.Black_footed_Albatross", and returns "001.Black_…"."""
+    entries = _by_number(path)
+    by_label = {
+        from_one(number, len(entries), entry.where): entry.value
+        for number, entry in entries.items()
+    }
+    return [by_label[label] for label in range(len(entries))]
 
 
-def _part_locations(path: Path) -> dict[str, Any]:
+def _by_number(path: Path, fields: int = 2) -> dict[int, _Entry]:
+    """Returns what follows each number in its line.
+
+    Raises:
+      UserError: a line does not begin with a number, or two begin with the same.
+    """
+    entries: dict[int, _Entry] = {}
+    for where, (number, *rest) in numbered_lines(path, fields):
+        key = _number(number, where)
+        entry = _Entry(where, " ".join(rest))
+        first = entries.setdefault(key, entry)
+        if first is not entry:
+            raise UserError(
+                f"{where}: number {key} has the value {entry.value!r}, and {first.value!r} in an "
+                "earlier line: download it again"
+            )
+    return entries
+
+
+def _number(text: str, where: str) -> int:
+    try:
+        return whole(text)
+    except ValueError:
+        raise UserError(f"{where}: {text!r} is not a whole number") from None
+
+
+def _part_locations(path: Path) -> dict[int, Any]:
     """Reads `part_locs.txt`, of lines "image part x y visible"; parts are numbered from 1."""
-    locations: dict[str, Any] = {}
+    locations: dict[int, Any] = {}
+    seen = set[tuple[int, int]]()
     if path.is_file():
-        for number, part, x, y, visible in read_lines(path, 5):
-            table = locations.setdefault(number, np.zeros((_PARTS, 3), np.float32))
-            where = f"{path}, image {number}"
-            table[from_one(part, _PARTS, where)] = _numbers((x, y, visible), 3, where)
+        for where, (number, part, *values) in numbered_lines(path, 5):
+            image, index = _number(number, where), from_one(part, _PARTS, where)
+            if (image, index) in seen:
+                raise UserError(
+                    f"{where}: part {part} of image {number} is in an earlier line, too"
+                )
+            seen.add((image, index))
+            table = locations.setdefault(image, np.zeros((_PARTS, 3), np.float32))
+            table[index] = _numbers(values, 3, where)
     return locations
 
 

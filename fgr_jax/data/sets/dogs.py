@@ -5,7 +5,15 @@ from typing import ClassVar
 
 from fgr_jax.data.prepare.builder import ImageBuilder
 from fgr_jax.data.prepare.downloads import Archive
-from fgr_jax.data.prepare.listing import ImageFile, Listing, find, from_one, read_matlab
+from fgr_jax.data.prepare.listing import (
+    ImageFile,
+    Listing,
+    check_folders,
+    find,
+    from_one,
+    read_matlab,
+    whole,
+)
 from fgr_jax.errors import UserError
 
 _URL = "http://vision.stanford.edu/aditya86/ImageNetDogs/"
@@ -40,31 +48,29 @@ class Dogs(ImageBuilder):
         """Reads `Images/` by the lists `train_list.mat` and `test_list.mat`."""
         folder = find(root, "Images/")
         rows = {split: _rows(find(root, f"{split}_list.mat")) for split in ("train", "test")}
-        folders = {
-            label: name.partition("/")[0] for split in rows.values() for name, label in split
-        }
-        count = max(folders, default=0)
+        every = [row for listed in rows.values() for row in listed]
+        count = len({label for *_, label in every})
         splits = {
             split: [
-                ImageFile(
-                    str(folder / name), from_one(label, count, f"{split}_list.mat, {name}"), name
-                )
-                for name, label in listed
+                ImageFile(str(folder / name), from_one(label, count, f"{file}, {name}"), name)
+                for file, name, label in listed
             ]
             for split, listed in rows.items()
         }
+        check_folders(((file, name, label - 1) for file, name, label in every), {})
         # "n02085620-Chihuahua", "n02085782-Japanese_spaniel"
+        folders = {label: name.partition("/")[0] for _, name, label in every}
         class_names = [
-            folders.get(label, "").partition("-")[2] or f"class {label}"
-            for label in range(1, count + 1)
+            folders[label].partition("-")[2] or f"class {label}" for label in range(1, count + 1)
         ]
         return Listing(class_names, splits)
 
 
-def _rows(file: Path) -> list[tuple[str, int]]:
-    names, labels = read_matlab(file, "file_list", str), read_matlab(file, "labels", int)
+def _rows(file: Path) -> list[tuple[str, str, int]]:
+    """Returns the file itself, for messages, with the name and label of each image."""
+    names, labels = read_matlab(file, "file_list", str), read_matlab(file, "labels", whole)
     if len(names) != len(labels):
         raise UserError(
             f"{file} has {len(names)} images and {len(labels)} labels: download it again"
         )
-    return list(zip(names, labels, strict=True))
+    return [(str(file), name, label) for name, label in zip(names, labels, strict=True)]

@@ -23,9 +23,10 @@ from fgr_jax.errors import UserError
 
 LICENSE = "CC BY-NC-SA 4.0"
 TEST_FRACTION = 0.25
-# The nearest third decides the level: labels.csv writes 0.3333333333333333 and 0.6666666666666666.
+# labels.csv writes 0.3333333333333333 and 0.6666666666666666.
 LEVELS = ("functional", "level 1/3", "level 2/3", "defective")
 TYPES = ("mono", "poly")
+_TOLERANCE = 0.01  # thirds
 
 
 class Cell(NamedTuple):
@@ -117,22 +118,29 @@ def installed_source() -> Path:
 
 def read_labels(path: Path) -> list[Cell]:
     """Reads `labels.csv`: path, defect probability and cell type, separated by spaces."""
-    cells = []
+    cells: dict[str, Cell] = {}
     for number, line in enumerate(split_lines(read_text(path)), start=1):
         if not line.strip():
             continue
         try:
             file_name, probability, cell_type = line.split()
-            level = round(float(probability) * (len(LEVELS) - 1))
-            if cell_type not in TYPES or not 0 <= level < len(LEVELS):
+            thirds = float(probability) * (len(LEVELS) - 1)
+            level = round(thirds)
+            is_third = abs(thirds - level) < _TOLERANCE
+            if cell_type not in TYPES or not 0 <= level < len(LEVELS) or not is_third:
                 raise ValueError
         except (ValueError, OverflowError):  # the second of an infinite probability
             raise UserError(
                 f"{path}, line {number}: {line.strip()!r} is not 'FILE PROBABILITY TYPE' with a "
-                "probability in [0, 1] and type mono or poly: reinstall elpv-dataset"
+                "probability of 0, 1/3, 2/3 or 1 and type mono or poly: reinstall elpv-dataset"
             ) from None
-        cells.append(Cell(file_name, level, cell_type))
-    return cells
+        if file_name in cells:
+            raise UserError(
+                f"{path}, line {number}: {line.strip()!r} is the second line of {file_name}: reinstall "
+                "elpv-dataset"
+            )
+        cells[file_name] = Cell(file_name, level, cell_type)
+    return list(cells.values())
 
 
 def stratified_split(cells: Sequence[Cell]) -> tuple[list[Cell], list[Cell]]:

@@ -30,6 +30,7 @@ from fgr_jax.data.sets.layout import (
     is_called_class,
     is_split,
     similar,
+    simplified,
     understand,
 )
 from fgr_jax.errors import UserError
@@ -74,14 +75,15 @@ def read_class_folders(
 ) -> Listing:
     """Reads a folder of folders, with or without splits.
 
-    With `lenient`, folders are classes even if those inside them could be the classes as well.
+    With `lenient`, folders are classes even if those inside them could be the classes as well, and what
+    may be parts of one split is not refused.
 
     What is wrong with it, such as a class without images, is in the listing's `problems`.
 
     Raises:
       LayoutNotFoundError: the folders have no meaning, or more than one.
     """
-    layout = understand(root)
+    layout = understand(root, lenient=lenient)
     notes = list(layout.notes)
     left_out: dict[str, set[Path]] = collections.defaultdict(set)
     train = _classes(layout.train, left_out)
@@ -218,7 +220,7 @@ def _notes_on_inner_folders(
 
     Args:
       classes: the images of each class, of all splits.
-      lenient: whether folders that all classes have are noted too, rather than refused.
+      lenient: whether folders that several classes have are noted too, rather than refused.
 
     Raises:
       LayoutNotFoundError: they are splits, or may be the classes themselves.
@@ -240,10 +242,9 @@ def _notes_on_inner_folders(
             )
     everywhere = set.intersection(*inner.values()) if inner else set[str]()
     anywhere = set[str]().union(*inner.values())
-    are_called_classes = all(map(is_called_class, inner))
-    hold_images = any(file.count("/") == 1 for files in classes.values() for file in files)
-    if len(everywhere) > 1 and not (hold_images or are_called_classes or lenient):
-        raise LayoutNotFoundError(_ambiguous(layout, sorted(inner), sorted(anywhere)))
+    outer, shared = _alike(classes)
+    if shared and not (lenient or all(map(is_called_class, outer))):
+        raise LayoutNotFoundError(_ambiguous(layout, outer, shared))
     notes = []
     if anywhere and (len(anywhere) > 1 or len(everywhere) == 0):
         notes.append(
@@ -254,6 +255,62 @@ def _notes_on_inner_folders(
     if splits:
         notes.append(f"the folders {_several(splits)} inside the classes were not used to split")
     return notes
+
+
+def _alike(classes: Mapping[str, Sequence[str]]) -> tuple[list[str], list[str]]:
+    """Returns the outer folders that may be splits, and the folders inside them that may be the classes.
+
+    These are outer folders of which each has two or more inner folders in common with another, if most
+    of their images lie in inner folders, and if they are at least half of all outer folders or hold most
+    of all images. A single outer folder may be a split, too. The inner folders may be several levels
+    down. Where there are none, both lists are empty.
+    """
+    paths = {
+        name: [folder.split("/")[1:] for folder in {file.rpartition("/")[0] for file in files}]
+        for name, files in classes.items()
+        if files
+    }
+    deepest = max((len(path) for found in paths.values() for path in found), default=0)
+    for depth in range(1, deepest + 1):
+        inner = {
+            name: {"/".join(path[:depth]) for path in found if len(path) >= depth}
+            for name, found in paths.items()
+        }
+        is_single = len(inner) == 1 and len(*inner.values()) > 1
+        outer = sorted(inner if is_single else _with_common_folders(inner))
+        images = [file for name in outer for file in classes[name]]
+        nested = sum(file.count("/") > 1 for file in images)
+        total = sum(map(len, classes.values()))
+        if 2 * nested > len(images) and (2 * len(outer) >= len(inner) or 2 * nested > total):
+            folders = [name for of in outer for name in inner[of]]
+            holders = collections.Counter(map(simplified, folders))
+            shared = {name for name in folders if is_single or holders[simplified(name)] > 1}
+            return outer, sorted(shared)
+    return [], []
+
+
+def _with_common_folders(inner: Mapping[str, Iterable[str]]) -> set[str]:
+    """Returns the outer folders that have two or more inner folders in common with another of them.
+
+    Names of folders that differ as little as `similar` says are the same.
+    """
+    names = {of: collections.Counter(map(simplified, folders)) for of, folders in inner.items()}
+    holders = collections.Counter(name for of in names for name in names[of])
+    # Comparing each with each would be slow.
+    candidates = [
+        of
+        for of in names
+        if sum(count for name, count in names[of].items() if holders[name] > 1) > 1
+    ]
+    found = set[str]()
+    for of in candidates:
+        if of in found:
+            continue
+        others = (other for other in candidates if other != of)
+        partner = next((other for other in others if (names[of] & names[other]).total() > 1), None)
+        if partner is not None:
+            found |= {of, partner}
+    return found
 
 
 def _note_on_file_names(classes: Mapping[str, Sequence[str]]) -> list[str]:
@@ -268,7 +325,7 @@ def _note_on_file_names(classes: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _ambiguous(layout: Layout, outer: Sequence[str], inner: Sequence[str]) -> str:
-    """Returns a message on folders that all hold the same folders, so that either may be the classes."""
+    """Returns a message on folders that hold the same folders, so that either may be the classes."""
     root, outside, inside = layout.train, _several(outer), _several(inner)
     if len(outer) == 1:
         way_out = f"name that folder, --config.data.folder={layout.train / outer[0]}"
@@ -285,7 +342,7 @@ def _ambiguous(layout: Layout, outer: Sequence[str], inner: Sequence[str]) -> st
     if layout.test:
         way_out = f"keep one of {outside}, and move the others to another folder"
     return (
-        f"{root}: all of {outside} hold the folders {inside}, and it is not clear which are the "
+        f"{root}: {outside} have the folders {inside} in common, and it is not clear which are the "
         f"classes. If {inside} are, {way_out}; if {outside} are, put the images of each directly into it"
     )
 

@@ -14,6 +14,7 @@ from fgr_jax.data.prepare.listing import (
     from_one,
     read_matlab,
     read_text,
+    whole,
 )
 from fgr_jax.errors import UserError
 
@@ -109,11 +110,16 @@ def _flat(
 
 def _synsets(meta: Path) -> dict[int, tuple[str, str]]:
     """Returns WordNet number and first word, by the devkit's own index."""
-    return {
-        index: (number, words.partition(",")[0])
-        for index, number, words in read_matlab(
-            meta,
-            "synsets",
-            lambda row: (int(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"])),
-        )
-    }
+    synsets: dict[int, tuple[str, str]] = {}
+    for index, number, words in read_matlab(
+        meta,
+        "synsets",
+        lambda row: (whole(row["ILSVRC2012_ID"]), str(row["WNID"]), str(row["words"])),
+    ):
+        synset = (number, words.partition(",")[0])
+        first = synsets.setdefault(index, synset)
+        if first is not synset:
+            raise UserError(
+                f"{meta}: {index} is {number}, but {first[0]} before: download it again"
+            )
+    return synsets

@@ -32,6 +32,7 @@ _AFFIX = re.compile(
     ),
     re.IGNORECASE,
 )
+_PART = re.compile(r"(?!(?:19|20)\d\d$)\d+|[a-z]")  # of a name, says which part of a split it is
 _CLASS = "class"  # as the last word of a name, says that it is no split
 
 
@@ -60,7 +61,7 @@ class _Split(NamedTuple):
         return all(word.isdigit() for word in self.rest)
 
 
-def understand(root: Path) -> Layout:
+def understand(root: Path, *, lenient: bool = False) -> Layout:
     """Finds the folders of the classes below `root`.
 
     A folder has the name of a split if a word of it is `train`, `test`, `val` or the like, in any case,
@@ -68,6 +69,10 @@ def understand(root: Path) -> Layout:
     in common, perhaps one level further down in a folder of their own name. Without such a pair, the
     folders are classes, and so is one called `train` that holds images itself, like the others, or one
     whose name has other words, such as `train station`.
+
+    Args:
+      root: the folder of the user.
+      lenient: whether only one is used of several folders that may be parts of one split.
 
     Raises:
       LayoutNotFoundError: there are no folders, only one split, or more than one possible meaning.
@@ -86,7 +91,7 @@ def understand(root: Path) -> Layout:
         raise LayoutNotFoundError(_why_no_folders(root, level))
     folder, inside, beside = root, level, False
     while True:
-        pair = None if beside else _pair(folder, inside.folders)
+        pair = None if beside else _pair(folder, inside.folders, lenient=lenient)
         if pair is not None:
             train, test = pair
             notes = [] if folder == root else [f"the splits are in {below(root, folder)}/"]
@@ -138,7 +143,13 @@ def are_named_by_split(names: Sequence[str]) -> bool:
 
 def similar(name: str, others: Iterable[str]) -> str:
     """Returns the other name that differs in case, Unicode, spaces and zeros only, or ""."""
-    return next((other for other in others if _simplified(other) == _simplified(name)), "")
+    return next((other for other in others if simplified(other) == simplified(name)), "")
+
+
+def simplified(name: str) -> str:
+    """Returns what names have in common that were probably meant to be the same."""
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return re.sub(r"[\s_-]+", "", re.sub(r"\d+", lambda digits: str(int(digits[0])), folded))
 
 
 def is_called_class(name: str) -> bool:
@@ -158,12 +169,6 @@ def did_you_mean(path: Path, there: Path, names: Iterable[str]) -> str:
 
 def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
-
-
-def _simplified(name: str) -> str:
-    """Returns what names have in common that were probably meant to be the same."""
-    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
-    return re.sub(r"[\s_-]+", "", re.sub(r"\d+", lambda digits: str(int(digits[0])), folded))
 
 
 def _words(name: str) -> list[str]:
@@ -210,7 +215,7 @@ def _class_names(split: _Split) -> set[str]:
     return {path.name for path in look(_innermost(split)).folders}
 
 
-def _pair(folder: Path, inside: Sequence[Path]) -> tuple[_Split, _Split] | None:
+def _pair(folder: Path, inside: Sequence[Path], *, lenient: bool) -> tuple[_Split, _Split] | None:
     """Returns the folders for training and testing among those in `folder`, or None.
 
     Raises:
@@ -241,6 +246,14 @@ def _pair(folder: Path, inside: Sequence[Path]) -> tuple[_Split, _Split] | None:
             "testing; move the others to another folder"
         )
     ((train, test),) = pairs
+    for used in () if lenient else (train, test):
+        parts = [split.path.name + "/" for split in splits if _are_parts(split, used)]
+        if parts:
+            raise LayoutNotFoundError(
+                f"{folder} holds {used.path.name}/ and {', '.join(parts)}, which may be parts of one "
+                "split: put all their images into one folder, or move what is not to be used to another "
+                "folder"
+            )
     common = classes[train.path] & classes[test.path]
     others = [path for path in inside if _split(path) is None]
     alike = [path for path in others if common & {within.name for within in look(path).folders}]
@@ -251,6 +264,18 @@ def _pair(folder: Path, inside: Sequence[Path]) -> tuple[_Split, _Split] | None:
             "or move the others to another folder"
         )
     return train, test
+
+
+def _are_parts(split: _Split, other: _Split) -> bool:
+    """Returns whether two splits of one kind differ only in a number or letter, as "train-001" does.
+
+    Years do not count: "train2014" and "train2017" are two versions.
+    """
+    kept, others = (
+        [word for word in each.rest if not _PART.fullmatch(word)] for each in (split, other)
+    )
+    is_same_kind = (split.is_train, split.place) == (other.is_train, other.place)
+    return split.path != other.path and is_same_kind and kept == others
 
 
 def _notes_on_classes(root: Path, folders: Sequence[Path]) -> list[str]:
