@@ -168,7 +168,7 @@ def train_step(
     key = stream_key(config.seed, Stream.DIVERSIFICATION, state.step)
 
     trained = trained_part(network, state.params, config.data.crop)
-    x, start = network_input(config, network, batch)
+    x, start = network_input(config, network, batch, train=True)
 
     def mean_loss(trained: Any) -> tuple[jax.Array, tuple[Any, Outputs, Totals, jax.Array]]:
         outputs, updated = network.apply(
@@ -201,19 +201,23 @@ def evaluation_step(
     config: Config, network: Network, state: TrainState, batch: DeviceBatch, totals: Totals
 ) -> Totals:
     """Adds a batch of the test split to `totals`; the loss is cross-entropy."""
-    x, start = network_input(config, network, batch)
+    x, start = network_input(config, network, batch, train=False)
     outputs: Any = network.apply(state.variables, x, train=False, start=start)
     scores = outputs.scores
     return totals + sum_over_examples(scores, cross_entropy(scores, batch["label"]), batch)
 
 
-def network_input(config: Config, network: Network, batch: DeviceBatch) -> tuple[Any, str]:
+def network_input(
+    config: Config, network: Network, batch: DeviceBatch, *, train: bool
+) -> tuple[Any, str]:
     """Returns the input of the network in a batch, and the stage that it is the output of.
 
-    These are normalized images, which no stage has computed (""), or the features of the frozen part.
+    These are normalized images, turned in training, which no stage has computed (""), or the features of
+    the frozen part.
     """
     if "features" not in batch:
-        return network.normalize(_images(batch)), ""
+        images: jax.Array = batch["image"]
+        return network.normalize(turned(images, batch["symmetry"]) if train else images), ""
     dtype = jnp.dtype(config.network.compute_dtype)
     features = jax.tree.map(
         lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf,
@@ -222,16 +226,12 @@ def network_input(config: Config, network: Network, batch: DeviceBatch) -> tuple
     return features, network.frozen
 
 
-def _images(batch: DeviceBatch) -> jax.Array:
-    """Returns the images of a batch, turned if they are to train on."""
-    images: jax.Array = batch["image"]
-    return turned(images, batch["symmetry"]) if "symmetry" in batch else images
-
-
 def _fingerprint(state: TrainState, batch: DeviceBatch, record: StepRecord) -> dict[str, jax.Array]:
     return {
         "images": (
-            digest_of_tree(batch["features"]) if "features" in batch else digest(_images(batch))
+            digest_of_tree(batch["features"])
+            if "features" in batch
+            else digest(turned(batch["image"], batch["symmetry"]))
         ),
         "labels": digest(batch["label"]) + digest(batch["mask"]),
         "masks": record.mask_digest,
