@@ -21,6 +21,7 @@ for _number in (signal.SIGINT, signal.SIGHUP):
 # Before anything asks for a device; the environment is for the tests' subprocesses.
 jax.config.update("jax_platforms", "cpu")
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.pop("COLUMNS", None)  # the width of tables, also where nobody looks at them
 jax.config.update("jax_num_cpu_devices", 8)
 
 

@@ -149,17 +149,20 @@ def _gradient_of_kernel(
     missing = (blocks * rows - height) * stride
     (top, bottom), columns = padding
     padded = _padded(x, ((top, bottom + missing), columns))
-    sums = []
-    for i, j in _offsets(*kernel.shape[:2]):
-        terms = (
-            _wide(_cells(padded, (first * stride + i, j), (rows, width), stride))
-            * gradient[:, first : first + rows]
-            for first in range(0, blocks * rows, rows)
-        )
-        sums.append(functools.reduce(operator.add, terms))
-    # Without the barrier, XLA fuses the two sums into one.
-    of_blocks = jax.lax.optimization_barrier(jnp.stack(sums))
-    return of_blocks.sum((1, 2, 3)).reshape(kernel.shape)
+    of_rows = []
+    for i in range(kernel.shape[0]):
+        sums = []
+        for j in range(kernel.shape[1]):
+            terms = (
+                _wide(_cells(padded, (first * stride + i, j), (rows, width), stride))
+                * gradient[:, first : first + rows]
+                for first in range(0, blocks * rows, rows)
+            )
+            sums.append(functools.reduce(operator.add, terms))
+        # Without the barrier, XLA fuses the two sums into one.
+        of_blocks = jax.lax.optimization_barrier(jnp.stack(sums))
+        of_rows.append(of_blocks.sum((1, 2, 3)))
+    return jnp.stack(of_rows).reshape(kernel.shape)
 
 
 def _padded(x: jax.Array, padding: tuple[tuple[int, int], ...]) -> jax.Array:
