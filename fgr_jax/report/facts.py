@@ -55,7 +55,12 @@ def run_facts(run: TrainedRun, step: int) -> dict[str, str]:
     }
     if run.missing_fields:
         facts["older config"] = f"lacks {', '.join(run.missing_fields)}, with their defaults here"
-    return facts | _of_starts(json_lines.read(folder / PROVENANCE))
+    starts = json_lines.read(folder / PROVENANCE)
+    # Only a start from the first step has weights; the last of them is the one that was trained on.
+    weights = [start["weights"] for start in starts if start.get("weights")]
+    if weights:
+        facts["starting weights"] = weights[-1]
+    return facts | _of_starts(starts)
 
 
 def _of_starts(starts: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from fgr_jax.runs.logs import STREAMS, read_fingerprints, read_metrics
 from fgr_jax.runs.workdir import FINGERPRINTS, PROVENANCE, Workdir
 
 # The fields of a provenance record that do not concern the machine or the code.
-_OF_START = ("step", "time", "command")
+_OF_START = ("step", "time", "command", "weights")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

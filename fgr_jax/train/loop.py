@@ -89,12 +89,12 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
         return outcome
     state = steps.init()
-    start = "random weights"
+    start = weights = "random weights"
     if step:
         start = f"step {step:,} of this workdir"
     elif config.pretrained:
-        variables, start = start_from(
-            config.pretrained, jax.device_get(state.variables), network.table
+        variables, start, weights = start_from(
+            config.pretrained, jax.device_get(state.variables), network.table, config.network
         )
         state = state.replace(**jax.device_put(variables, distributed.replicated(mesh)))
 
@@ -103,7 +103,8 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     if step:
         state = state.restored(checkpoints.restore(step, state.saved()))
     if jax.process_index() == 0:
-        json_lines.append(workdir.local / PROVENANCE, {"step": step, **provenance()})
+        of_start = {} if step else {"weights": weights}
+        json_lines.append(workdir.local / PROVENANCE, {"step": step, **of_start, **provenance()})
     terminal.line(
         f"data      {train_source.data_set}: {len(train_source):,} training and {len(test_source):,} "
         f"test images, {len(class_names)} classes"
@@ -112,6 +113,8 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         terminal.line(line)
     terminal.line(f"network   {description(config, network, state.variables)}")
     terminal.line(f"start     {start}")
+    if not step and config.pretrained:
+        terminal.line(f"weights   {weights}")
     terminal.line(
         f"training  {config.duration}, {calendar.total_steps:,} steps of {config.batch_size} "
         f"images, on {mesh.size} × {jax.devices()[0].device_kind}"

@@ -25,8 +25,9 @@ from fgr_jax.distributed import data_mesh, rows_to_devices
 from fgr_jax.features import reading
 from fgr_jax.features.opening import features_dir
 from fgr_jax.features.views import fixed_views, view_at
+from fgr_jax.files import json_lines
 from fgr_jax.runs import checkpoints
-from fgr_jax.runs.workdir import Workdir
+from fgr_jax.runs.workdir import PROVENANCE, Workdir
 from fgr_jax.train.evaluation import averages
 from fgr_jax.train.loop import train
 from fgr_jax.train.objective import build_objective
@@ -187,6 +188,13 @@ def test_runs_share_features_and_resume_bit_for_bit(own_dir: Path, tmp_path: Pat
     # Another run on the same frozen weights, with another seed, takes the same features.
     config.seed, config.pretrained = 5, str(whole)
     train(config, Workdir.open(tmp_path / "other"), QUIET)
+    of_weights = [
+        [start.get("weights") for start in json_lines.read(run / PROVENANCE)]
+        for run in (whole, folder, tmp_path / "other")
+    ]
+    random = "random weights"
+    expected = [[random], [random, None], [f"{whole}, which started from {random}"]]
+    assert of_weights == expected
     assert made == {path: path.stat().st_mtime_ns for path in made}
     assert set(made) == set(features_dir(str(own_dir)).rglob("*.npy"))
 

@@ -8,7 +8,7 @@ Run by hand where timm is installed; the tests do not need it:
 A family takes a minute on two cores. FAMILY.npz has sketches of what its members compute in float64 with
 the recipe's weights. FAMILY.json has, for each listed architecture with 1000 classes and images of
 224×224 pixels, the number of parameters and a digest of the names and shapes of all tensors, and what
-timm says of its weights on the Hugging Face hub.
+timm says of its weights on the Hugging Face hub; resnet.json has this alone.
 """
 
 import functools
@@ -204,7 +204,20 @@ def ten_steps(goldens: dict[str, np.ndarray], key: str, network: nn.Module, size
         goldens[f"{key}/{name}"] = recipe.sketch(parameter.detach().numpy())
 
 
+def on_hub(architecture: str) -> dict[str, dict[str, Any]]:
+    """What timm says of an architecture's weights on the hub, by their tags."""
+    found = {}
+    for full_name in timm.list_pretrained(f"{architecture}.*"):
+        cfg = timm.get_pretrained_cfg(full_name).to_dict()
+        found[full_name.partition(".")[2]] = {key: cfg.get(key) for key in _OF_HUB}
+    return found
+
+
 def main(name: str) -> None:
+    if name == "resnet":  # compared with torchvision's numbers
+        weights = {f"resnet{depth}": on_hub(f"resnet{depth}") for depth in (18, 34, 50, 101, 152)}
+        (HERE / "resnet.json").write_text(json.dumps(weights) + "\n")
+        return
     torch.use_deterministic_algorithms(True)
     family, members = FAMILIES[name], MEMBERS[name]
     architectures = {}
@@ -213,14 +226,10 @@ def main(name: str) -> None:
             network = members.create(architecture, 1000, (224, 224))
         shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
         count = sum(parameter.numel() for parameter in network.parameters())
-        hub = {
-            full_name.partition(".")[2]: timm.get_pretrained_cfg(full_name).to_dict()
-            for full_name in timm.list_pretrained(f"{architecture}.*")
-        }
         architectures[architecture] = {
             "parameters": count,
             "digest": digest(shapes),
-            "hub": {tag: {key: cfg.get(key) for key in _OF_HUB} for tag, cfg in hub.items()},
+            "hub": on_hub(architecture),
         }
     (HERE / f"{name}.json").write_text(json.dumps(architectures) + "\n")
 

@@ -221,4 +221,5 @@ def test_the_weights_on_the_hub_take_these_images_and_are_documented(
     for tag in LISTED[family].HUB[name]:
         timms = theirs["hub"][tag]
         assert (tuple(timms["mean"]), tuple(timms["std"])) == (backbone.mean, backbone.std)
-        assert timms["license"] == license_of_all.lower()
+        assert timms["license"] == LISTED[family].HUB[name][tag].lower()
+        assert LISTED[family].HUB[name][tag] == license_of_all

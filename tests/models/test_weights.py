@@ -26,15 +26,13 @@ from fgr_jax import export_weights
 from fgr_jax.config import Config, flat
 from fgr_jax.data.identity import DataIdentity
 from fgr_jax.errors import UserError
-from fgr_jax.models.backbones import BACKBONES
+from fgr_jax.files import json_lines
 from fgr_jax.models.backbones.resnet import ResNet
-from fgr_jax.models.heads.cam import CamHead
-from fgr_jax.models.network import Network
-from fgr_jax.models.weights.pretrained import start_from
+from fgr_jax.models.weights.pretrained import Start, start_from
 from fgr_jax.models.weights.table import Tensors, from_tensors, to_tensors
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.description import Description
-from fgr_jax.runs.workdir import Workdir
+from fgr_jax.runs.workdir import PROVENANCE, Workdir
 
 
 def random_variables(depth: int = 18, classes: int = 5, width: float = 0.125, seed: int = 0) -> Any:
@@ -54,6 +52,11 @@ def named(variables: Any) -> Tensors:
 
 def placed(tensors: Tensors, like: Any, where: str) -> Any:
     return from_tensors(tensors, like, ResNet.table, where)
+
+
+def started_from(pretrained: str, like: Any, depth: int = 18) -> Start:
+    section = config_lib.Network(backbone="resnet", depth=depth)
+    return start_from(pretrained, like, ResNet.table, section)
 
 
 def assert_equal(ours: Any, theirs: Any) -> None:
@@ -84,8 +87,8 @@ def test_names_and_shapes_are_torchvisions(
 def test_the_round_trip_is_exact_to_the_bit(depth: int, tmp_path: Path) -> None:
     variables = random_variables(depth)
     safetensors.numpy.save_file(named(variables), tmp_path / "w.safetensors")
-    again, line = start_from(
-        str(tmp_path / "w.safetensors"), random_variables(depth, seed=1), ResNet.table
+    again, line, _ = started_from(
+        str(tmp_path / "w.safetensors"), random_variables(depth, seed=1), depth
     )
     assert_equal(again, variables)
     assert line.endswith("w.safetensors, classifier taken")
@@ -96,14 +99,14 @@ def test_a_classifier_for_other_classes_stays_as_initialized(tmp_path: Path) -> 
     theirs = random_variables(classes=9)
     safetensors.numpy.save_file(named(theirs), file)
     ours = random_variables(classes=5, seed=1)
-    started, line = start_from(str(file), ours, ResNet.table)
+    started, line, _ = started_from(str(file), ours)
     assert_equal(started["params"]["classifier"], ours["params"]["classifier"])
     assert_equal(started["params"]["backbone"], theirs["params"]["backbone"])
     assert_equal(started["batch_stats"], theirs["batch_stats"])
     assert line.endswith("classifier initialized, for 5 classes")
 
 
-def test_everything_that_does_not_fit_is_listed_at_once() -> None:
+def test_all_that_does_not_fit_is_named_at_once() -> None:
     tensors: Tensors = named(random_variables())
     del tensors["bn1.bias"], tensors["layer2.0.conv1.weight"]
     tensors["layer5.0.conv1.weight"] = np.zeros((1, 1, 1, 1), np.float32)
@@ -118,34 +121,44 @@ def test_everything_that_does_not_fit_is_listed_at_once() -> None:
     assert "\n" not in message
 
 
-def test_another_depth_does_not_fit() -> None:
-    with pytest.raises(UserError, match=r"does not fit .* left over: .*layer1.2.conv1.weight"):
-        placed(named(random_variables(34)), random_variables(18), "w")
+def test_of_many_tensors_that_do_not_fit_the_first_are_named() -> None:
+    tensors = named(random_variables())
+    names = [name for name in tensors if not name.endswith("num_batches_tracked")]
+    backbone, classifier = names[:-2], names[-2:]
+    few = {name: tensors[name] for name in classifier}
+    message = rf"missing: {', '.join(backbone[:3])} and {len(backbone) - 3} more$"
+    with pytest.raises(UserError, match=message):
+        placed(few, random_variables(), "w")
 
 
-@pytest.mark.parametrize(("name", "has_classifier"), [("resnet34", True), ("convnext_tiny", False)])
-def test_a_file_of_another_listed_architecture_is_recognized(
-    name: str, has_classifier: bool, tmp_path: Path
+@pytest.mark.parametrize("kind", ["file", "run"])
+def test_the_home_folder_is_expanded(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = Network(BACKBONES[name](config_lib.Network(backbone=name)), CamHead(1000))
-    like = jax.eval_shape(
-        lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
-    )
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float16), like)
-    tensors = {
-        name: tensor
-        for name, tensor in to_tensors(zeros, network.table).items()
-        if has_classifier or not name.startswith(("fc.", "head.fc.", "classifier."))
-    }
-    path = tmp_path / "w.safetensors"
-    safetensors.numpy.save_file(tensors, path)
-    with pytest.raises(UserError, match=rf"w.safetensors has the weights of {name}, .*={name}$"):
-        start_from(str(path), random_variables(), ResNet.table)
-    # With a tensor of another shape, it is none of the listed.
-    first = next(iter(tensors))
-    safetensors.numpy.save_file(tensors | {first: np.zeros((1, 2), np.float16)}, path)
-    with pytest.raises(UserError, match=r"does not fit the network of the config; "):
-        start_from(str(path), random_variables(), ResNet.table)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    variables = random_variables()
+    if kind == "file":
+        safetensors.numpy.save_file(named(variables), tmp_path / "file")
+    else:
+        with checkpoints.Checkpoints(epath.Path(tmp_path) / "run" / "checkpoints") as saved:
+            saved.save(3, {**variables, "step": jnp.int32(3)}, test_top1=None)
+    started = started_from(f"~/{kind}", random_variables(seed=1))
+    assert_equal(started.variables, variables)
+    assert started.line == f"backbone from ~/{kind}, classifier taken"
+
+
+def test_paths_are_named_with_the_flag() -> None:
+    for path, message in (
+        ("~no-such-user/w.pth", "there is no user 'no-such-user'"),
+        ("s3://bucket/w.pth", "s3:// is not supported here"),
+    ):
+        with pytest.raises(UserError, match=f"--config.pretrained={path}: {message}"):
+            started_from(path, random_variables())
+
+
+def test_another_depth_does_not_fit() -> None:
+    with pytest.raises(UserError, match=r"does not fit .* left over: layer1.2.bn1.*, .* more$"):
+        placed(named(random_variables(34)), random_variables(18), "w")
 
 
 def test_another_number_of_channels_of_images_is_named() -> None:
@@ -164,25 +177,25 @@ def test_a_file_that_is_cut_off_is_named(tmp_path: Path, kept: float) -> None:
     data = safetensors.numpy.save(named(random_variables()))
     file.write_bytes(data[: int(len(data) * kept)])
     with pytest.raises(UserError, match=r"w.safetensors is damaged or cut off"):
-        start_from(str(file), random_variables(), ResNet.table)
+        started_from(str(file), random_variables())
 
 
 def test_a_header_that_promises_too_much_is_named(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     file.write_bytes(struct.pack("<Q", 2**62) + b"{}")
     with pytest.raises(UserError, match="damaged or cut off"):
-        start_from(str(file), random_variables(), ResNet.table)
+        started_from(str(file), random_variables())
 
 
 @pytest.mark.parametrize("name", ["nowhere.safetensors", "a/b/c", "no/such.pth", "resnet50"])
 def test_what_is_neither_file_nor_hub_name_is_named(name: str) -> None:
     with pytest.raises(UserError, match=f"pretrained={name}: no such file or folder"):
-        start_from(name, random_variables(), ResNet.table)
+        started_from(name, random_variables())
 
 
 def test_offline_the_message_says_which_file_to_bring(tmp_path: Path) -> None:
     code = (
-        "from fgr_jax.models.weights.pretrained import _fetch\n"
+        "from fgr_jax.models.weights.published import _fetch\n"
         "from fgr_jax.errors import UserError\n"
         "try: _fetch('timm/resnet50.tv_in1k')\n"
         "except UserError as error: print(error)\n"
@@ -201,18 +214,27 @@ def test_offline_the_message_says_which_file_to_bring(tmp_path: Path) -> None:
 def test_a_pth_is_read_without_pytorch(tmp_path: Path) -> None:
     (tmp_path / "w.pth").write_bytes(b"anything")
     with pytest.raises(UserError, match=r"w.pth is damaged or cut off"):
-        start_from(str(tmp_path / "w.pth"), random_variables(), ResNet.table)
+        started_from(str(tmp_path / "w.pth"), random_variables())
 
 
 def test_another_runs_workdir_is_a_start(tmp_path: Path) -> None:
     variables = random_variables()
     with checkpoints.Checkpoints(epath.Path(tmp_path) / "checkpoints") as saved:
         saved.save(3, {**variables, "step": jnp.int32(3)}, test_top1=None)
-    started, line = start_from(str(tmp_path), random_variables(seed=1), ResNet.table)
+    started, line, weights = started_from(str(tmp_path), random_variables(seed=1))
     assert_equal(started, variables)
     assert "classifier taken" in line
+    assert weights == f"{tmp_path}, which started from weights that are not recorded"
+    for record in (
+        {"step": 0, "weights": "random weights"},  # killed before its first checkpoint
+        {"step": 0, "weights": "timm/resnet18.tv_in1k, license BSD-3-Clause"},
+        {"step": 2},
+    ):
+        json_lines.append(tmp_path / PROVENANCE, record)
+    weights = started_from(str(tmp_path), random_variables(seed=1)).weights
+    assert weights == f"{tmp_path}, which started from timm/resnet18.tv_in1k, license BSD-3-Clause"
     with pytest.raises(UserError, match=r"holds no checkpoint: train there first"):
-        start_from(str(tmp_path / "checkpoints"), variables, ResNet.table)
+        started_from(str(tmp_path / "checkpoints"), variables)
 
 
 def test_export_writes_a_file_that_is_a_start(tmp_path: Path) -> None:
@@ -235,7 +257,7 @@ def test_export_writes_a_file_that_is_a_start(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "of step 3 to" in done.stdout
     assert_equal(
-        start_from(str(tmp_path / "w.safetensors"), random_variables(seed=1), ResNet.table)[0],
+        started_from(str(tmp_path / "w.safetensors"), random_variables(seed=1))[0],
         variables,
     )
     for arguments, message in (
@@ -260,11 +282,11 @@ def test_the_content_of_a_file_says_what_it_is(name: str, tmp_path: Path) -> Non
     """Older versions exported safetensors under any name, and PyTorch's files have several suffixes."""
     variables, path = random_variables(), tmp_path / name
     safetensors.numpy.save_file(named(variables), path)
-    assert_equal(start_from(str(path), random_variables(seed=1), ResNet.table)[0], variables)
+    assert_equal(started_from(str(path), random_variables(seed=1))[0], variables)
     for beginning in (b"PK\3\4", b"\x80\2"):
         path.write_bytes(beginning + b"rest")
         with pytest.raises(UserError, match=r"damaged or cut off") as caught:
-            start_from(str(path), variables, ResNet.table)
+            started_from(str(path), variables)
         assert isinstance(caught.value.__cause__, zipfile.BadZipFile | ValueError)
 
 
@@ -272,7 +294,7 @@ def start_where_only_process_0_finds_it(pretrained: str) -> None:
     """Runs in each of several processes. Prints a digest of the variables, or the error."""
     mine = pretrained if jax.process_index() == 0 else "elsewhere" + pretrained
     try:
-        started, line = start_from(mine, random_variables(seed=1), ResNet.table)
+        started, line, _ = started_from(mine, random_variables(seed=1))
     except UserError as error:
         print(f"error: {error}")
         return

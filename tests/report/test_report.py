@@ -67,6 +67,8 @@ def train_two(root: Path, config: Config) -> None:
     train(config, Workdir.open(root / "one"), QUIET)
     shutil.copytree(root / "one", root / "other")
     shutil.rmtree(root / "other" / "checkpoints" / str(STEPS))
+    starts = root / "other" / "provenance.jsonl"
+    starts.write_text(starts.read_text().replace("random weights", "w.pth, license not known"))
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +177,7 @@ def test_it_says_what_evaluate_says(runs: Path, page: Path) -> None:
     assert f"step {STEPS} of {STEPS}" in text
     fingerprint = json.loads((runs / "one" / "fingerprints.jsonl").read_text().splitlines()[-1])
     assert f"parameters {fingerprint['parameters']} after step {STEPS}" in text
+    assert "starting weights random weights w.pth, license not known" in text
     assert f"{runs}/other: this is the checkpoint of step 8 of {STEPS}, not of the last." in text
     assert f"{runs}/one: this is" not in text
 

@@ -1,19 +1,24 @@
 """A backbone, a head and an objective from files outside the package, on the command line and back."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import safetensors.numpy
+from networks import by_path
 from tiny_run import QUIET, ROOT, command, tiny_config
 
 from fgr_jax.distributed import data_mesh
 from fgr_jax.errors import UserError
+from fgr_jax.evaluate import __main__ as evaluate
 from fgr_jax.inference.saved_run import open_run, restore
 from fgr_jax.losses.interface import Outputs, Targets
 from fgr_jax.models.network import build_network
+from fgr_jax.predict import __main__ as predict
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 
@@ -36,6 +41,35 @@ class Patches(nn.Module):
 def patches(network):
     return Patches(round(64 * network.width))
 '''
+
+NNX_BACKBONE = """
+import flax.linen as nn
+from flax import nnx
+
+
+class NnxPatches(nnx.Module):
+    def __init__(self, channels, *, rngs):
+        self.first = nnx.Conv(3, channels, (4, 4), strides=4, rngs=rngs)
+        self.norm = nnx.BatchNorm(channels, rngs=rngs)
+        self.second = nnx.Conv(channels, channels, (2, 2), strides=2, rngs=rngs)
+
+    def __call__(self, images, *, train):
+        x = nnx.relu(self.norm(self.first(images), use_running_average=not train))
+        return nnx.relu(self.second(x))
+
+
+class Patches(nn.Module):
+    channels: int
+    stride: int = 8
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        return nnx.bridge.to_linen(NnxPatches, self.channels, name="patches")(images, train=train)
+
+
+def patches(network):
+    return Patches(round(64 * network.width))
+"""
 
 HEAD = '''
 import flax.linen as nn
@@ -78,34 +112,72 @@ def focal(loss):
 @pytest.fixture
 def parts(tmp_path: Path) -> dict[str, str]:
     """Values of the config fields that name the parts."""
-    for name, code in (("backbone", BACKBONE), ("head", HEAD), ("objective", OBJECTIVE)):
+    for name, code in (
+        ("backbone", BACKBONE),
+        ("nnx_backbone", NNX_BACKBONE),
+        ("head", HEAD),
+        ("objective", OBJECTIVE),
+    ):
         (tmp_path / f"my_{name}.py").write_text(code)
     return {
         "backbone": f"{tmp_path}/my_backbone.py:patches",
+        "nnx_backbone": f"{tmp_path}/my_nnx_backbone.py:patches",
         "head": f"{tmp_path}/my_head.py:max_pooled",
         "objective": f"{tmp_path}/my_objective.py:focal",
     }
 
 
+@pytest.mark.parametrize("kind", ["backbone", "nnx_backbone"])
 def test_a_run_with_a_backbone_and_an_objective_of_ones_own(
-    data_dir: Path, parts: dict[str, str], tmp_path: Path
+    kind: str, data_dir: Path, parts: dict[str, str], tmp_path: Path
 ) -> None:
-    """It trains by the command, learns, and its network is there again from its folder."""
+    """It trains by the command, learns, is resumed, evaluated, and predicts with heat maps."""
     config = tiny_config(data_dir)
-    config.network.backbone, config.loss.objective = parts["backbone"], parts["objective"]
-    workdir = tmp_path / "run"
-    done = subprocess.run(command(config, workdir), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert f"network   {parts['backbone']}, " in done.stdout
-    assert "maps of 4×4 cells" in done.stdout
+    config.network.backbone, config.loss.objective = parts[kind], parts["objective"]
+    config.runtime.devices = 1
+    workdir, resumed = tmp_path / "run", tmp_path / "resumed"
+    if kind == "backbone":
+        done = subprocess.run(command(config, workdir), cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert f"network   {parts[kind]}, " in done.stdout
+        assert "maps of 4×4 cells" in done.stdout
+    else:
+        train(config, Workdir.open(workdir), QUIET)
     records = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     losses = [record["loss"] for record in records if record["split"] == "train"]
     assert losses[-1] < losses[0]
     # Where nothing is told apart, the focal loss is (3/4)² ln 4 = 0.78, and cross-entropy ln 4 = 1.39.
     assert losses[0] < 1
-    trained = restore(open_run(Workdir.open(workdir)), None, data_mesh())
+
+    step = records[-1]["step"]
+    shutil.copytree(workdir, resumed)
+    shutil.rmtree(resumed / "checkpoints" / str(step))
+    assert 0 < train(config, Workdir.open(resumed), QUIET).first_step < step
+    for name in ("metrics.jsonl", "fingerprints.jsonl"):
+        assert (resumed / name).read_bytes() == (workdir / name).read_bytes()
+    trained, again = (
+        restore(open_run(Workdir.open(run)), None, data_mesh()) for run in (workdir, resumed)
+    )
+    state, other = by_path(trained.variables), by_path(again.variables)
+    assert state.keys() == other.keys()
+    assert all(other[path].tobytes() == value.tobytes() for path, value in state.items())
     assert trained.network.stride == 8
-    assert set(trained.variables["params"]["backbone"]) == {"Conv_0", "Conv_1"}
+    modules = set(trained.variables["params"]["backbone"])
+    assert modules == ({"Conv_0", "Conv_1"} if kind == "backbone" else {"patches"})
+    statistics = [value for path, value in state.items() if "batch_stats" in path]
+    assert len(statistics) == (0 if kind == "backbone" else 2)
+    assert all((value != np.round(value)).any() for value in statistics)  # not as initialized
+
+    assert evaluate.main(["evaluate", f"--workdir={resumed}"]) == 0
+    results = json.loads((resumed / f"evaluation/step-{step}-one/results.json").read_text())
+    assert results["center_crop"]["top1"] == pytest.approx(records[-1]["top1"])
+    image, heatmaps = tmp_path / "image.png", tmp_path / "heatmaps"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
+    assert cv2.imwrite(str(image), pixels)
+    arguments = [f"--output={tmp_path}/predictions.csv", f"--heatmaps={heatmaps}", str(image)]
+    assert predict.main(["predict", f"--workdir={resumed}", *arguments]) == 0
+    assert str(image) in (tmp_path / "predictions.csv").read_text()
+    assert len(list(heatmaps.glob("image.png.[1-4]-place ?.jpg"))) == 4
 
 
 def test_a_head_without_maps_has_no_block(

@@ -6,6 +6,7 @@ import flax.linen as nn
 
 from fgr_jax.config import Network
 from fgr_jax.models.backbones import convnext, efficientnet, resnet, vit
+from fgr_jax.models.backbones.interface import Hub
 
 # Each is a function of the config's section `network` that returns a Flax module. The names of
 # architectures are timm's.
@@ -15,3 +16,6 @@ BACKBONES: Mapping[str, Callable[[Network], nn.Module]] = {
     **efficientnet.ARCHITECTURES,
     **vit.ARCHITECTURES,
 }
+
+# Their published weights.
+HUB: Hub = {**resnet.HUB, **convnext.HUB, **efficientnet.HUB, **vit.HUB}

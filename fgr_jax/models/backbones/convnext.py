@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fgr_jax.config import Network
 from fgr_jax.models.backbones.convolution import Convolution
-from fgr_jax.models.backbones.interface import Backbone, refuse_last_stride
+from fgr_jax.models.backbones.interface import Backbone, Hub, licensed, refuse_last_stride
 from fgr_jax.models.weights.table import (
     CLASSIFIER,
     CONVOLUTION,
@@ -156,9 +156,12 @@ ARCHITECTURES: Mapping[str, Callable[[Network], Backbone]] = {
 # Those of convnext_*.clip_* are left out: they take images with another mean and deviation.
 _TAGS = ("fb_in1k", "fb_in22k", "fb_in22k_ft_in1k", "fb_in22k_ft_in1k_384")
 _IN12K_TAGS = ("in12k", "in12k_ft_in1k", "in12k_ft_in1k_384")
-HUB: Mapping[str, tuple[str, ...]] = {
-    "convnext_tiny": (*_TAGS, *_IN12K_TAGS),
-    "convnext_small": (*_TAGS, *_IN12K_TAGS),
-    "convnext_base": _TAGS,
-    "convnext_large": _TAGS,
-}
+HUB: Hub = licensed(
+    "Apache-2.0",
+    {
+        "convnext_tiny": (*_TAGS, *_IN12K_TAGS),
+        "convnext_small": (*_TAGS, *_IN12K_TAGS),
+        "convnext_base": _TAGS,
+        "convnext_large": _TAGS,
+    },
+)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from fgr_jax.config import Network
 from fgr_jax.models.backbones.convolution import Convolution
-from fgr_jax.models.backbones.interface import Backbone, refuse_last_stride
+from fgr_jax.models.backbones.interface import Backbone, Hub, licensed, refuse_last_stride
 from fgr_jax.models.weights.table import CLASSIFIER, CONVOLUTION, NORM, Row, Table
 
 
@@ -192,7 +192,5 @@ ARCHITECTURES: Mapping[str, Callable[[Network], Backbone]] = {
 
 # Those of tf_efficientnet_b*.ap_in1k are left out: they take images with another mean and deviation.
 _TAGS = {"tf_efficientnet_lite": ("in1k",), "tf_efficientnet_b": ("aa_in1k", "in1k", "ns_jft_in1k")}
-HUB: Mapping[str, tuple[str, ...]] = {
-    name: ("ra_in1k",) if name == "efficientnet_lite0" else _TAGS.get(name[:-1], ())
-    for name in ARCHITECTURES
-}
+_TAGS_OF = {name: _TAGS.get(name[:-1], ()) for name in ARCHITECTURES}
+HUB: Hub = licensed("Apache-2.0", _TAGS_OF | {"efficientnet_lite0": ("ra_in1k",)})

@@ -1,6 +1,7 @@
 """What all listed backbones have in common: named stages, frozen or trained."""
 
 import abc
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -15,6 +16,15 @@ from fgr_jax.models.weights.table import Table
 Channels = tuple[float, float, float]
 IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
+
+# Of each listed architecture, the tags of weights that fit it on the Hugging Face hub, and the license
+# of each, as timm states it.
+Hub = Mapping[str, Mapping[str, str]]
+
+
+def licensed(license_of_all: str, tags: Mapping[str, Sequence[str]]) -> dict[str, dict[str, str]]:
+    """Returns the table of weights that all have the same license."""
+    return {name: dict.fromkeys(of_name, license_of_all) for name, of_name in tags.items()}
 
 
 class Backbone(nn.Module, kw_only=True):

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from fgr_jax.config import Network
 from fgr_jax.models.backbones.convolution import Convolution
-from fgr_jax.models.backbones.interface import Backbone
+from fgr_jax.models.backbones.interface import Backbone, Hub
 from fgr_jax.models.backbones.max_pool import max_pool_3x3
 from fgr_jax.models.weights.table import CLASSIFIER, CONVOLUTION, NORM, Row, Table
 
@@ -136,4 +136,20 @@ ARCHITECTURES: Mapping[str, Callable[[Network], Backbone]] = {
     # The depth is a field of its own.
     "resnet": from_config,
     **{f"resnet{depth}": functools.partial(from_config, depth=depth) for depth in DEPTHS},
+}
+
+# Weights on the hub, by depth, and their licenses by the beginning of the tag.
+_OF_ALL = ("a1_in1k", "a2_in1k", "a3_in1k", "gluon_in1k", "tv_in1k")
+_OF_FACEBOOK = ("fb_ssl_yfcc100m_ft_in1k", "fb_swsl_ig1b_ft_in1k")
+_TAGS = {
+    18: (*_OF_ALL, *_OF_FACEBOOK),
+    34: _OF_ALL,
+    50: (*_OF_ALL, "tv2_in1k", *_OF_FACEBOOK),
+    101: (*_OF_ALL, "tv2_in1k"),
+    152: (*_OF_ALL, "tv2_in1k"),
+}
+_LICENSES = {"tv": "BSD-3-Clause", "fb": "CC-BY-NC-4.0"}
+HUB: Hub = {
+    f"resnet{depth}": {tag: _LICENSES.get(tag[:2], "Apache-2.0") for tag in tags}
+    for depth, tags in _TAGS.items()
 }

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from fgr_jax.config import Network
 from fgr_jax.models.backbones.convolution import Convolution
-from fgr_jax.models.backbones.interface import Backbone, refuse_last_stride
+from fgr_jax.models.backbones.interface import Backbone, Hub, licensed, refuse_last_stride
 from fgr_jax.models.weights import table as files
 from fgr_jax.models.weights.table import Row, Table
 
@@ -189,9 +189,10 @@ ARCHITECTURES: Mapping[str, Callable[[Network], Backbone]] = {
 _AUGREG = ("augreg_in21k", "augreg_in21k_ft_in1k")
 _ORIGINAL = ("orig_in21k", "orig_in21k_ft_in1k", "sam_in1k")
 # Those of vit_*_patch16_224.dino and .mae are left out: they take ImageNet's mean and deviation.
-HUB: Mapping[str, tuple[str, ...]] = {
+_TAGS: Mapping[str, tuple[str, ...]] = {
     "vit_small_patch16_224": (*_AUGREG, "augreg_in1k"),
     "vit_base_patch16_224": (*_AUGREG, "augreg_in1k", "augreg2_in21k_ft_in1k", *_ORIGINAL),
     "vit_large_patch16_224": (*_AUGREG, "orig_in21k"),
     **{name: ("lvd142m",) for name in ARCHITECTURES if name.endswith("dinov2")},
 }
+HUB: Hub = licensed("Apache-2.0", _TAGS)

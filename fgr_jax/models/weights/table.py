@@ -4,7 +4,7 @@ Each backbone has a table of it, which is used in both directions.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.traverse_util
@@ -72,6 +72,7 @@ OWN_PATHS: Table = (  # of the weights of a run
     Row(r"(.+)", r"\1", PARAMETER),
 )
 
+_NAMED = 3  # of the tensors that do not fit, in the error
 COUNTER = "num_batches_tracked"  # of PyTorch's BatchNorm, which uses it only without a momentum
 
 
@@ -94,7 +95,8 @@ def from_tensors(
       where: the file, for the error message.
 
     Raises:
-      OtherArchitectureError: tensors are missing, left over or of the wrong shape; all are listed.
+      OtherArchitectureError: tensors are missing, left over or of the wrong shape; the first of each are
+        named.
       UserError: only the number of the images' channels differs.
     """
     ours = flax.traverse_util.flatten_dict(like, sep="/")
@@ -129,7 +131,7 @@ def from_tensors(
         f"{name} {list(tensors[name].shape)}, not {list(misshapen[name])}" for name in misshapen
     ]
     problems = {"missing": missing, "left over": left_over, "of the wrong shape": shapes}
-    found = [f"{what}: {', '.join(names)}" for what, names in problems.items() if names]
+    found = [f"{what}: {_in_short([*names])}" for what, names in problems.items() if names]
     if found:
         raise OtherArchitectureError(
             f"{where} does not fit the network of the config; {'; '.join(found)}"
@@ -161,6 +163,12 @@ def to_tensors(variables: Variables, table: Table) -> Tensors:
         if name.endswith("running_var"):  # required by torch's strict loading
             tensors[name.replace("running_var", COUNTER)] = np.zeros((), np.int64)
     return tensors
+
+
+def _in_short(names: Sequence[str]) -> str:
+    """Returns the first few names, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _is_of_classifier(path: str) -> bool:

@@ -48,8 +48,9 @@ _IGNORED = {
     ),
     *(("torch", name) for name in ("float64", "float32", "float16", "bfloat16", "int64")),
 }
-# Where checkpoints have the weights, in this order: averaged over training first, as in timm.
-_NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
+# Where checkpoints have the weights, in this order: averaged over training first, as in timm, such as
+# DINOv2's teacher.
+_NESTED = ("state_dict_ema", "model_ema", "teacher", "state_dict", "model")
 _PREFIX = "module."  # of torch.nn.DataParallel
 
 # The first two pickles of the format before PyTorch 1.6.
