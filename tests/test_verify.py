@@ -20,6 +20,7 @@ from fgr_jax.data import pipeline
 from fgr_jax.data.augmentation import MIRROR
 from fgr_jax.data.batch import TrainingBatch
 from fgr_jax.errors import UserError
+from fgr_jax.files import json_lines
 from fgr_jax.runs.comparison import compare
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train import loop as run_lib
@@ -171,6 +172,10 @@ def test_another_config_is_named(
 def test_the_same_run_is_the_same(config: Config, sound: Path, tmp_path: Path) -> None:
     config.runtime = dataclasses.replace(config.runtime, decode_threads=5)
     run_lib.train(config, Workdir.open(tmp_path / "again"), QUIET)
+    starts = tmp_path / "again" / "provenance.jsonl"
+    resumed = json.loads(starts.read_text())
+    del resumed["weights"]  # which only the first start records
+    json_lines.append(starts, resumed)
     comparison = compare(Workdir.open(sound), Workdir.open(tmp_path / "again"))
     assert comparison.same
     assert comparison.steps == list(range(1, 10))

@@ -13,6 +13,7 @@ from fgr_jax.files import json_lines
 from fgr_jax.inference.saved_run import TrainedRun
 from fgr_jax.runs.description import differing_fields
 from fgr_jax.runs.logs import read_fingerprints, read_rates
+from fgr_jax.runs.provenance import starting_weights
 from fgr_jax.runs.workdir import PROVENANCE
 
 
@@ -55,12 +56,9 @@ def run_facts(run: TrainedRun, step: int) -> dict[str, str]:
     }
     if run.missing_fields:
         facts["older config"] = f"lacks {', '.join(run.missing_fields)}, with their defaults here"
-    starts = json_lines.read(folder / PROVENANCE)
-    # Only a start from the first step has weights; the last of them is the one that was trained on.
-    weights = [start["weights"] for start in starts if start.get("weights")]
-    if weights:
-        facts["starting weights"] = weights[-1]
-    return facts | _of_starts(starts)
+    if weights := starting_weights(folder):
+        facts["starting weights"] = weights
+    return facts | _of_starts(json_lines.read(folder / PROVENANCE))
 
 
 def _of_starts(starts: Sequence[dict[str, Any]]) -> dict[str, str]:

@@ -11,6 +11,9 @@ from typing import Any
 
 import jax
 
+from fgr_jax.files import json_lines
+from fgr_jax.runs.workdir import PROVENANCE
+
 # Packages that can change a result.
 _PACKAGES = (
     "jax",
@@ -42,6 +45,16 @@ def provenance() -> dict[str, Any]:
             f"{device.platform}:{device.id} {device.device_kind}" for device in jax.devices()
         ],
     }
+
+
+def starting_weights(folder: Path) -> str:
+    """Returns the weights that a run started from, with their license; "" if they are not recorded.
+
+    A run that was killed before its first checkpoint has several records of the first step, the last of
+    which is of the weights that it was trained from.
+    """
+    starts = json_lines.read(folder / PROVENANCE)
+    return next((start["weights"] for start in reversed(starts) if start.get("weights")), "")
 
 
 def _version(package: str) -> str | None:

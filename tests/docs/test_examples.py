@@ -113,8 +113,13 @@ def own_parts(tmp_path: Path) -> Config:
     return config
 
 
-@pytest.mark.parametrize("objective", ["focal", "balanced"])
-def test_a_run_accepts_the_parts_of_the_documents(own_parts: Config, objective: str) -> None:
+@pytest.mark.parametrize(
+    ("backbone", "objective"), [("patches", "focal"), ("nnx_patches", "balanced")]
+)
+def test_a_run_accepts_the_parts_of_the_documents(
+    own_parts: Config, backbone: str, objective: str
+) -> None:
+    own_parts.network.backbone = own_parts.network.backbone.replace("patches", backbone)
     own_parts.data.name = "synthetic/tiny"
     own_parts.loss.objective = own_parts.network.head.replace("pooled", objective)
     config_lib.validate(own_parts)

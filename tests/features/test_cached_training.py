@@ -28,6 +28,7 @@ from fgr_jax.features.views import fixed_views, view_at
 from fgr_jax.files import json_lines
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.workdir import PROVENANCE, Workdir
+from fgr_jax.terminal import Terminal
 from fgr_jax.train.evaluation import averages
 from fgr_jax.train.loop import train
 from fgr_jax.train.objective import build_objective
@@ -162,7 +163,9 @@ def test_two_processes_read_halves_of_the_batches(own_dir: Path) -> None:
     assert masks[0] == masks[1] + masks[2] == [True] * 27 + [False] * 5
 
 
-def test_runs_share_features_and_resume_bit_for_bit(own_dir: Path, tmp_path: Path) -> None:
+def test_runs_share_features_and_resume_bit_for_bit(
+    own_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = feature_config(own_dir)
     config.duration, config.evaluate_every, config.checkpoint_every = (
         "9 steps",
@@ -187,7 +190,9 @@ def test_runs_share_features_and_resume_bit_for_bit(own_dir: Path, tmp_path: Pat
     assert all(again[path].tobytes() == state[path].tobytes() for path in state)
     # Another run on the same frozen weights, with another seed, takes the same features.
     config.seed, config.pretrained = 5, str(whole)
-    train(config, Workdir.open(tmp_path / "other"), QUIET)
+    train(config, Workdir.open(tmp_path / "other"), Terminal())
+    weights = f"weights   {whole}, which started from random weights"
+    assert weights in capsys.readouterr().out.splitlines()
     of_weights = [
         [start.get("weights") for start in json_lines.read(run / PROVENANCE)]
         for run in (whole, folder, tmp_path / "other")

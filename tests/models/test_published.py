@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from fgr_jax.config import Network
 from fgr_jax.errors import UserError
 from fgr_jax.models.backbones import BACKBONES, HUB, resnet
 from fgr_jax.models.backbones.interface import IMAGENET_MEAN, IMAGENET_STD
+from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.models.weights.published import PACKAGES, check_is_for, license_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -86,6 +88,20 @@ def test_weights_of_another_listed_architecture(name: str, backbone: str, other:
     )
     with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
         check_is_for(name, backbone)
+
+
+@pytest.mark.parametrize(
+    ("name", "section"),
+    [
+        ("efficientnet-lite0", Network(backbone="efficientnet_lite0")),
+        ("timm/resnet50.tv_in1k", Network(backbone="resnet", depth=18)),
+    ],
+)
+def test_nothing_is_read_or_fetched_then(name: str, section: Network) -> None:
+    with pytest.raises(
+        UserError, match=f"={name} has the weights of .*, which is not the backbone"
+    ):
+        start_from(name, {}, (), section)
 
 
 def test_weights_for_a_padding_that_is_not_listed() -> None:

@@ -70,7 +70,7 @@ MORE = ("resnet", "resnet18", "convnext_tiny", "vit_large_patch16_224")
 def test_files_of_every_family_are_recognized(
     name: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = {each: BACKBONES[each] for each in (*" or ".join(FILES.values()).split(" or "), *MORE)}
+    few = {each: BACKBONES[each] for each in (*MORE, *" or ".join(FILES.values()).split(" or "))}
     monkeypatch.setattr(recognition, "BACKBONES", few)
     other = "convnext_tiny" if "resnet" in name else "resnet18"
     tensors = file_of(name)

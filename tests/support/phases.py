@@ -23,6 +23,7 @@ PHASES = (
     "saving",
     "ending",
 )
+COMPUTING = "computing features"  # of a run on cached features
 _POLL_S = 0.002
 _PACKAGE = Path(__file__).parent.parent.parent / "fgr_jax"
 
@@ -56,6 +57,8 @@ def phase_of(frame: types.FrameType | None) -> str:
         return "saving"
     if _WORKERS_START < found.get("data/pipeline.py:__next__", 0) <= _WORKERS_START + 2:
         return "starting workers"
+    if "features/computing.py:_compute" in found:
+        return COMPUTING
     if in_jax:
         return "compiling"
     if "train/evaluation.py:evaluate" in found:

@@ -8,22 +8,25 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from phases import PHASES
+from feature_runs import feature_config
+from phases import COMPUTING, PHASES
 from tiny_run import ROOT, config_flags, tiny_config
 
 from fgr_jax.config import Config
+from fgr_jax.features.opening import features_dir
 from fgr_jax.files import json_lines
 from fgr_jax.runs.logs import is_evaluated
 
@@ -40,13 +43,17 @@ LASTS = {
     "evaluating": 0.02,
     "saving": 0.03,
     "ending": 0.02,
+    COMPUTING: 1,
 }
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.SIGPIPE)
 
 
 def frequent(data_dir: Path) -> Config:
     """A run that is nearly always saving or evaluating."""
-    config = tiny_config(data_dir)
+    return with_everything_recorded(tiny_config(data_dir))
+
+
+def with_everything_recorded(config: Config) -> Config:
     config.duration = f"{STEPS} steps"
     config.checkpoint_every = "5 steps"
     config.evaluate_every = "1 epoch"
@@ -149,12 +156,19 @@ def assert_same_run(ours: Path, undisturbed: Path) -> None:
         assert one[name].tobytes() == other[name].tobytes(), name
 
 
-def stop_once(config: Config, workdir: Path, chance: random.Random, number: int) -> dict[str, str]:
-    """Starts or resumes a run, stops it at a random moment, and checks how it ended."""
-    wanted = PHASES[number // 2 % len(PHASES)]
+def stop_once(
+    config: Config,
+    workdir: Path,
+    chance: random.Random,
+    number: int,
+    wanted: str,
+    signals: Sequence[signal.Signals] = SIGNALS,
+) -> dict[str, str]:
+    """Starts or resumes a run, stops it at a random moment of a phase, and checks how it ended."""
     config.runtime.decode_workers = number % 2 * chance.choice([1, 2])
     config.runtime.decode_threads = chance.choice([1, 2, 3])
-    how = SIGNALS[number % 4] if chance.random() < 0.85 else signal.SIGPIPE
+    *often, seldom = signals
+    how = often[number % len(often)] if often and chance.random() < 0.85 else seldom
     if wanted == "starting workers" and not config.runtime.decode_workers:
         wanted = "training"
     before = last_step(workdir)
@@ -197,7 +211,7 @@ def table(moments: list[dict[str, str]]) -> str:
     names = [each.name for each in SIGNALS] + ["finished"]
     found = Counter((each["phase"], each["signal"]) for each in moments)
     rows = [["phase", *names]]
-    for phase in [*PHASES, ""]:
+    for phase in [*PHASES, COMPUTING, ""]:
         row = [sum(n for (p, s), n in found.items() if p == phase and s == name) for name in names]
         rows.append([phase or "other", *map(str, row)])
     sources = Counter(each["source"] for each in moments)
@@ -224,7 +238,8 @@ def try_moments(data_dir: Path, folder: Path, count: int, seed: int) -> list[dic
 
     while len(moments) < count:
         chance = random.Random(f"{seed} {len(moments)}")
-        moments.append(stop_once(config, workdir, chance, len(moments)))
+        wanted = PHASES[len(moments) // 2 % len(PHASES)]
+        moments.append(stop_once(config, workdir, chance, len(moments), wanted))
         note(moments[-1])
         if is_finished(workdir) or len(moments) == count:
             run = Run(config, workdir)  # ends the run, or finds that it is finished
@@ -245,6 +260,33 @@ def test_stopped_at_200_moments_is_the_run_left_in_peace(data_dir: Path, tmp_pat
     moments = try_moments(data_dir, folder, count, seed)
     if count >= 200:
         assert {each["phase"] for each in moments} == set(PHASES)
+
+
+@pytest.mark.long
+def test_killed_20_times_on_cached_features_is_the_run_left_in_peace(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    """Features that were removed are computed again, and killed there, too."""
+    shutil.copytree(data_dir / "synthetic", tmp_path / "data" / "synthetic")
+    config = with_everything_recorded(feature_config(tmp_path / "data"))
+    assert "error" not in Run(config, tmp_path / "undisturbed").end()
+    assert is_finished(tmp_path / "undisturbed")
+    moments: list[dict[str, str]] = []
+    compared, workdir = 0, tmp_path / "run-0"
+    while len(moments) < 20:
+        number = len(moments)
+        wanted = (COMPUTING, *PHASES)[number % (1 + len(PHASES))]
+        if wanted == COMPUTING:
+            shutil.rmtree(features_dir(config.data.data_dir))
+        chance = random.Random(number)
+        moments.append(stop_once(config, workdir, chance, number, wanted, [signal.SIGKILL]))
+        if is_finished(workdir) or len(moments) == 20:
+            assert "error" not in Run(config, workdir).end()
+            assert_same_run(workdir, tmp_path / "undisturbed")
+            compared += 1
+            workdir = tmp_path / f"run-{compared}"
+    print(f"\n{table(moments)}\n{compared} runs were finished and are the undisturbed run")
+    assert {COMPUTING, "training", "saving"} <= {each["phase"] for each in moments}
 
 
 SIZE = {"MOMENTS": "200", "MOMENTS_SEED": "0"}

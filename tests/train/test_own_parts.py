@@ -1,6 +1,7 @@
 """A backbone, a head and an objective from files outside the package, on the command line and back."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -137,7 +138,13 @@ def test_a_run_with_a_backbone_and_an_objective_of_ones_own(
     config.runtime.devices = 1
     workdir, resumed = tmp_path / "run", tmp_path / "resumed"
     if kind == "backbone":
-        done = subprocess.run(command(config, workdir), cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            command(config, workdir),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"JAX_NUM_CPU_DEVICES": "8"},  # as here, for the same bits
+        )
         assert done.returncode == 0, done.stderr
         assert f"network   {parts[kind]}, " in done.stdout
         assert "maps of 4×4 cells" in done.stdout

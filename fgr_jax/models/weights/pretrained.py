@@ -9,7 +9,6 @@ from jax.experimental import multihost_utils
 from fgr_jax import config as config_lib
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
-from fgr_jax.files import json_lines
 from fgr_jax.files.buckets import is_in_bucket
 from fgr_jax.files.local import local_path
 from fgr_jax.models.weights import efficientnet_pytorch, facebook, published
@@ -27,7 +26,8 @@ from fgr_jax.models.weights.table import (
 )
 from fgr_jax.models.weights.torch_files import read_torch_file
 from fgr_jax.runs import checkpoints
-from fgr_jax.runs.workdir import PROVENANCE, Workdir
+from fgr_jax.runs.provenance import starting_weights
+from fgr_jax.runs.workdir import Workdir
 
 
 class Start(NamedTuple):
@@ -89,11 +89,8 @@ def _find(pretrained: str, backbone: str) -> tuple[Path | Workdir, str]:
     is_run = is_in_bucket(pretrained) or local_path(pretrained, FLAG).is_dir()
     if is_run:
         run = Workdir.open(pretrained, flag=FLAG)
-        starts = json_lines.read(run.local / PROVENANCE)
-        theirs = next(
-            (start["weights"] for start in reversed(starts) if start.get("weights")), None
-        )
-        return run, f"{pretrained}, which started from {theirs or 'weights that are not recorded'}"
+        theirs = starting_weights(run.local) or "weights that are not recorded"
+        return run, f"{pretrained}, which started from {theirs}"
     path = local_path(pretrained, FLAG)
     if path.is_file():
         return path, f"{pretrained}, license not known"
