@@ -114,8 +114,13 @@ def describe(
     dtypes = [
         stored if jnp.issubdtype(leaf.dtype, jnp.floating) else str(leaf.dtype) for leaf in shapes
     ]
-    section = dataclasses.asdict(config.network)
-    del section["head"]
+    # Fields that have their defaults are left out: a field that is added one day, with a default that
+    # changes nothing, must not rename the folders of before.
+    section = {"backbone": config.network.backbone} | {
+        each.name: value
+        for each in dataclasses.fields(config.network)
+        if each.name != "head" and (value := getattr(config.network, each.name)) != each.default
+    }
     of_images: dict[str, Any] = {name: getattr(config.data, name) for name in _OF_IMAGES}
     # Without a digest of their content, the name and version tell data sets apart.
     content = {"content": data.content} if data.content else {"data_set": data.data_set}
