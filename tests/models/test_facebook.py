@@ -102,6 +102,7 @@ def test_a_file_with_original_names_gives_equal_outputs(
     path = torch_pickles.save(whole, tmp_path / "w.pth")
     section = config_lib.Network(backbone="of_this_test.py:backbone")
     started = start_from(str(path), like, network.table, section)
+    assert started.weights == f"{path}, license not known"
     if "head.weight" not in theirs and "backbone.head.weight" not in theirs:
         assert started.line.endswith("classifier initialized, for 3 classes")
         classifier = variables["params"]["classifier"]

