@@ -249,7 +249,7 @@ class Config:
     pretrained: str = field(
         "",
         'What training starts from: a hub name ("timm/resnet50.tv_in1k"), a .safetensors or .pth '
-        "file with torchvision's names, the workdir of another run; empty: random weights.",
+        "file with torchvision's or timm's names, the workdir of another run; empty: random weights.",
     )
     deterministic: bool = field(
         True,
