@@ -157,8 +157,9 @@ class Diversification:
 class Loss:
     """Gradient-boosting cross-entropy (paper §3.2), and the losses that it is compared with.
 
-    The fields from `label_smoothing` to `lgm` are weights, and 0 turns a loss off. They modify
-    cross-entropy and therefore require gce_start="never"; they work with and without the block.
+    The fields from `label_smoothing` to `lgm` are weights, and 0 turns a loss off. All but
+    `label_smoothing` modify cross-entropy and therefore require gce_start="never"; they work with and
+    without the block.
     """
 
     objective: str = field("", "FILE.py:FUNCTION of your own; empty: the loss of the fields below.")
@@ -178,7 +179,9 @@ class Loss:
         'which is cross-entropy, to 0, which is GCE. "0 steps": at once, as in the paper.',
         valid_duration(allow_zero=True),
     )
-    label_smoothing: float = field(0.0, "ε; 0.1 is usual.", at_least(0, below=1))
+    label_smoothing: float = field(
+        0.0, "ε, of cross-entropy and of GCE; 0.1 is usual.", at_least(0, below=1)
+    )
     max_entropy: float = field(0.0, "γ of MaxEnt.", _FINITE)
     pairwise_confusion: float = field(0.0, "λ; 0.05 to 0.1 × classes is usual.", _FINITE)
     center: float = field(0.0, "λ of center loss; 0.003 is usual.", _FINITE)
@@ -295,7 +298,7 @@ def validate(config: Config) -> None:
         _refuse("data.max_pixels", data.max_pixels, least)
     if data.views and not config.network.frozen:
         _refuse("data.views", data.views, "0 where network.frozen is empty: nothing stays the same")
-    # Losses that exclude each other: GCE and all others, L-GM and all others.
+    # Losses that exclude each other: GCE and all others but label smoothing, L-GM and all others.
     loss = config.loss
     names = ("label_smoothing", "max_entropy", "pairwise_confusion", "center", "lgm")
     values = {name: getattr(loss, name) for name in names}
@@ -304,9 +307,10 @@ def validate(config: Config) -> None:
         raise UserError(
             f"--config.loss.objective={loss.objective}: takes the place of {weights[0]}: set that to 0"
         )
-    if weights and loss.gce_start != NEVER:
+    without_smoothing = weights[1:] if loss.label_smoothing else weights
+    if without_smoothing and loss.gce_start != NEVER:
         raise UserError(
-            f"{weights[0]}: goes with cross-entropy, not with GCE: add "
+            f"{without_smoothing[0]}: goes with cross-entropy, not with GCE: add "
             f"--config.loss.gce_start={NEVER}, or set it to 0"
         )
     if loss.lgm and len(weights) > 1:
