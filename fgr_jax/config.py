@@ -196,12 +196,43 @@ class Loss:
 
 @dataclasses.dataclass(slots=True)
 class Optimizer:
-    """Momentum SGD in PyTorch's form: weight decay is added to the gradient, on all parameters."""
+    """Momentum SGD or AdamW, in PyTorch's form: SGD adds the weight decay to the gradient."""
 
+    name: str = field(
+        "sgd", '"sgd", or "adamw" with betas of 0.9 and 0.999.', one_of("sgd", "adamw")
+    )
     learning_rate: float = field(0.001, "After the warm-up and before any decay.", _FINITE)
     scale_with_batch: bool = field(False, "Whether to multiply it by batch_size / 16.")
-    momentum: float = field(0.9, "Without Nesterov.", at_least(0, below=1))
+    head_factor: float = field(
+        1.0, "Factor on the learning rate of the head's parameters; 10 is usual.", _FINITE
+    )
+    layer_decay: float = field(
+        1.0,
+        "Factor on the learning rate for each stage of the backbone, from the last one to the input: "
+        "that of the last stage is multiplied by it once, that of the one before twice, and so on. A "
+        "backbone of your own without stages counts as one. 1: off.",
+        between(0, 1),
+    )
+    momentum: float = field(0.9, "Of SGD.", at_least(0, below=1))
+    nesterov: bool = field(False, "Whether SGD's momentum is Nesterov's.")
     weight_decay: float = field(1e-4, "On all parameters, with biases and BatchNorm.", _FINITE)
+    decay_norms_and_biases: bool = field(
+        True,
+        "False: no weight decay on vectors (scales and biases), position embeddings and tokens.",
+    )
+    clip_norm: float = field(
+        0.0,
+        "Largest norm of the gradient of all parameters together; a larger gradient is scaled down to "
+        "it. 0: off.",
+        _FINITE,
+    )
+    average: float = field(
+        0.0,
+        "Decay of the exponential moving average of parameters and BatchNorm's statistics, such as "
+        "0.999; step t, from 0, uses min(decay, (1 + t) / (10 + t)). The average is what is evaluated, "
+        "used for predictions and exported. 0: off.",
+        at_least(0, below=1),
+    )
     warmup: str = field(
         "0 steps", "Time in which the learning rate rises from 0.", valid_duration(allow_zero=True)
     )
@@ -298,6 +329,9 @@ def validate(config: Config) -> None:
         _refuse("data.max_pixels", data.max_pixels, least)
     if data.views and not config.network.frozen:
         _refuse("data.views", data.views, "0 where network.frozen is empty: nothing stays the same")
+    optimizer = config.optimizer
+    if optimizer.nesterov and optimizer.name != "sgd":
+        _refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")
     # Losses that exclude each other: GCE and all others but label smoothing, L-GM and all others.
     loss = config.loss
     names = ("label_smoothing", "max_entropy", "pairwise_confusion", "center", "lgm")
