@@ -114,6 +114,15 @@ class Data:
         '"flip": left and right; "dihedral": all 8 symmetries of a square.',
         one_of("flip", "dihedral"),
     )
+    mixup: float = field(
+        0.0,
+        "α of mixup: images 2i and 2i + 1 of a batch are mixed, and so are their losses, with a share "
+        "that is drawn from Beta(α, α) in every step. 0: off.",
+        _FINITE,
+    )
+    cutmix: float = field(
+        0.0, "α of CutMix, likewise; with both, one of them is drawn in every step.", _FINITE
+    )
     corrupt_images: str = field(
         "stop",
         '"skip": a corrupt image is counted and left out of the loss (a black one takes its place in '
@@ -135,6 +144,21 @@ class Network:
         "",
         'What is not trained: "backbone", or a stage of it, such as layer3: all up to and including it. '
         "Its BatchNorm uses its running statistics.",
+    )
+    drop_path: float = field(
+        0.0,
+        "Stochastic depth: probability that the last block's residual branch is left out for an image; "
+        "it grows linearly from 0 for the first block. 0: off.",
+        at_least(0, below=1),
+    )
+    norm_group: int = field(
+        0,
+        "BatchNorm's statistics are those of so many consecutive images, which need no exchange where "
+        "each device's share of the batch is a multiple; 0: of the global batch.",
+        at_least(0),
+    )
+    remat: bool = field(
+        False, "Whether the backbone's stages are computed again for the gradient, to save memory."
     )
     compute_dtype: str = field(
         "float32",
@@ -241,6 +265,12 @@ class Optimizer:
     )
     decay_every: str = field("50 epochs", "For the step schedule.", valid_duration())
     decay_factor: float = field(0.1, "For the step schedule: factor on the learning rate.", _FINITE)
+    accumulate: int = field(
+        1,
+        "Number of parts in which a step is computed, to save memory. The gradient is that of the whole "
+        "batch, but BatchNorm's statistics are those of each part.",
+        at_least(1),
+    )
 
 
 @dataclasses.dataclass(slots=True)
@@ -329,11 +359,38 @@ def validate(config: Config) -> None:
         _refuse("data.max_pixels", data.max_pixels, least)
     if data.views and not config.network.frozen:
         _refuse("data.views", data.views, "0 where network.frozen is empty: nothing stays the same")
-    optimizer = config.optimizer
-    if optimizer.nesterov and optimizer.name != "sgd":
+    _check_batch(config)
+    if config.optimizer.nesterov and config.optimizer.name != "sgd":
         _refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")
+    _check_losses(config.loss)
+
+
+def _check_batch(config: Config) -> None:
+    """Checks what divides a batch, and what needs all of it at once."""
+    size, parts, group = config.batch_size, config.optimizer.accumulate, config.network.norm_group
+    if size % parts:
+        _refuse("optimizer.accumulate", parts, f"a divisor of batch_size, which is {size}")
+    if group and size // parts % group:
+        _refuse(
+            "network.norm_group",
+            group,
+            f"a divisor of {size // parts}, the images of a forward pass",
+        )
+    for name in ("mixup", "cutmix"):
+        value = getattr(config.data, name)
+        if value and size % 2:
+            _refuse(f"data.{name}", value, f"0 where batch_size is odd; it is {size}")
+        if value and config.data.views:
+            _refuse(f"data.{name}", value, "0 with data.views: features are not mixed")
+    mixes = config.data.mixup or config.data.cutmix
+    if config.loss.pairwise_confusion and (parts > 1 or mixes):
+        reason = "optimizer.accumulate: its pairs are of the whole batch"
+        reason = reason if parts > 1 else "mixed images: its pairs are of two classes"
+        _refuse("loss.pairwise_confusion", config.loss.pairwise_confusion, f"0 with {reason}")
+
+
+def _check_losses(loss: Loss) -> None:
     # Losses that exclude each other: GCE and all others but label smoothing, L-GM and all others.
-    loss = config.loss
     names = ("label_smoothing", "max_entropy", "pairwise_confusion", "center", "lgm")
     values = {name: getattr(loss, name) for name in names}
     weights = [f"--config.loss.{name}={value}" for name, value in values.items() if value]

@@ -115,7 +115,8 @@ def describe(
         stored if jnp.issubdtype(leaf.dtype, jnp.floating) else str(leaf.dtype) for leaf in shapes
     ]
     section = dataclasses.asdict(config.network)
-    del section["head"]
+    for name in ("head", "drop_path", "norm_group", "remat"):  # without effect on the frozen part
+        del section[name]
     of_images: dict[str, Any] = {name: getattr(config.data, name) for name in _OF_IMAGES}
     # Without a digest of their content, the name and version tell data sets apart.
     content = {"content": data.content} if data.content else {"data_set": data.data_set}

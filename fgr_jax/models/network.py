@@ -109,6 +109,15 @@ def build_network(config: Config, num_classes: int) -> Network:
     classifier: nn.Module = listed_or_own(
         head, HEADS, nn.Module, flag="--config.network.head", arguments=[section, num_classes]
     )
+    options = {name: getattr(section, name) for name in ("norm_group", "drop_path", "remat")}
+    if isinstance(backbone, Backbone):
+        backbone = backbone.clone(**options)
+    for name, value in options.items():
+        if value and not isinstance(backbone, Backbone):
+            raise UserError(
+                f"--config.network.{name}={value}: is for the listed backbones, not for "
+                f"{network_name(section)}: leave it out"
+            )
     if section.frozen not in ("", BACKBONE):
         stages = backbone.stages if isinstance(backbone, Backbone) else ()
         if section.frozen not in stages:
