@@ -50,10 +50,12 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     """
     # Devices, in a mesh with one axis.
     mesh = distributed.data_mesh(distributed.chosen(config.runtime.devices))
-    if config.batch_size % mesh.size:
+    parts = config.optimizer.accumulate
+    if config.batch_size % (mesh.size * parts):
+        times = f", times {parts} (--config.optimizer.accumulate)" if parts > 1 else ""
         raise UserError(
             f"--config.batch_size={config.batch_size}: must be a multiple of the number of devices, "
-            f"which is {mesh.size} here"
+            f"which is {mesh.size} here{times}"
         )
     share = Share(config.batch_size, jax.process_index(), jax.process_count())
     to_devices = functools.partial(distributed.rows_to_devices, mesh)

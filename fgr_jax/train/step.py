@@ -17,11 +17,13 @@ from jax.sharding import Mesh
 
 from fgr_jax.config import Config, Diversification
 from fgr_jax.data.augmentation import turned
+from fgr_jax.data.mixing import is_mixing, mixed, partners
 from fgr_jax.digests import digest, digest_of_tree
 from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy
 from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
+from fgr_jax.models.backbones.drop_path import STREAM
 from fgr_jax.models.network import (
     AVERAGE,
     Network,
@@ -30,6 +32,7 @@ from fgr_jax.models.network import (
     with_trained_part,
 )
 from fgr_jax.random_streams import Stream, stream_key
+from fgr_jax.train.accumulation import over_parts, rows_of_part
 
 # A `fgr_jax.data.batch.Batch` or, for training, a `TrainingBatch`, on the devices; or a
 # `fgr_jax.features.reading.FeatureBatch`.
@@ -179,41 +182,72 @@ def train_step(
 ) -> tuple[TrainState, StepRecord]:
     """Takes a step: the network, the block, the objective, and the update of the parameters.
 
+    The gradient is that of the mean over all examples of the batch, also where it is computed in parts.
     Without a frozen part, all parameters are trained.
     """
-    targets = Targets(batch["label"], batch["mask"], state.step)
-    key = stream_key(config.seed, Stream.DIVERSIFICATION, state.step)
+    step_key = functools.partial(stream_key, config.seed, step=state.step)
+    parts = config.optimizer.accumulate
 
     trained = trained_part(network, state.params, config.data.crop)
     x, start = network_input(config, network, batch, train=True)
+    rows = {"x": x, "label": batch["label"], "mask": batch["mask"]}
+    if is_mixing(config.data):
+        rows["x"], rows["share"] = mixed(config.data, step_key(Stream.MIXING), x, rows["mask"])
+        rows["partner"] = partners(rows["label"])
+    examples = jnp.maximum(jnp.sum(rows["mask"], dtype=jnp.int32), 1)
 
-    def mean_loss(trained: Any) -> tuple[jax.Array, tuple[Any, Outputs, Totals, jax.Array]]:
+    def share_of_mean_loss(
+        trained: Any, batch_stats: Any, rows: Any, part: Any
+    ) -> tuple[jax.Array, tuple[Any, Outputs, Totals, jax.Array]]:
         outputs, updated = network.apply(
-            state.variables | {"params": with_trained_part(state.params, trained)},
-            x,
+            {"params": with_trained_part(state.params, trained), "batch_stats": batch_stats},
+            rows["x"],
             train=True,
             start=start,
             mutable=["batch_stats"],
+            rngs={STREAM: jax.random.fold_in(step_key(Stream.DROP_PATH), part)},
         )
-        outputs, mask_digest = diversified(outputs, config.diversification, key)
-        losses = objective.losses(outputs, targets, state.extra)
-        totals = sum_over_examples(outputs.scores, losses, batch)
-        return totals.mean_loss, (updated, outputs, totals, mask_digest)
+        outputs, mask_digest = diversified(
+            outputs, config.diversification, step_key(Stream.DIVERSIFICATION), part, parts
+        )
+        losses = losses_of(objective, outputs, rows, state)
+        totals = sum_over_examples(outputs.scores, losses, rows)
+        batch_stats = updated.get("batch_stats", {})
+        return totals.loss / examples, (batch_stats, outputs, totals, mask_digest)
 
-    gradients, (updated, outputs, totals, mask_digest) = jax.grad(mean_loss, has_aux=True)(trained)
+    gradients_of = functools.partial(jax.grad(share_of_mean_loss, has_aux=True), trained)
+    gradients, (batch_stats, outputs, totals, mask_digest) = over_parts(
+        parts, gradients_of, state.batch_stats, rows
+    )
     updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
     params = with_trained_part(state.params, optax.apply_updates(trained, updates))
     new_state = state.replace(
         step=state.step + 1,
         params=objective.constrain(params),
-        batch_stats=updated.get("batch_stats", {}),
+        batch_stats=batch_stats,
         opt_state=opt_state,
         epoch_totals=state.epoch_totals + totals,
-        extra=objective.update(state.extra, outputs, targets),
+        extra=objective.update(
+            state.extra, outputs, Targets(batch["label"], batch["mask"], state.step)
+        ),
     )
     if config.optimizer.average:
         new_state = new_state.replace(average=averaged(state, new_state, config.optimizer.average))
     return new_state, StepRecord(totals.mean_loss, mask_digest)
+
+
+def losses_of(
+    objective: Objective, outputs: Outputs, rows: Mapping[str, jax.Array], state: TrainState
+) -> jax.Array:
+    """Returns the losses `[B]`; of mixed images, those of both labels, in the shares of the two."""
+
+    def losses(labels: jax.Array) -> jax.Array:
+        return objective.losses(outputs, Targets(labels, rows["mask"], state.step), state.extra)
+
+    if "partner" not in rows:
+        return losses(rows["label"])
+    share = rows["share"]
+    return share * losses(rows["label"]) + (1 - share) * losses(rows["partner"])
 
 
 def averaged(before: TrainState, after: TrainState, decay: float) -> Any:
@@ -271,9 +305,16 @@ def _fingerprint(state: TrainState, batch: DeviceBatch, record: StepRecord) -> d
 
 
 def diversified(
-    outputs: Outputs, block: Diversification, key: jax.Array
+    outputs: Outputs, block: Diversification, key: jax.Array, part: Any = 0, parts: int = 1
 ) -> tuple[Outputs, jax.Array]:
     """Applies the diversification block between the maps and their average (equations 1–8).
+
+    Args:
+      outputs: the outputs of the head for one of `parts` parts of the batch.
+      block: its config.
+      key: a `jax.random` key; the draws are those of the whole batch.
+      part: the number of the part.
+      parts: the number of parts.
 
     Returns:
       The outputs with the scores of the suppressed maps, and the digest, uint32 `[2]`, of the draws;
@@ -281,11 +322,13 @@ def diversified(
     """
     if block.alpha == 1 or outputs.maps is None:
         return outputs, jnp.zeros(2, jnp.uint32)
-    shape = outputs.maps.shape
+    count, *rest = outputs.maps.shape
+    shape = (parts * count, *rest)
     draws = draw(
         key, shape, p_peak=block.p_peak, p_patch=block.p_patch, patch_size=block.patch_size
     )
-    scores = class_scores(suppress(outputs.maps, draws, block.alpha))
+    own = rows_of_part(draws, part, parts)
+    scores = class_scores(suppress(outputs.maps, own, block.alpha))
     if outputs.offset is not None:
         scores += outputs.offset
     return outputs._replace(scores=scores), digest_of_tree(draws)
