@@ -140,6 +140,13 @@ class Network:
     depth: int = field(50, "ResNet-18, 34, 50, 101 or 152.", one_of(18, 34, 50, 101, 152))
     width: float = field(1.0, "Factor on all numbers of channels.", between(1 / 64, 16))
     last_stride: int = field(2, "1: maps with twice as many rows and columns.", one_of(1, 2))
+    pool: int = field(
+        1,
+        "Side of the squares of cells that features are averaged over before the head. That of all "
+        "features leaves one cell: without the block the same network, and the fastest to train where "
+        "features are cached.",
+        between(1, 10_000),
+    )
     frozen: str = field(
         "",
         'What is not trained: "backbone", or a stage of it, such as layer3: all up to and including it. '

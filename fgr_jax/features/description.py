@@ -25,6 +25,8 @@ _NAME_DIGITS = 16
 
 # Fields of the config that change an image, beside those of its views.
 _OF_IMAGES = ("cut_bottom", "resize", "crop", "max_pixels", "corrupt_images")
+# Fields of the network that change nothing in what is frozen.
+_WITHOUT_EFFECT = ("head", "drop_path", "norm_group", "remat")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -114,9 +116,14 @@ def describe(
     dtypes = [
         stored if jnp.issubdtype(leaf.dtype, jnp.floating) else str(leaf.dtype) for leaf in shapes
     ]
-    section = dataclasses.asdict(config.network)
-    for name in ("head", "drop_path", "norm_group", "remat"):  # without effect on the frozen part
-        del section[name]
+    # Fields that have their defaults are left out: a field that is added one day, with a default that
+    # changes nothing, must not rename the folders of before.
+    section = {"backbone": config.network.backbone} | {
+        each.name: value
+        for each in dataclasses.fields(config.network)
+        if each.name not in _WITHOUT_EFFECT
+        and (value := getattr(config.network, each.name)) != each.default
+    }
     of_images: dict[str, Any] = {name: getattr(config.data, name) for name in _OF_IMAGES}
     # Without a digest of their content, the name and version tell data sets apart.
     content = {"content": data.content} if data.content else {"data_set": data.data_set}

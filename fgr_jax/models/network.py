@@ -36,11 +36,13 @@ class Network(nn.Module):
         this name.
       frozen: the frozen part: "" for nothing, a stage of the backbone for all stages up to it, or
         "backbone". It is applied in test mode in training too, and no gradient reaches it.
+      pool: side of the squares of cells that features are averaged over, as the backbone's last stage.
     """
 
     backbone: nn.Module
     classifier: nn.Module
     frozen: str = ""
+    pool: int = 1
 
     def __call__(self, x: Any, *, train: bool, start: str = "") -> Outputs:
         """Maps normalized images `[B, H, W, 3]` to outputs; `train` is as for `Backbone`.
@@ -55,22 +57,31 @@ class Network(nn.Module):
         return self.classifier(x, train=train)
 
     def features(self, x: Any, *, train: bool, start: str = "") -> jax.Array:
-        """Applies the backbone; the arguments are those of `__call__`."""
+        """Applies the backbone, and averages cells; the arguments are those of `__call__`."""
         # A backbone of the user's own may have no stages to continue after.
         after = {"start": start} if start else {}
-        if self.frozen != BACKBONE:
-            return self.backbone(x, train=train, **after)
-        return jax.lax.stop_gradient(self.backbone(x, train=False, **after))
+        frozen = self.frozen == BACKBONE
+        x = self.backbone(x, train=train and not frozen, **after)
+        if self.pool > 1:
+            if any(side % self.pool for side in x.shape[1:3]):
+                raise UserError(
+                    f"--config.network.pool={self.pool}: must divide the sides of the features, "
+                    f"which have {x.shape[1]}×{x.shape[2]} cells"
+                )
+            squares = (self.pool, self.pool)
+            x = nn.avg_pool(x, squares, squares)
+        return jax.lax.stop_gradient(x) if frozen else x
 
     @property
     def stride(self) -> int:
         """The number of pixels from one map cell to the next."""
-        return self.backbone.stride
+        return self.backbone.stride * self.pool
 
     @property
     def origin(self) -> float:
         """The row and column of the pixel that the first map cell is centered at."""
-        return getattr(self.backbone, "origin", 0.0)
+        first: float = getattr(self.backbone, "origin", 0.0)
+        return first + (self.pool - 1) / 2 * self.backbone.stride
 
     @property
     def table(self) -> Table:
@@ -127,7 +138,7 @@ def build_network(config: Config, num_classes: int) -> Network:
                 f"must be {known}, or empty"
             )
         backbone = backbone.clone(frozen=section.frozen)
-    return Network(backbone, classifier, section.frozen)
+    return Network(backbone, classifier, section.frozen, section.pool)
 
 
 def network_name(network: config_lib.Network) -> str:

@@ -241,6 +241,7 @@ def names(config: Config, run: FeatureRun, **changes: Any) -> tuple[str, str]:
         ("data.features_dtype", "float16", (True, True)),
         ("network.compute_dtype", "bfloat16", (True, True)),
         ("network.frozen", "layer2", (True, True)),
+        ("network.last_stride", 1, (True, True)),
         ("network.head", "other", (False, False)),
         ("seed", 1, (False, False)),
         ("batch_size", 4, (False, False)),

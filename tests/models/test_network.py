@@ -10,8 +10,15 @@ import pytest
 from networks import cam_network
 
 from fgr_jax import class_scores
+from fgr_jax.errors import UserError
 from fgr_jax.models.backbones.resnet import DEPTHS
-from fgr_jax.models.network import Network, output_shapes, parameter_count
+from fgr_jax.models.network import (
+    Network,
+    forward,
+    frozen_output,
+    output_shapes,
+    parameter_count,
+)
 
 
 def abstract_variables(network: Network) -> dict:
@@ -130,3 +137,28 @@ def test_the_head_adds_one_1x1_convolution_and_scores_are_its_average() -> None:
     np.testing.assert_allclose(outputs.scores, scores, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(outputs.scores, class_scores(outputs.maps))
     np.testing.assert_allclose(outputs.features, features.mean((1, 2)), rtol=1e-4, atol=1e-5)
+
+
+def test_pooled_features_give_the_same_scores_and_coarser_maps() -> None:
+    plain = cam_network(3, depth=18, width=0.125)
+    pooled = plain.clone(pool=2)
+    images = jax.random.normal(jax.random.key(0), (2, 128, 192, 3))
+    variables = plain.init(jax.random.key(1), images, train=False)
+    ours, full = (outputs_of(network, variables, images) for network in (pooled, plain))
+    squares = np.asarray(full.maps, np.float64).reshape(2, 2, 2, 3, 2, 3).mean((2, 4))
+    np.testing.assert_allclose(ours.maps, squares, atol=1e-5)
+    np.testing.assert_allclose(ours.scores, full.scores, atol=1e-5)
+    # The center of the first square of 2 × 2 cells of 32 pixels.
+    assert (pooled.stride, pooled.origin) == (64, plain.origin + 16)
+    with pytest.raises(UserError, match=r"pool=4: must divide .* which have 4×6 cells"):
+        outputs_of(plain.clone(pool=4), variables, images)
+
+
+def test_a_frozen_backbone_is_pooled_before_its_features_are_kept() -> None:
+    network = cam_network(3, depth=18, width=0.125).clone(pool=2, frozen="backbone")
+    images = jax.random.randint(jax.random.key(0), (2, 64, 64, 3), 0, 256, jnp.uint8)
+    variables = network.init(jax.random.key(1), network.normalize(images), train=False)
+    features = frozen_output(network, variables, images)
+    assert features.shape == (2, 1, 1, 64)
+    after: Any = network.apply(variables, features, train=False, start="backbone")
+    np.testing.assert_array_equal(after.scores, forward(network, variables, images).scores)
