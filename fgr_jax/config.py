@@ -114,6 +114,15 @@ class Data:
         '"flip": left and right; "dihedral": all 8 symmetries of a square.',
         one_of("flip", "dihedral"),
     )
+    mixup: float = field(
+        0.0,
+        "α of mixup: images 2i and 2i + 1 of a batch are mixed, and so are their losses, with a share "
+        "that is drawn from Beta(α, α) in every step. 0: off.",
+        _FINITE,
+    )
+    cutmix: float = field(
+        0.0, "α of CutMix, likewise; with both, one of them is drawn in every step.", _FINITE
+    )
     corrupt_images: str = field(
         "stop",
         '"skip": a corrupt image is counted and left out of the loss (a black one takes its place in '
@@ -143,6 +152,21 @@ class Network:
         'What is not trained: "backbone", or a stage of it, such as layer3: all up to and including it. '
         "Its BatchNorm uses its running statistics.",
     )
+    drop_path: float = field(
+        0.0,
+        "Stochastic depth: probability that the last block's residual branch is left out for an image; "
+        "it grows linearly from 0 for the first block. 0: off.",
+        at_least(0, below=1),
+    )
+    norm_group: int = field(
+        0,
+        "BatchNorm's statistics are those of so many consecutive images, which need no exchange where "
+        "each device's share of the batch is a multiple; 0: of the global batch.",
+        at_least(0),
+    )
+    remat: bool = field(
+        False, "Whether the backbone's stages are computed again for the gradient, to save memory."
+    )
     compute_dtype: str = field(
         "float32",
         "Loss, statistics and parameters are float32 in any case.",
@@ -164,8 +188,9 @@ class Diversification:
 class Loss:
     """Gradient-boosting cross-entropy (paper §3.2), and the losses that it is compared with.
 
-    The fields from `label_smoothing` to `lgm` are weights, and 0 turns a loss off. They modify
-    cross-entropy and therefore require gce_start="never"; they work with and without the block.
+    The fields from `label_smoothing` to `lgm` are weights, and 0 turns a loss off. All but
+    `label_smoothing` modify cross-entropy and therefore require gce_start="never"; they work with and
+    without the block.
     """
 
     objective: str = field("", "FILE.py:FUNCTION of your own; empty: the loss of the fields below.")
@@ -185,7 +210,9 @@ class Loss:
         'which is cross-entropy, to 0, which is GCE. "0 steps": at once, as in the paper.',
         valid_duration(allow_zero=True),
     )
-    label_smoothing: float = field(0.0, "ε; 0.1 is usual.", at_least(0, below=1))
+    label_smoothing: float = field(
+        0.0, "ε, of cross-entropy and of GCE; 0.1 is usual.", at_least(0, below=1)
+    )
     max_entropy: float = field(0.0, "γ of MaxEnt.", _FINITE)
     pairwise_confusion: float = field(0.0, "λ; 0.05 to 0.1 × classes is usual.", _FINITE)
     center: float = field(0.0, "λ of center loss; 0.003 is usual.", _FINITE)
@@ -200,12 +227,43 @@ class Loss:
 
 @dataclasses.dataclass(slots=True)
 class Optimizer:
-    """Momentum SGD in PyTorch's form: weight decay is added to the gradient, on all parameters."""
+    """Momentum SGD or AdamW, in PyTorch's form: SGD adds the weight decay to the gradient."""
 
+    name: str = field(
+        "sgd", '"sgd", or "adamw" with betas of 0.9 and 0.999.', one_of("sgd", "adamw")
+    )
     learning_rate: float = field(0.001, "After the warm-up and before any decay.", _FINITE)
     scale_with_batch: bool = field(False, "Whether to multiply it by batch_size / 16.")
-    momentum: float = field(0.9, "Without Nesterov.", at_least(0, below=1))
+    head_factor: float = field(
+        1.0, "Factor on the learning rate of the head's parameters; 10 is usual.", _FINITE
+    )
+    layer_decay: float = field(
+        1.0,
+        "Factor on the learning rate for each stage of the backbone, from the last one to the input: "
+        "that of the last stage is multiplied by it once, that of the one before twice, and so on. A "
+        "backbone of your own without stages counts as one. 1: off.",
+        between(0, 1),
+    )
+    momentum: float = field(0.9, "Of SGD.", at_least(0, below=1))
+    nesterov: bool = field(False, "Whether SGD's momentum is Nesterov's.")
     weight_decay: float = field(1e-4, "On all parameters, with biases and BatchNorm.", _FINITE)
+    decay_norms_and_biases: bool = field(
+        True,
+        "False: no weight decay on vectors (scales and biases), position embeddings and tokens.",
+    )
+    clip_norm: float = field(
+        0.0,
+        "Largest norm of the gradient of all parameters together; a larger gradient is scaled down to "
+        "it. 0: off.",
+        _FINITE,
+    )
+    average: float = field(
+        0.0,
+        "Decay of the exponential moving average of parameters and BatchNorm's statistics, such as "
+        "0.999; step t, from 0, uses min(decay, (1 + t) / (10 + t)). The average is what is evaluated, "
+        "used for predictions and exported. 0: off.",
+        at_least(0, below=1),
+    )
     warmup: str = field(
         "0 steps", "Time in which the learning rate rises from 0.", valid_duration(allow_zero=True)
     )
@@ -214,6 +272,12 @@ class Optimizer:
     )
     decay_every: str = field("50 epochs", "For the step schedule.", valid_duration())
     decay_factor: float = field(0.1, "For the step schedule: factor on the learning rate.", _FINITE)
+    accumulate: int = field(
+        1,
+        "Number of parts in which a step is computed, to save memory. The gradient is that of the whole "
+        "batch, but BatchNorm's statistics are those of each part.",
+        at_least(1),
+    )
 
 
 @dataclasses.dataclass(slots=True)
@@ -302,8 +366,38 @@ def validate(config: Config) -> None:
         _refuse("data.max_pixels", data.max_pixels, least)
     if data.views and not config.network.frozen:
         _refuse("data.views", data.views, "0 where network.frozen is empty: nothing stays the same")
-    # Losses that exclude each other: GCE and all others, L-GM and all others.
-    loss = config.loss
+    _check_batch(config)
+    if config.optimizer.nesterov and config.optimizer.name != "sgd":
+        _refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")
+    _check_losses(config.loss)
+
+
+def _check_batch(config: Config) -> None:
+    """Checks what divides a batch, and what needs all of it at once."""
+    size, parts, group = config.batch_size, config.optimizer.accumulate, config.network.norm_group
+    if size % parts:
+        _refuse("optimizer.accumulate", parts, f"a divisor of batch_size, which is {size}")
+    if group and size // parts % group:
+        _refuse(
+            "network.norm_group",
+            group,
+            f"a divisor of {size // parts}, the images of a forward pass",
+        )
+    for name in ("mixup", "cutmix"):
+        value = getattr(config.data, name)
+        if value and size % 2:
+            _refuse(f"data.{name}", value, f"0 where batch_size is odd; it is {size}")
+        if value and config.data.views:
+            _refuse(f"data.{name}", value, "0 with data.views: features are not mixed")
+    mixes = config.data.mixup or config.data.cutmix
+    if config.loss.pairwise_confusion and (parts > 1 or mixes):
+        reason = "optimizer.accumulate: its pairs are of the whole batch"
+        reason = reason if parts > 1 else "mixed images: its pairs are of two classes"
+        _refuse("loss.pairwise_confusion", config.loss.pairwise_confusion, f"0 with {reason}")
+
+
+def _check_losses(loss: Loss) -> None:
+    # Losses that exclude each other: GCE and all others but label smoothing, L-GM and all others.
     names = ("label_smoothing", "max_entropy", "pairwise_confusion", "center", "lgm")
     values = {name: getattr(loss, name) for name in names}
     weights = [f"--config.loss.{name}={value}" for name, value in values.items() if value]
@@ -311,9 +405,10 @@ def validate(config: Config) -> None:
         raise UserError(
             f"--config.loss.objective={loss.objective}: takes the place of {weights[0]}: set that to 0"
         )
-    if weights and loss.gce_start != NEVER:
+    without_smoothing = weights[1:] if loss.label_smoothing else weights
+    if without_smoothing and loss.gce_start != NEVER:
         raise UserError(
-            f"{weights[0]}: goes with cross-entropy, not with GCE: add "
+            f"{without_smoothing[0]}: goes with cross-entropy, not with GCE: add "
             f"--config.loss.gce_start={NEVER}, or set it to 0"
         )
     if loss.lgm and len(weights) > 1:

@@ -24,9 +24,14 @@ def parse(*arguments: str, config: str = "cub.py") -> Config:
     return cli.parse(argv, "usage", flags.FlagValues()).config
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda path: path.name)
+CONFIG_FILES = [
+    path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.py") if path.parts[-2] != "sweeps"
+]
+
+
+@pytest.mark.parametrize("path", sorted(CONFIG_FILES), ids=str)
 def test_every_config_is_valid(path: Path) -> None:
-    assert isinstance(parse(config=path.name), Config)
+    assert isinstance(parse(config=str(path)), Config)
 
 
 def test_the_paper_recipe_stands_in_the_cub_config() -> None:

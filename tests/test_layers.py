@@ -28,7 +28,7 @@ LAYERS = [
 
 # The same within `data`.
 DATA_LAYERS = [
-    ["images", "augmentation", "identity", "read_ahead"],
+    ["images", "augmentation", "mixing", "identity", "read_ahead"],
     ["image_files"],
     ["batch", "prepare"],
     ["sets"],

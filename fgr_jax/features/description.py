@@ -25,6 +25,8 @@ _NAME_DIGITS = 16
 
 # Fields of the config that change an image, beside those of its views.
 _OF_IMAGES = ("cut_bottom", "resize", "crop", "max_pixels", "corrupt_images")
+# Fields of the network that change nothing in what is frozen.
+_WITHOUT_EFFECT = ("head", "drop_path", "norm_group", "remat")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ def describe(
     section = {"backbone": config.network.backbone} | {
         each.name: value
         for each in dataclasses.fields(config.network)
-        if each.name != "head" and (value := getattr(config.network, each.name)) != each.default
+        if each.name not in _WITHOUT_EFFECT
+        and (value := getattr(config.network, each.name)) != each.default
     }
     of_images: dict[str, Any] = {name: getattr(config.data, name) for name in _OF_IMAGES}
     # Without a digest of their content, the name and version tell data sets apart.

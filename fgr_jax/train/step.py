@@ -17,13 +17,22 @@ from jax.sharding import Mesh
 
 from fgr_jax.config import Config, Diversification
 from fgr_jax.data.augmentation import turned
+from fgr_jax.data.mixing import is_mixing, mixed, partners
 from fgr_jax.digests import digest, digest_of_tree
 from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy
 from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
-from fgr_jax.models.network import Network, trained_part, with_trained_part
+from fgr_jax.models.backbones.drop_path import STREAM
+from fgr_jax.models.network import (
+    AVERAGE,
+    Network,
+    inference_variables,
+    trained_part,
+    with_trained_part,
+)
 from fgr_jax.random_streams import Stream, stream_key
+from fgr_jax.train.accumulation import over_parts, rows_of_part
 
 # A `fgr_jax.data.batch.Batch` or, for training, a `TrainingBatch`, on the devices; or a
 # `fgr_jax.features.reading.FeatureBatch`.
@@ -65,16 +74,26 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any  # for the parameters that are trained
     epoch_totals: Totals  # since the last line of metrics; saved, so that a resumed epoch is whole
     extra: Extra  # the objective's state
+    average: Any  # the moving averages of the variables; {} if there are none
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The variables of the network."""
+        """The variables of the network that are trained."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
+    def starting_from(self, variables: dict[str, Any]) -> "TrainState":
+        """Returns the state with other variables, which are also the first value of the averages."""
+        average = jax.tree.map(jnp.copy, variables) if self.average else {}
+        return self.replace(**variables, average=average)
+
     def saved(self) -> dict[str, Any]:
-        """Returns the arrays of a checkpoint, with the objective's state at the top level."""
+        """Returns the arrays of a checkpoint, with the objective's state at the top level.
+
+        Without averages they have no entry, as in the checkpoints of older versions.
+        """
         fields = dict(vars(self))
-        return fields | fields.pop("extra")
+        fields |= fields.pop("extra")
+        return fields if self.average else {k: v for k, v in fields.items() if k != AVERAGE}
 
     def restored(self, saved: dict[str, Any]) -> "TrainState":
         """Returns the state for which `saved()` returned `saved`; inverts it for a state of this run."""
@@ -142,13 +161,14 @@ def init_state(
     size = config.data.crop
     key = stream_key(config.seed, Stream.PARAMETERS)
     outputs, variables = network.init_with_output(key, jnp.zeros((1, size, size, 3)), train=False)
+    variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
+        **variables,
         opt_state=optimizer.init(trained_part(network, variables["params"], size)),
         epoch_totals=Totals.zeros(),
         extra=objective.init(outputs),
+        average=jax.tree.map(jnp.copy, variables) if config.optimizer.average else {},
     )
 
 
@@ -162,39 +182,82 @@ def train_step(
 ) -> tuple[TrainState, StepRecord]:
     """Takes a step: the network, the block, the objective, and the update of the parameters.
 
+    The gradient is that of the mean over all examples of the batch, also where it is computed in parts.
     Without a frozen part, all parameters are trained.
     """
-    targets = Targets(batch["label"], batch["mask"], state.step)
-    key = stream_key(config.seed, Stream.DIVERSIFICATION, state.step)
+    step_key = functools.partial(stream_key, config.seed, step=state.step)
+    parts = config.optimizer.accumulate
 
     trained = trained_part(network, state.params, config.data.crop)
     x, start = network_input(config, network, batch, train=True)
+    rows = {"x": x, "label": batch["label"], "mask": batch["mask"]}
+    if is_mixing(config.data):
+        rows["x"], rows["share"] = mixed(config.data, step_key(Stream.MIXING), x, rows["mask"])
+        rows["partner"] = partners(rows["label"])
+    examples = jnp.maximum(jnp.sum(rows["mask"], dtype=jnp.int32), 1)
 
-    def mean_loss(trained: Any) -> tuple[jax.Array, tuple[Any, Outputs, Totals, jax.Array]]:
+    def share_of_mean_loss(
+        trained: Any, batch_stats: Any, rows: Any, part: Any
+    ) -> tuple[jax.Array, tuple[Any, Outputs, Totals, jax.Array]]:
         outputs, updated = network.apply(
-            state.variables | {"params": with_trained_part(state.params, trained)},
-            x,
+            {"params": with_trained_part(state.params, trained), "batch_stats": batch_stats},
+            rows["x"],
             train=True,
             start=start,
             mutable=["batch_stats"],
+            rngs={STREAM: jax.random.fold_in(step_key(Stream.DROP_PATH), part)},
         )
-        outputs, mask_digest = diversified(outputs, config.diversification, key)
-        losses = objective.losses(outputs, targets, state.extra)
-        totals = sum_over_examples(outputs.scores, losses, batch)
-        return totals.mean_loss, (updated, outputs, totals, mask_digest)
+        outputs, mask_digest = diversified(
+            outputs, config.diversification, step_key(Stream.DIVERSIFICATION), part, parts
+        )
+        losses = losses_of(objective, outputs, rows, state)
+        totals = sum_over_examples(outputs.scores, losses, rows)
+        batch_stats = updated.get("batch_stats", {})
+        return totals.loss / examples, (batch_stats, outputs, totals, mask_digest)
 
-    gradients, (updated, outputs, totals, mask_digest) = jax.grad(mean_loss, has_aux=True)(trained)
+    gradients_of = functools.partial(jax.grad(share_of_mean_loss, has_aux=True), trained)
+    gradients, (batch_stats, outputs, totals, mask_digest) = over_parts(
+        parts, gradients_of, state.batch_stats, rows
+    )
     updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
     params = with_trained_part(state.params, optax.apply_updates(trained, updates))
     new_state = state.replace(
         step=state.step + 1,
         params=objective.constrain(params),
-        batch_stats=updated.get("batch_stats", {}),
+        batch_stats=batch_stats,
         opt_state=opt_state,
         epoch_totals=state.epoch_totals + totals,
-        extra=objective.update(state.extra, outputs, targets),
+        extra=objective.update(
+            state.extra, outputs, Targets(batch["label"], batch["mask"], state.step)
+        ),
     )
+    if config.optimizer.average:
+        new_state = new_state.replace(average=averaged(state, new_state, config.optimizer.average))
     return new_state, StepRecord(totals.mean_loss, mask_digest)
+
+
+def losses_of(
+    objective: Objective, outputs: Outputs, rows: Mapping[str, jax.Array], state: TrainState
+) -> jax.Array:
+    """Returns the losses `[B]`; of mixed images, those of both labels, in the shares of the two."""
+
+    def losses(labels: jax.Array) -> jax.Array:
+        return objective.losses(outputs, Targets(labels, rows["mask"], state.step), state.extra)
+
+    if "partner" not in rows:
+        return losses(rows["label"])
+    share = rows["share"]
+    return share * losses(rows["label"]) + (1 - share) * losses(rows["partner"])
+
+
+def averaged(before: TrainState, after: TrainState, decay: float) -> Any:
+    """Returns the moving averages after a step: a ← a + (1 − d)·(w − a).
+
+    d is min(decay, (1 + t)/(10 + t)) for t steps before this one. What is frozen keeps its bits.
+    """
+    step = before.step.astype(jnp.float32)
+    share = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, w: a + share * (w - a), before.average, after.variables)
 
 
 def evaluation_step(
@@ -202,7 +265,8 @@ def evaluation_step(
 ) -> Totals:
     """Adds a batch of the test split to `totals`; the loss is cross-entropy."""
     x, start = network_input(config, network, batch, train=False)
-    outputs: Any = network.apply(state.variables, x, train=False, start=start)
+    variables = inference_variables(vars(state))
+    outputs: Any = network.apply(variables, x, train=False, start=start)
     scores = outputs.scores
     return totals + sum_over_examples(scores, cross_entropy(scores, batch["label"]), batch)
 
@@ -241,9 +305,16 @@ def _fingerprint(state: TrainState, batch: DeviceBatch, record: StepRecord) -> d
 
 
 def diversified(
-    outputs: Outputs, block: Diversification, key: jax.Array
+    outputs: Outputs, block: Diversification, key: jax.Array, part: Any = 0, parts: int = 1
 ) -> tuple[Outputs, jax.Array]:
     """Applies the diversification block between the maps and their average (equations 1–8).
+
+    Args:
+      outputs: the outputs of the head for one of `parts` parts of the batch.
+      block: its config.
+      key: a `jax.random` key; the draws are those of the whole batch.
+      part: the number of the part.
+      parts: the number of parts.
 
     Returns:
       The outputs with the scores of the suppressed maps, and the digest, uint32 `[2]`, of the draws;
@@ -251,18 +322,20 @@ def diversified(
     """
     if block.alpha == 1 or outputs.maps is None:
         return outputs, jnp.zeros(2, jnp.uint32)
-    shape = outputs.maps.shape
+    count, *rest = outputs.maps.shape
+    shape = (parts * count, *rest)
     draws = draw(
         key, shape, p_peak=block.p_peak, p_patch=block.p_patch, patch_size=block.patch_size
     )
-    scores = class_scores(suppress(outputs.maps, draws, block.alpha))
+    own = rows_of_part(draws, part, parts)
+    scores = class_scores(suppress(outputs.maps, own, block.alpha))
     if outputs.offset is not None:
         scores += outputs.offset
     return outputs._replace(scores=scores), digest_of_tree(draws)
 
 
 def _learned(state: TrainState) -> tuple[Any, ...]:
-    return state.params, state.batch_stats, *state.extra.values()
+    return state.params, state.batch_stats, *state.extra.values(), state.average
 
 
 @jax.jit

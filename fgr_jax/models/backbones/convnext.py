@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from fgr_jax.config import Network
 from fgr_jax.models.backbones.convolution import Convolution
+from fgr_jax.models.backbones.drop_path import drop_path
 from fgr_jax.models.backbones.interface import Backbone, Hub, licensed, refuse_last_stride
 from fgr_jax.models.weights.table import (
     CLASSIFIER,
@@ -41,6 +42,7 @@ class Block(nn.Module):
     norm: Callable[..., Any]
     dense: Callable[..., Any]
     param_dtype: Any
+    drop_rate: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -51,7 +53,7 @@ class Block(nn.Module):
         y = self.dense(channels, name="mlp_fc2")(nn.gelu(y, approximate=False))
         initial = nn.initializers.constant(_LAYER_SCALE_INIT)
         gamma = self.param("gamma", initial, (channels,), self.param_dtype)
-        return x + gamma.astype(y.dtype) * y
+        return x + drop_path(self, gamma.astype(y.dtype) * y, self.drop_rate)
 
 
 class PooledNorm(nn.Module):
@@ -111,7 +113,6 @@ class ConvNeXt(Backbone):
         Stem and stages divide the image into squares without overlap; rows and columns beyond the last
         whole square are left out.
         """
-        del train  # Without dropout and BatchNorm, training is like evaluation.
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         conv: Callable[..., Any] = functools.partial(
             Convolution, kernel_init=_KERNEL_INIT, **dtypes
@@ -129,8 +130,11 @@ class ConvNeXt(Backbone):
             x = norm(name=f"{name}_downsample_0")(x)
             x = conv(self.channels[index], (2, 2), 2, name=f"{name}_downsample_1")(x)
         for number in range(self.depths[index]):
-            block = Block(conv, norm, dense, self.param_dtype, name=f"{name}_blocks_{number}")
-            x = block(x)
+            rate = self.drop_rate(
+                sum(self.depths[:index]) + number, sum(self.depths) - 1, train=train
+            )
+            block = functools.partial(Block, conv, norm, dense, self.param_dtype, rate)
+            x = block(name=f"{name}_blocks_{number}")(x)
         return x
 
 

@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from fgr_jax.config import Network
+from fgr_jax.models.backbones.batch_norm import batch_norm
 from fgr_jax.models.backbones.convolution import Convolution
+from fgr_jax.models.backbones.drop_path import drop_path
 from fgr_jax.models.backbones.interface import Backbone, Hub, licensed, refuse_last_stride
 from fgr_jax.models.weights.table import CLASSIFIER, CONVOLUTION, NORM, Row, Table
 
@@ -77,6 +79,7 @@ class Block(nn.Module):
     is_lite: bool
     conv: Callable[..., Any]
     norm: Callable[..., Any]
+    drop_rate: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -95,7 +98,9 @@ class Block(nn.Module):
         if not self.is_lite:
             y = SqueezeExcitation(round(x.shape[-1] * _SQUEEZE), self.conv, name="se")(y)
         y = self.norm(name=norms[1])(self.conv(self.channels, 1, name=projection)(y))
-        return y + x if self.stride == 1 and y.shape == x.shape else y
+        if self.stride > 1 or y.shape != x.shape:
+            return y
+        return drop_path(self, y, self.drop_rate) + x
 
 
 class EfficientNet(Backbone):
@@ -139,7 +144,7 @@ class EfficientNet(Backbone):
         # timm's momentum is PyTorch's, 0.1 there, also where epsilon is TensorFlow's.
         moments: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-3 if tf else 1e-5}
         norm: Callable[..., Any] = functools.partial(
-            nn.BatchNorm, use_running_average=not train, **moments, **dtypes
+            batch_norm, self.norm_group, use_running_average=not train, **moments, **dtypes
         )
         activation = nn.relu6 if self.is_lite else nn.silu
         if name == "stem":
@@ -150,13 +155,21 @@ class EfficientNet(Backbone):
             channels = _HEAD_CHANNELS if self.is_lite else self._scaled(_HEAD_CHANNELS)
             return activation(norm(name="bn2")(conv(channels, 1, name="conv_head")(x)))
         index = int(name.removeprefix("blocks_"))
-        stage = _STAGES[index]
-        is_fixed = self.is_lite and index in (0, len(_STAGES) - 1)
-        channels = self._scaled(stage.channels)
-        for number in range(stage.blocks if is_fixed else math.ceil(stage.blocks * self.depth)):
+        stage, channels = _STAGES[index], self._scaled(_STAGES[index].channels)
+        counts = self._block_counts()
+        for number in range(counts[index]):
+            # As in timm, the rates would reach `drop_path` one block after the last.
+            rate = self.drop_rate(sum(counts[:index]) + number, sum(counts), train=train)
             block = functools.partial(Block, stage, stage.stride if number == 0 else 1, channels)
-            x = block(self.is_lite, conv, norm, name=f"{name}_{number}")(x)
+            x = block(self.is_lite, conv, norm, rate, name=f"{name}_{number}")(x)
         return x
+
+    def _block_counts(self) -> list[int]:
+        """Returns the number of blocks in each of the seven stages."""
+        counts = [math.ceil(stage.blocks * self.depth) for stage in _STAGES]
+        if self.is_lite:
+            counts[0], counts[-1] = _STAGES[0].blocks, _STAGES[-1].blocks
+        return counts
 
     def _scaled(self, channels: int) -> int:
         """Returns a number of channels times the width, as a multiple of 8 and not below 90% of it."""

@@ -1,6 +1,7 @@
 """What all listed backbones have in common: named stages, frozen or trained."""
 
 import abc
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -37,6 +38,10 @@ class Backbone(nn.Module, kw_only=True):
     Attributes:
       frozen: the last of the stages that are not trained: no gradient reaches them, and their BatchNorm
         uses its running statistics in training too. "" trains all of them.
+      norm_group: BatchNorm's statistics are those of so many images; 0: of the batch.
+      drop_path: the probability that the last block's residual branch is left out in training. It
+        grows linearly from 0 for the first block.
+      remat: whether the stages are computed again for the gradient, to save memory.
       mean: the channel means that the images are normalized with.
       std: likewise the deviations.
       dtype: dtype of the computation.
@@ -44,6 +49,9 @@ class Backbone(nn.Module, kw_only=True):
     """
 
     frozen: str = ""
+    norm_group: int = 0
+    drop_path: float = 0.0
+    remat: bool = False
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD
     dtype: Any = jnp.float32
@@ -96,15 +104,25 @@ class Backbone(nn.Module, kw_only=True):
         frozen = self._count(self.frozen)
         for index in range(self._count(start), len(self.stages)):
             name = self.stages[index]
-            x = self.stage(name, x, train=train and index >= frozen)
+            trains = train and index >= frozen
+            compute: Any = functools.partial(_stage, name=name, train=trains)
+            x = (nn.remat(compute) if self.remat and trains else compute)(self, x)
             if name == self.frozen:
                 x = jax.tree.map(jax.lax.stop_gradient, x)
             self.sow("intermediates", name, x)
         return x
 
+    def drop_rate(self, block: int, last: int, *, train: bool) -> float:
+        """Returns the rate of stochastic depth for a block, given the number of the last one."""
+        return self.drop_path * block / max(last, 1) if train else 0.0
+
     def _count(self, last: str) -> int:
         """Returns how many stages there are up to `last`, which is "" for none."""
         return self.stages.index(last) + 1 if last else 0
+
+
+def _stage(backbone: Backbone, x: Any, *, name: str, train: bool) -> Any:
+    return backbone.stage(name, x, train=train)
 
 
 def refuse_last_stride(network: Network) -> None:

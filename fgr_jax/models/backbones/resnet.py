@@ -14,7 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from fgr_jax.config import Network
+from fgr_jax.models.backbones.batch_norm import batch_norm
 from fgr_jax.models.backbones.convolution import Convolution
+from fgr_jax.models.backbones.drop_path import drop_path
 from fgr_jax.models.backbones.interface import Backbone, Hub
 from fgr_jax.models.backbones.max_pool import max_pool_3x3
 from fgr_jax.models.weights.table import CLASSIFIER, CONVOLUTION, NORM, Row, Table
@@ -34,6 +36,7 @@ class _ResidualBlock(nn.Module):
     stride: int
     conv: Callable[..., Any]
     norm: Callable[..., Any]
+    drop_rate: float = 0.0
 
     def shortcut(self, x: jax.Array, channels: int) -> jax.Array:
         """Returns `x`, or a strided 1×1 projection where the shape changes."""
@@ -52,7 +55,7 @@ class BasicBlock(_ResidualBlock):
         y = nn.relu(self.norm(name="bn1")(y))
         y = self.conv(self.channels, (3, 3), padding=1, name="conv2")(y)
         y = self.norm(name="bn2")(y)
-        return nn.relu(y + self.shortcut(x, self.channels))
+        return nn.relu(drop_path(self, y, self.drop_rate) + self.shortcut(x, self.channels))
 
 
 class BottleneckBlock(_ResidualBlock):
@@ -66,6 +69,7 @@ class BottleneckBlock(_ResidualBlock):
         y = nn.relu(self.norm(name="bn2")(y))
         y = self.conv(4 * self.channels, (1, 1), name="conv3")(y)
         y = self.norm(name="bn3")(y)
+        y = drop_path(self, y, self.drop_rate)
         return nn.relu(y + self.shortcut(x, 4 * self.channels))
 
 
@@ -106,7 +110,12 @@ class ResNet(Backbone):
         # PyTorch's eps and momentum (0.1 there). Flax keeps the biased batch variance in its
         # running average where PyTorch keeps the unbiased one, n/(n − 1) times as large.
         norm: Callable[..., Any] = functools.partial(
-            nn.BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5, **dtypes
+            batch_norm,
+            self.norm_group,
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            **dtypes,
         )
         channels = round(64 * self.width)
         if name == "stem":
@@ -118,7 +127,10 @@ class ResNet(Backbone):
         first_stride = (1, 2, 2, self.last_stride)[index]
         for number in range(block_counts[index]):
             stride = first_stride if number == 0 else 1
-            x = block(channels * 2**index, stride, conv, norm, name=f"{name}_{number}")(x)
+            rate = self.drop_rate(
+                sum(block_counts[:index]) + number, sum(block_counts) - 1, train=train
+            )
+            x = block(channels * 2**index, stride, conv, norm, rate, name=f"{name}_{number}")(x)
         return x
 
 

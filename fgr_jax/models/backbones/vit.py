@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from fgr_jax.config import Network
 from fgr_jax.models.backbones.convolution import Convolution
+from fgr_jax.models.backbones.drop_path import drop_path
 from fgr_jax.models.backbones.interface import Backbone, Hub, licensed, refuse_last_stride
 from fgr_jax.models.weights import table as files
 from fgr_jax.models.weights.table import Row, Table
@@ -35,6 +36,7 @@ class Block(nn.Module):
     norm: Callable[..., Any]
     dense: Callable[..., Any]
     param_dtype: Any
+    drop_rate: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -42,17 +44,17 @@ class Block(nn.Module):
         channels = x.shape[-1]
         y = self.dense(3 * channels, name="attn_qkv")(self.norm(name="norm1")(x))
         y = _attention(y.reshape(*x.shape[:2], 3, self.heads, -1)).reshape(x.shape)
-        x = x + self._scaled("ls1", self.dense(channels, name="attn_proj")(y))
+        x = x + self._branch("ls1", self.dense(channels, name="attn_proj")(y))
         y = self.dense(4 * channels, name="mlp_fc1")(self.norm(name="norm2")(x))
         y = self.dense(channels, name="mlp_fc2")(nn.gelu(y, approximate=False))
-        return x + self._scaled("ls2", y)
+        return x + self._branch("ls2", y)
 
-    def _scaled(self, name: str, y: jax.Array) -> jax.Array:
-        if not self.layer_scale:
-            return y
-        initial = nn.initializers.constant(_LAYER_SCALE_INIT)
-        gamma = self.param(f"{name}_gamma", initial, (y.shape[-1],), self.param_dtype)
-        return gamma.astype(y.dtype) * y
+    def _branch(self, name: str, y: jax.Array) -> jax.Array:
+        if self.layer_scale:
+            initial = nn.initializers.constant(_LAYER_SCALE_INIT)
+            gamma = self.param(f"{name}_gamma", initial, (y.shape[-1],), self.param_dtype)
+            y = gamma.astype(y.dtype) * y
+        return drop_path(self, y, self.drop_rate)
 
 
 def _attention(qkv: jax.Array) -> jax.Array:
@@ -116,7 +118,6 @@ class ViT(Backbone):
 
         Between stages there are patch tokens `[B, h, w, D]`, and class token and registers `[B, P, D]`.
         """
-        del train  # Without dropout, training is like evaluation.
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
         norm: Any = functools.partial(nn.LayerNorm, epsilon=1e-6, use_fast_variance=False, **dtypes)
         if name == "embedding":
@@ -129,8 +130,9 @@ class ViT(Backbone):
         tokens = jnp.concatenate([prefix, patches.reshape(cells[0], -1, cells[3])], axis=1)
         group = int(name.removeprefix("blocks"))
         for index in range(self.depth * (group - 1) // 4, self.depth * group // 4):
+            rate = self.drop_rate(index, self.depth - 1, train=train)
             block = functools.partial(Block, self.heads, self.layer_scale, norm, dense)
-            tokens = block(self.param_dtype, name=f"blocks_{index}")(tokens)
+            tokens = block(self.param_dtype, rate, name=f"blocks_{index}")(tokens)
         return tokens[:, count:].reshape(cells), tokens[:, :count]
 
     def _embedded(self, images: jax.Array, dtypes: dict[str, Any]) -> tuple[jax.Array, jax.Array]:

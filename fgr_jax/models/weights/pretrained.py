@@ -11,6 +11,7 @@ from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
 from fgr_jax.files.buckets import is_in_bucket
 from fgr_jax.files.local import local_path
+from fgr_jax.models.network import inference_variables
 from fgr_jax.models.weights import efficientnet_pytorch, facebook, published
 from fgr_jax.models.weights.published import FLAG, PACKAGES
 from fgr_jax.models.weights.recognition import recognized
@@ -125,7 +126,7 @@ def _tensors(found: Path | Workdir) -> Tensors:
     """Reads weights, with timm's names or, of a run, the paths of its variables."""
     if isinstance(found, Workdir):
         state = checkpoints.read_latest(found.checkpoints)
-        return to_tensors({name: state[name] for name in ("params", "batch_stats")}, OWN_PATHS)
+        return to_tensors(inference_variables(state), OWN_PATHS)
     tensors = read_torch_file(found) if _is_of_pytorch(found) else _read_safetensors(found)
     return facebook.with_names_of_timm(efficientnet_pytorch.with_names_of_timm(tensors))
 

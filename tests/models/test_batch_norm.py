@@ -1,0 +1,147 @@
+"""BatchNorm over groups of images, and stages that are computed again."""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from networks import by_path
+from small_backbones import small_network
+from tiny_step import batch_of, relative_difference
+
+from fgr_jax.benchmark.scaling import collectives
+from fgr_jax.config import Config
+from fgr_jax.distributed import data_mesh
+from fgr_jax.losses import cross_entropy
+from fgr_jax.losses.interface import Objective
+from fgr_jax.models.backbones.batch_norm import batch_norm
+from fgr_jax.train.step import Steps, build_steps
+
+ATTRIBUTES: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-3}
+
+
+def in_test_mode(group: int) -> nn.Module:
+    return batch_norm(group, use_running_average=True, **ATTRIBUTES)
+
+
+def trained(group: int, variables: Any, x: jax.Array) -> tuple[jax.Array, Any]:
+    module = batch_norm(group, use_running_average=False, **ATTRIBUTES)
+    y, updated = module.apply(variables, x, mutable=["batch_stats"])
+    return y, updated["batch_stats"]
+
+
+def example() -> tuple[Any, jax.Array]:
+    """Variables that are none of the initial ones, and 6 images."""
+    rng = np.random.default_rng(0)
+    variables = {
+        "params": {"scale": rng.normal(size=3), "bias": rng.normal(size=3)},
+        "batch_stats": {"mean": rng.normal(size=3), "var": rng.uniform(1, 2, 3)},
+    }
+    images = rng.normal(1, 2, size=(6, 4, 5, 3))
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), (variables, images))
+
+
+def test_groups_are_flaxs_batches() -> None:
+    """Outputs, gradients and running statistics; the last are means over the groups."""
+    variables, x = example()
+    cotangent = jnp.cos(jnp.arange(x.size)).reshape(x.shape)
+    y, pullback, stats = jax.vjp(functools.partial(trained, 2), variables, x, has_aux=True)
+    parts = [
+        jax.vjp(functools.partial(trained, 0), variables, x[2 * i : 2 * i + 2], has_aux=True)
+        for i in range(3)
+    ]
+    np.testing.assert_allclose(y, jnp.concatenate([part[0] for part in parts]), atol=1e-5)
+    for name, value in stats.items():
+        expected = np.mean([part[2][name] for part in parts], axis=0)
+        np.testing.assert_allclose(value, expected, rtol=1e-5)
+    of_variables, of_x = pullback(cotangent)
+    theirs = [part[1](cotangent[2 * i : 2 * i + 2]) for i, part in enumerate(parts)]
+    np.testing.assert_allclose(of_x, jnp.concatenate([each[1] for each in theirs]), atol=1e-5)
+    for name, value in of_variables["params"].items():
+        expected = np.sum([each[0]["params"][name] for each in theirs], axis=0)
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_one_group_and_the_test_mode_are_flaxs() -> None:
+    variables, x = example()
+    for ours, theirs in zip(trained(6, variables, x), trained(0, variables, x), strict=True):
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6), ours, theirs)
+    ours, theirs = (np.asarray(in_test_mode(group).apply(variables, x)) for group in (2, 0))
+    np.testing.assert_allclose(ours, theirs, atol=2e-6)
+    shapes, expected = (by_path(in_test_mode(group).init(jax.random.key(0), x)) for group in (2, 0))
+    for path, value in expected.items():
+        np.testing.assert_array_equal(shapes[path], value)
+    assert shapes.keys() == expected.keys()
+
+
+def steps_of(config: Config, devices: int, **attributes: Any) -> Steps:
+    def losses(outputs: Any, targets: Any, _: Any) -> jax.Array:
+        return cross_entropy(outputs.scores, targets.labels)
+
+    network = small_network(**attributes)
+    mesh = data_mesh(jax.devices()[:devices])
+    return build_steps(config, network, Objective(losses), optax.sgd(0.1, momentum=0.9), mesh)
+
+
+def test_any_number_of_devices_has_the_same_groups_without_an_exchange(tiny: Config) -> None:
+    tiny.diversification.alpha = 1.0
+    states, exchanged = {}, {}
+    for devices, group in ((1, 2), (2, 2), (4, 2), (8, 2), (8, 0)):
+        steps = steps_of(tiny, devices, norm_group=group)
+        state = steps.init()
+        compiled = steps.train.lower(state, batch_of(16, devices=devices)).compile()
+        exchanged[devices, group] = collectives(compiled.as_text())
+        for seed in range(2 if group else 0):
+            state, _ = compiled(state, batch_of(16, devices=devices, seed=seed))
+        states[devices, group] = state
+    for devices in (2, 4, 8):
+        for part in ("params", "batch_stats"):
+            one, other = (getattr(states[each, 2], part) for each in (devices, 1))
+            assert relative_difference(one, other) < 1e-5
+    found = exchanged[8, 2]
+    assert {each.kind for each in found} == {"all-reduce"}
+    # The gradients and the running statistics go together, and the rest are counts.
+    largest = max(found, key=lambda each: each.size)
+    vectors = [each for each in found if any(each.shapes) and each is not largest]
+    assert not vectors
+    assert len(found) <= 3 < len(exchanged[8, 0])
+
+
+def test_recomputed_stages_give_the_same_numbers(tiny: Config) -> None:
+    tiny.diversification.alpha = 1.0
+    outcomes = []
+    for remat in (False, True):
+        steps = steps_of(tiny, 1, remat=remat, drop_path=0.5, blocks=2)
+        state = steps.init()
+        for seed in range(2):
+            state, record = steps.train(state, batch_of(8, seed=seed))
+        outcomes.append((state.variables, record.loss))
+    assert by_path(outcomes[0]).keys() == by_path(outcomes[1]).keys()
+    assert relative_difference(outcomes[1], outcomes[0]) < 1e-5
+
+
+def test_of_recomputed_stages_only_the_outputs_are_kept() -> None:
+    """The arrays that the backward pass takes; what XLA makes of them on CPUs shows nothing of it."""
+    images = jax.ShapeDtypeStruct((8, 32, 32, 3), jnp.float32)
+    kept = {}
+    for remat in (False, True):
+        network = small_network(remat=remat, blocks=4)
+
+        def residuals(images: jax.Array, network: Any = network) -> Any:
+            variables = network.init(jax.random.key(0), images, train=False)
+
+            def scores(params: Any) -> jax.Array:
+                inputs = {**variables, "params": params}
+                outputs, _ = network.apply(inputs, images, train=True, mutable=["batch_stats"])
+                return outputs.scores
+
+            return jax.vjp(scores, variables["params"])[1]
+
+        # The arrays of the pullback that have a value for each cell.
+        leaves = jax.tree.leaves(jax.eval_shape(residuals, images))
+        kept[remat] = sum(leaf.size for leaf in leaves if leaf.shape[:1] == (8,))
+    of_stage = 8 * 16 * 16 * 8
+    assert kept[True] <= images.size + 4 * of_stage < kept[False] / 4, kept
