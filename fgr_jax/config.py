@@ -164,8 +164,9 @@ class Diversification:
 class Loss:
     """Gradient-boosting cross-entropy (paper §3.2), and the losses that it is compared with.
 
-    The fields from `label_smoothing` to `lgm` are weights, and 0 turns a loss off. They modify
-    cross-entropy and therefore require gce_start="never"; they work with and without the block.
+    The fields from `label_smoothing` to `lgm` are weights, and 0 turns a loss off. All but
+    `label_smoothing` modify cross-entropy and therefore require gce_start="never"; they work with and
+    without the block.
     """
 
     objective: str = field("", "FILE.py:FUNCTION of your own; empty: the loss of the fields below.")
@@ -185,7 +186,9 @@ class Loss:
         'which is cross-entropy, to 0, which is GCE. "0 steps": at once, as in the paper.',
         valid_duration(allow_zero=True),
     )
-    label_smoothing: float = field(0.0, "ε; 0.1 is usual.", at_least(0, below=1))
+    label_smoothing: float = field(
+        0.0, "ε, of cross-entropy and of GCE; 0.1 is usual.", at_least(0, below=1)
+    )
     max_entropy: float = field(0.0, "γ of MaxEnt.", _FINITE)
     pairwise_confusion: float = field(0.0, "λ; 0.05 to 0.1 × classes is usual.", _FINITE)
     center: float = field(0.0, "λ of center loss; 0.003 is usual.", _FINITE)
@@ -200,12 +203,43 @@ class Loss:
 
 @dataclasses.dataclass(slots=True)
 class Optimizer:
-    """Momentum SGD in PyTorch's form: weight decay is added to the gradient, on all parameters."""
+    """Momentum SGD or AdamW, in PyTorch's form: SGD adds the weight decay to the gradient."""
 
+    name: str = field(
+        "sgd", '"sgd", or "adamw" with betas of 0.9 and 0.999.', one_of("sgd", "adamw")
+    )
     learning_rate: float = field(0.001, "After the warm-up and before any decay.", _FINITE)
     scale_with_batch: bool = field(False, "Whether to multiply it by batch_size / 16.")
-    momentum: float = field(0.9, "Without Nesterov.", at_least(0, below=1))
+    head_factor: float = field(
+        1.0, "Factor on the learning rate of the head's parameters; 10 is usual.", _FINITE
+    )
+    layer_decay: float = field(
+        1.0,
+        "Factor on the learning rate for each stage of the backbone, from the last one to the input: "
+        "that of the last stage is multiplied by it once, that of the one before twice, and so on. A "
+        "backbone of your own without stages counts as one. 1: off.",
+        between(0, 1),
+    )
+    momentum: float = field(0.9, "Of SGD.", at_least(0, below=1))
+    nesterov: bool = field(False, "Whether SGD's momentum is Nesterov's.")
     weight_decay: float = field(1e-4, "On all parameters, with biases and BatchNorm.", _FINITE)
+    decay_norms_and_biases: bool = field(
+        True,
+        "False: no weight decay on vectors (scales and biases), position embeddings and tokens.",
+    )
+    clip_norm: float = field(
+        0.0,
+        "Largest norm of the gradient of all parameters together; a larger gradient is scaled down to "
+        "it. 0: off.",
+        _FINITE,
+    )
+    average: float = field(
+        0.0,
+        "Decay of the exponential moving average of parameters and BatchNorm's statistics, such as "
+        "0.999; step t, from 0, uses min(decay, (1 + t) / (10 + t)). The average is what is evaluated, "
+        "used for predictions and exported. 0: off.",
+        at_least(0, below=1),
+    )
     warmup: str = field(
         "0 steps", "Time in which the learning rate rises from 0.", valid_duration(allow_zero=True)
     )
@@ -302,7 +336,10 @@ def validate(config: Config) -> None:
         _refuse("data.max_pixels", data.max_pixels, least)
     if data.views and not config.network.frozen:
         _refuse("data.views", data.views, "0 where network.frozen is empty: nothing stays the same")
-    # Losses that exclude each other: GCE and all others, L-GM and all others.
+    optimizer = config.optimizer
+    if optimizer.nesterov and optimizer.name != "sgd":
+        _refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")
+    # Losses that exclude each other: GCE and all others but label smoothing, L-GM and all others.
     loss = config.loss
     names = ("label_smoothing", "max_entropy", "pairwise_confusion", "center", "lgm")
     values = {name: getattr(loss, name) for name in names}
@@ -311,9 +348,10 @@ def validate(config: Config) -> None:
         raise UserError(
             f"--config.loss.objective={loss.objective}: takes the place of {weights[0]}: set that to 0"
         )
-    if weights and loss.gce_start != NEVER:
+    without_smoothing = weights[1:] if loss.label_smoothing else weights
+    if without_smoothing and loss.gce_start != NEVER:
         raise UserError(
-            f"{weights[0]}: goes with cross-entropy, not with GCE: add "
+            f"{without_smoothing[0]}: goes with cross-entropy, not with GCE: add "
             f"--config.loss.gce_start={NEVER}, or set it to 0"
         )
     if loss.lgm and len(weights) > 1:

@@ -19,7 +19,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.files.atomic import atomic_write
 from fgr_jax.files.local import local_path
 from fgr_jax.inference.saved_run import open_run
-from fgr_jax.models.network import build_network
+from fgr_jax.models.network import build_network, inference_variables
 from fgr_jax.models.weights.table import to_tensors
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.workdir import Workdir
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     run = open_run(Workdir.open(own.workdir))
     network = build_network(run.config, len(run.class_names))
     state = checkpoints.read_latest(run.workdir.checkpoints)
-    tensors = to_tensors({name: state[name] for name in ("params", "batch_stats")}, network.table)
+    tensors = to_tensors(inference_variables(state), network.table)
     with atomic_write(output) as unfinished:
         safetensors.numpy.save_file(tensors, unfinished)
     line = f"wrote {len(tensors)} tensors of step {int(state['step']):,} to {output}"

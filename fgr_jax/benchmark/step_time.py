@@ -18,7 +18,7 @@ from fgr_jax.data.batch import noise_batch
 from fgr_jax.distributed import batch_sharding, data_mesh
 from fgr_jax.models.network import build_network, network_name, parameter_count
 from fgr_jax.train.objective import build_objective
-from fgr_jax.train.optimizer import momentum_sgd
+from fgr_jax.train.optimizer import build_optimizer
 from fgr_jax.train.step import DeviceBatch, Steps, build_steps
 
 # Name, whether the loss is GCE, and whether the block is on.
@@ -27,14 +27,12 @@ VARIANTS = (("cross-entropy", False, False), ("GCE", True, False), ("block + GCE
 
 def steps_of(config: Config, classes: int) -> Steps:
     """Builds the compiled functions of `config` on all devices."""
-    optimizer = momentum_sgd(
-        lambda _: jnp.float32(config.optimizer.learning_rate),
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-    )
+    network = build_network(config, classes)
+    rate = jnp.float32(config.optimizer.learning_rate)
+    optimizer = build_optimizer(config, network, lambda _: rate)
     mesh = data_mesh()
     objective = build_objective(config, Calendar.of(config, config.batch_size), mesh)
-    return build_steps(config, build_network(config, classes), objective, optimizer, mesh)
+    return build_steps(config, network, objective, optimizer, mesh)
 
 
 def _variant(config: Config, *, gce: bool, block: bool) -> Config:

@@ -15,7 +15,7 @@ from fgr_jax.config import Config
 from fgr_jax.data.identity import DataIdentity
 from fgr_jax.distributed import agreed_integer, once_for_all, replicated
 from fgr_jax.errors import UserError
-from fgr_jax.models.network import Network, build_network
+from fgr_jax.models.network import Network, build_network, inference_variables
 from fgr_jax.runs.checkpoints import read, saved_steps
 from fgr_jax.runs.description import is_with_effect, missing_fields
 from fgr_jax.runs.workdir import CLASSES, CONFIG, PROVENANCE, Workdir
@@ -124,7 +124,8 @@ def _chosen_step(workdir: Workdir, step: int | None) -> int:
 def _read_variables(workdir: Workdir, step: int, expected: Any) -> Any:
     """Reads the variables saved at `step` as NumPy arrays, with the tree and shapes of `expected`."""
     state = read(workdir.checkpoints, step)
-    variables = {name: state.get(name) for name in expected}
+    found = inference_variables(state)
+    variables = {name: found.get(name) for name in expected}
     differences = _differences(variables, expected)
     if not differences and int(state.get("step", -1)) != step:
         differences = ["it was saved at another step than its name says"]

@@ -21,6 +21,8 @@ from fgr_jax.models.heads import HEADS
 from fgr_jax.models.weights.table import Table
 
 BACKBONE = "backbone"  # the last stage of every backbone, in `Network.frozen` and `start`
+AVERAGE = "average"  # the entry of the moving averages in a saved state
+HEAD = "classifier"  # the entry of the head in a parameter tree
 
 
 class Network(nn.Module):
@@ -191,6 +193,36 @@ def frozen_variables(network: Network, variables: Any, size: int) -> dict[str, A
     trained = flax.traverse_util.flatten_dict(_trained_variables(network, size), sep="/")
     ours = flax.traverse_util.flatten_dict(variables, sep="/")
     return {path: value for path, value in ours.items() if path not in trained}
+
+
+def depths_of_params(network: Network, size: int) -> dict[str, int]:
+    """Returns how many stages there are from each parameter to the head, by its path.
+
+    They are 0 for the parameters of the head, 1 for those of the backbone's last stage, and so on; 1 for
+    all of a backbone without stages. `size` is the side of the images in pixels.
+    """
+    backbone = network.backbone
+    stages = backbone.stages if isinstance(backbone, Backbone) else (BACKBONE,)
+    # The parameters that the network has when it starts after each stage.
+    after = [
+        flax.traverse_util.flatten_dict(
+            _trained_variables(network.clone(frozen=stage), size)["params"], sep="/"
+        )
+        for stage in stages
+    ]
+    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+    init = functools.partial(network.init, jax.random.key(0), train=False)
+    paths = flax.traverse_util.flatten_dict(jax.eval_shape(init, image)["params"], sep="/")
+    return {path: sum(path not in rest for rest in after) for path in paths}
+
+
+def inference_variables(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the variables to use the network of a saved state with.
+
+    They are the moving averages of the run, if it has any. This is the one place that decides it.
+    """
+    source = state.get(AVERAGE) or state
+    return {name: source[name] for name in ("params", "batch_stats") if name in source}
 
 
 def frozen_output_shapes(network: Network, variables: Any, size: int) -> Any:

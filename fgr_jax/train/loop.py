@@ -25,7 +25,7 @@ from fgr_jax.train.batches import open_batches
 from fgr_jax.train.evaluation import evaluate
 from fgr_jax.train.interruption import Interruption
 from fgr_jax.train.objective import build_objective
-from fgr_jax.train.optimizer import learning_rate_schedule, momentum_sgd
+from fgr_jax.train.optimizer import build_optimizer, learning_rate_schedule
 from fgr_jax.train.recorder import Recorder
 from fgr_jax.train.step import TrainState, build_steps
 
@@ -72,9 +72,7 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     schedule = learning_rate_schedule(
         config, epoch=calendar.epoch, total_steps=calendar.total_steps
     )
-    optimizer = momentum_sgd(
-        schedule, momentum=config.optimizer.momentum, weight_decay=config.optimizer.weight_decay
-    )
+    optimizer = build_optimizer(config, network, schedule)
     steps = build_steps(config, network, objective, optimizer, mesh)
 
     # State: 1. the workdir's own checkpoint; 2. pretrained weights; 3. a new network.
@@ -96,7 +94,7 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         variables, start = start_from(
             config.pretrained, jax.device_get(state.variables), network.table
         )
-        state = state.replace(**jax.device_put(variables, distributed.replicated(mesh)))
+        state = state.starting_from(jax.device_put(variables, distributed.replicated(mesh)))
 
     distributed.once_for_all(lambda: workdir.claim(run))
     checkpoints = Checkpoints(workdir.checkpoints)

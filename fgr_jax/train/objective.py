@@ -34,6 +34,10 @@ def build_objective(config: Config, calendar: Calendar, mesh: Mesh) -> Objective
 def _classification(loss: config_lib.Loss, calendar: Calendar, mesh: Mesh) -> Objective:
     """Returns cross-entropy, GCE, or cross-entropy followed by GCE; the fade is not in the paper."""
     start, fade = calendar.gce_start_step, calendar.gce_fade_steps
+    smoothed = functools.partial(cross_entropy, label_smoothing=loss.label_smoothing)
+    smoothed_gce = functools.partial(
+        gradient_boosting_cross_entropy, k=loss.k, label_smoothing=loss.label_smoothing
+    )
 
     # Each device sorts its own rows: otherwise XLA gathers all scores on every device for top_k.
     @functools.partial(
@@ -44,14 +48,14 @@ def _classification(loss: config_lib.Loss, calendar: Calendar, mesh: Mesh) -> Ob
     )
     def by_row(scores: jax.Array, labels: jax.Array, step: jax.Array) -> jax.Array:
         if start is None:
-            return cross_entropy(scores, labels, label_smoothing=loss.label_smoothing)
+            return smoothed(scores, labels)
         if fade:
             weight = jnp.clip((start + fade - step) / fade, 0, 1)
-            return gradient_boosting_cross_entropy(scores, labels, loss.k, rest_weight=weight)
-        gce = gradient_boosting_cross_entropy(scores, labels, loss.k)
+            return smoothed_gce(scores, labels, rest_weight=weight)
+        gce = smoothed_gce(scores, labels)
         if start == 0:
             return gce
-        return jnp.where(step < start, cross_entropy(scores, labels), gce)
+        return jnp.where(step < start, smoothed(scores, labels), gce)
 
     def losses(outputs: Outputs, targets: Targets, _: Extra) -> jax.Array:
         return by_row(outputs.scores, targets.labels, targets.step)

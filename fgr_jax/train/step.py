@@ -22,7 +22,13 @@ from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy
 from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
-from fgr_jax.models.network import Network, trained_part, with_trained_part
+from fgr_jax.models.network import (
+    AVERAGE,
+    Network,
+    inference_variables,
+    trained_part,
+    with_trained_part,
+)
 from fgr_jax.random_streams import Stream, stream_key
 
 # A `fgr_jax.data.batch.Batch` or, for training, a `TrainingBatch`, on the devices; or a
@@ -65,16 +71,26 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any  # for the parameters that are trained
     epoch_totals: Totals  # since the last line of metrics; saved, so that a resumed epoch is whole
     extra: Extra  # the objective's state
+    average: Any  # the moving averages of the variables; {} if there are none
 
     @property
     def variables(self) -> dict[str, Any]:
-        """The variables of the network."""
+        """The variables of the network that are trained."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
+    def starting_from(self, variables: dict[str, Any]) -> "TrainState":
+        """Returns the state with other variables, which are also the first value of the averages."""
+        average = jax.tree.map(jnp.copy, variables) if self.average else {}
+        return self.replace(**variables, average=average)
+
     def saved(self) -> dict[str, Any]:
-        """Returns the arrays of a checkpoint, with the objective's state at the top level."""
+        """Returns the arrays of a checkpoint, with the objective's state at the top level.
+
+        Without averages they have no entry, as in the checkpoints of older versions.
+        """
         fields = dict(vars(self))
-        return fields | fields.pop("extra")
+        fields |= fields.pop("extra")
+        return fields if self.average else {k: v for k, v in fields.items() if k != AVERAGE}
 
     def restored(self, saved: dict[str, Any]) -> "TrainState":
         """Returns the state for which `saved()` returned `saved`; inverts it for a state of this run."""
@@ -142,13 +158,14 @@ def init_state(
     size = config.data.crop
     key = stream_key(config.seed, Stream.PARAMETERS)
     outputs, variables = network.init_with_output(key, jnp.zeros((1, size, size, 3)), train=False)
+    variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables.get("batch_stats", {}),
+        **variables,
         opt_state=optimizer.init(trained_part(network, variables["params"], size)),
         epoch_totals=Totals.zeros(),
         extra=objective.init(outputs),
+        average=jax.tree.map(jnp.copy, variables) if config.optimizer.average else {},
     )
 
 
@@ -194,7 +211,19 @@ def train_step(
         epoch_totals=state.epoch_totals + totals,
         extra=objective.update(state.extra, outputs, targets),
     )
+    if config.optimizer.average:
+        new_state = new_state.replace(average=averaged(state, new_state, config.optimizer.average))
     return new_state, StepRecord(totals.mean_loss, mask_digest)
+
+
+def averaged(before: TrainState, after: TrainState, decay: float) -> Any:
+    """Returns the moving averages after a step: a ← a + (1 − d)·(w − a).
+
+    d is min(decay, (1 + t)/(10 + t)) for t steps before this one. What is frozen keeps its bits.
+    """
+    step = before.step.astype(jnp.float32)
+    share = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    return jax.tree.map(lambda a, w: a + share * (w - a), before.average, after.variables)
 
 
 def evaluation_step(
@@ -206,7 +235,8 @@ def evaluation_step(
       The sums, and for each image its label and the class with the highest score, int32 `[B, 2]`.
     """
     x, start = network_input(config, network, batch, train=False)
-    outputs: Any = network.apply(state.variables, x, train=False, start=start)
+    variables = inference_variables(vars(state))
+    outputs: Any = network.apply(variables, x, train=False, start=start)
     scores = outputs.scores
     labels = batch["label"]
     totals += sum_over_examples(scores, cross_entropy(scores, labels), batch)
@@ -268,7 +298,7 @@ def diversified(
 
 
 def _learned(state: TrainState) -> tuple[Any, ...]:
-    return state.params, state.batch_stats, *state.extra.values()
+    return state.params, state.batch_stats, *state.extra.values(), state.average
 
 
 @jax.jit

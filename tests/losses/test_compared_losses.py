@@ -541,3 +541,27 @@ def test_what_does_not_go_together_is_named(tiny: Config, changed: dict, message
 @pytest.mark.parametrize("weights", LOSSES, ids=" ".join)
 def test_what_goes_together_is_let_through(tiny: Config, weights: dict) -> None:
     config_lib.validate(with_losses(tiny, {**weights, "gce_start": "never"}))
+
+
+def test_gce_goes_with_label_smoothing_and_with_nothing_else(tiny: Config) -> None:
+    config_lib.validate(with_losses(tiny, {"label_smoothing": 0.1}))
+    with pytest.raises(UserError, match=r"loss.center=0.3: goes with cross-entropy, not with GCE"):
+        config_lib.validate(with_losses(tiny, {"label_smoothing": 0.1, "center": 0.3}))
+
+
+def test_label_smoothing_stays_when_gce_takes_over(tiny: Config) -> None:
+    tiny.diversification.alpha = 1.0
+    tiny = with_losses(tiny, {"label_smoothing": 0.2})
+    steps, state = build(tiny, gce_start_step=1)
+    outputs: Any
+    outputs, _ = build_network(tiny, CLASSES).apply(
+        state.variables, shown(batch_of(8)), train=True, mutable=["batch_stats"]
+    )
+    scores, labels = np.asarray(outputs.scores, np.float64), np.asarray(batch_of(8)["label"])
+    for step, expected in (
+        (0, reference_losses.label_smoothing_cross_entropy(scores, labels, 0.2)),
+        (1, reference_losses.smoothed_gce(scores, labels, 2, 0.2)),
+    ):
+        copy = jax.tree.map(jnp.copy, state).replace(step=jnp.int32(step))
+        loss = steps.train(copy, batch_of(8))[1].loss
+        np.testing.assert_allclose(loss, expected.mean(), rtol=1e-5)

@@ -266,3 +266,78 @@ def test_both_ends_of_the_bridge_to_the_bit(batch: tuple, k: int) -> None:
         weight = jnp.float32(rest_weight)
         np.testing.assert_array_equal(bridged(scores, labels, k, weight), end)
         np.testing.assert_array_equal(bridged_gradient(scores, labels, k, weight), its_gradient)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "smoothing"))
+def smoothed_gce(
+    scores: jax.Array, labels: jax.Array, k: int, smoothing: float, rest_weight: jax.Array
+) -> jax.Array:
+    return gradient_boosting_cross_entropy(
+        scores, labels, k, rest_weight=rest_weight, label_smoothing=smoothing
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("k", "smoothing"))
+def smoothed_gce_gradient(
+    scores: jax.Array, labels: jax.Array, k: int, smoothing: float, rest_weight: jax.Array
+) -> jax.Array:
+    return jax.grad(lambda s: smoothed_gce(s, labels, k, smoothing, rest_weight).sum())(scores)
+
+
+@settings(max_examples=150, deadline=None)
+@given(score_batches(), K, SMOOTHING, st.sampled_from([0.0, 0.3, 1.0]))
+def test_gce_with_label_smoothing(batch: tuple, k: int, smoothing: float, weight: float) -> None:
+    scores, labels = batch
+    exact = scores.astype(np.float64)
+    np.testing.assert_allclose(
+        smoothed_gce(scores, labels, k, smoothing, jnp.float32(weight)),
+        reference_losses.smoothed_gce(exact, labels, k, smoothing, weight),
+        rtol=1e-6,
+        atol=1e-6,
+    )
+    # The softmax less the target, both over the weighted classes.
+    truth = np.arange(scores.shape[1]) == labels[:, None]
+    chosen = reference.hardest_negatives(scores, labels, min(k, scores.shape[1] - 1))
+    weights = np.where(truth | chosen, 1.0, weight)
+    target = (1 - smoothing) * truth + smoothing * weights / weights.sum(-1, keepdims=True)
+    softmax = bridge_gradient_in_float64(exact, labels, k, weight) + truth
+    np.testing.assert_allclose(
+        smoothed_gce_gradient(scores, labels, k, smoothing, jnp.float32(weight)),
+        softmax - target,
+        atol=1e-6,
+    )
+
+
+@settings(max_examples=50, deadline=None)
+@given(score_batches(), K, SMOOTHING, st.integers(0, 5))
+def test_the_ends_of_smoothed_gce_to_the_bit(
+    batch: tuple, k: int, smoothing: float, beyond: int
+) -> None:
+    scores, labels = batch
+    one, zero = jnp.float32(1), jnp.float32(0)
+    every = scores.shape[1] - 1 + beyond
+    of_ce = smoothed(scores, labels, smoothing)
+    its_gradient = smoothed_gradient(scores, labels, smoothing)
+    np.testing.assert_array_equal(smoothed_gce(scores, labels, every, smoothing, zero), of_ce)
+    np.testing.assert_array_equal(
+        smoothed_gce_gradient(scores, labels, every, smoothing, zero), its_gradient
+    )
+    np.testing.assert_array_equal(smoothed_gce(scores, labels, k, smoothing, one), of_ce)
+    # Compiled as one, the two gradients may differ in the last bit.
+    np.testing.assert_allclose(
+        smoothed_gce_gradient(scores, labels, k, smoothing, one), its_gradient, atol=2e-7
+    )
+    np.testing.assert_array_equal(
+        smoothed_gce(scores, labels, k, 0.0, zero), gce(scores, labels, k)
+    )
+    np.testing.assert_array_equal(
+        smoothed_gce_gradient(scores, labels, k, 0.0, zero), gce_gradient(scores, labels, k)
+    )
+
+
+@pytest.mark.parametrize("smoothing", [-0.1, 1.5])
+def test_label_smoothing_of_gce_outside_0_and_1_is_an_error(smoothing: float) -> None:
+    with pytest.raises(ValueError, match=rf"label_smoothing must be in \[0, 1\], got {smoothing}"):
+        gradient_boosting_cross_entropy(
+            jnp.zeros((2, 4)), jnp.asarray([0, 1]), 2, label_smoothing=smoothing
+        )

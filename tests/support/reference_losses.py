@@ -69,6 +69,34 @@ def smooth_gce(logits: Floats, labels: Labels, k: int, rest_weight: float) -> Fl
     return losses
 
 
+def smoothed_gce(
+    logits: Floats, labels: Labels, k: int, smoothing: float, rest_weight: float = 0.0
+) -> Floats:
+    """Smooth GCE against a target with label smoothing over the classes of its softmax.
+
+    logits: [B, C]; labels: integers [B]; k at least 1; smoothing e and rest_weight w in 0 .. 1.
+    Returns float64 [B]: -sum over c of q_c * (s_c - logsumexp of the weighted scores). With v_c = 1
+    for the truth and the k hardest negatives and w for the others, the target is
+    q_c = (1 - e) * [c = y] + e * v_c / sum of v. For w = 0 these are 1 - e + e / (k + 1) and
+    e / (k + 1). Not in the paper.
+    """
+    hardest = hardest_negatives(logits, labels, k)
+    of_truth = smooth_gce(logits, labels, k, rest_weight)
+    losses = np.zeros(len(labels), dtype=np.float64)
+    for b in range(len(labels)):
+        weights = [
+            1.0 if c == labels[b] or hardest[b, c] else rest_weight for c in range(logits.shape[1])
+        ]
+        normalizer = of_truth[b] + float(logits[b, labels[b]])
+        for c, weight in enumerate(weights):
+            target = smoothing * weight / sum(weights)
+            if c == labels[b]:
+                target += 1.0 - smoothing
+            if target > 0.0:
+                losses[b] += target * (normalizer - float(logits[b, c]))
+    return losses
+
+
 def max_entropy(logits: Floats, labels: Labels, gamma: float) -> Floats:
     """MaxEnt: cross-entropy less gamma times the entropy of p (Dubey et al., NeurIPS 2018).
 

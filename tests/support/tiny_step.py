@@ -13,7 +13,7 @@ from fgr_jax.distributed import batch_sharding, data_mesh
 from fgr_jax.models.backbones.interface import IMAGENET_MEAN, IMAGENET_STD
 from fgr_jax.models.network import build_network
 from fgr_jax.train.objective import build_objective
-from fgr_jax.train.optimizer import momentum_sgd
+from fgr_jax.train.optimizer import build_optimizer
 from fgr_jax.train.step import Steps, TrainState, build_steps
 
 CLASSES = 5
@@ -25,10 +25,11 @@ def build(
     start = NEVER if gce_start_step is None else f"{gce_start_step} steps"
     loss = dataclasses.replace(config.loss, gce_start=start, gce_fade=f"{gce_fade_steps} steps")
     config = dataclasses.replace(config, loss=loss)
-    optimizer = momentum_sgd(lambda _: jnp.float32(0.05), momentum=0.9, weight_decay=1e-4)
+    network = build_network(config, CLASSES)
+    optimizer = build_optimizer(config, network, lambda _: jnp.float32(0.05))
     mesh = data_mesh(jax.devices()[:devices])
     objective = build_objective(config, Calendar.of(config, config.batch_size), mesh)
-    steps = build_steps(config, build_network(config, CLASSES), objective, optimizer, mesh)
+    steps = build_steps(config, network, objective, optimizer, mesh)
     return steps, steps.init()
 
 

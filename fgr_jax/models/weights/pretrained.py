@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
 from fgr_jax.files.buckets import is_in_bucket
+from fgr_jax.models.network import inference_variables
 from fgr_jax.models.weights.efficientnet_pytorch import with_names_of_timm
 from fgr_jax.models.weights.recognition import architectures_of
 from fgr_jax.models.weights.table import (
@@ -79,8 +80,7 @@ def _read(pretrained: str, table: Table) -> tuple[Tensors, Table]:
     path = Path(pretrained)
     if path.is_dir() or is_in_bucket(pretrained):
         state = checkpoints.read_latest(Workdir.open(pretrained).checkpoints)
-        variables = {name: state[name] for name in ("params", "batch_stats")}
-        return to_tensors(variables, OWN_PATHS), OWN_PATHS
+        return to_tensors(inference_variables(state), OWN_PATHS), OWN_PATHS
     if path.is_file():
         return _read_file(path), table
     if pretrained in _PACKAGES:
