@@ -20,6 +20,7 @@ def get_sweep() -> Sweep:
             {"loss.gce_fade": "10 epochs"},
         ),
         Row("label smoothing", {**_PLAIN, "loss.label_smoothing": 0.1}),
+        Row("GCE, k = 15, with label smoothing", {"loss.label_smoothing": 0.1}),
         Row("center loss", {**_PLAIN, "loss.center": 0.003}),
         Row("L-GM", {**_PLAIN, "loss.lgm": 0.1}),
         Row("MaxEnt", {**_PLAIN, "loss.max_entropy": 1.0}),
