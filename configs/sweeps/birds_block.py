@@ -32,6 +32,6 @@ def get_sweep() -> Sweep:
             ),
         ],
         seeds=3,
-        search=Search("optimizer.learning_rate", (0.01, 0.03, 0.1)),
+        search=Search("optimizer.learning_rate", (0.3, 1.0, 3.0)),
         baseline="GCE without the block",
     )

@@ -32,6 +32,6 @@ def get_sweep() -> Sweep:
         config="configs/birds.py",
         rows=[Row(row.name, {**for_all, **row.overrides}) for row in rows],
         seeds=5,
-        search=Search("optimizer.learning_rate", (0.001, 0.003, 0.01, 0.03, 0.1)),
+        search=Search("optimizer.learning_rate", (0.03, 0.1, 0.3, 1.0, 3.0)),
         baseline="cross-entropy",
     )

@@ -25,6 +25,6 @@ def get_sweep() -> Sweep:
             Row("block + label smoothing", {**_PLAIN, "loss.label_smoothing": 0.1}),
         ],
         seeds=5,
-        search=Search("optimizer.learning_rate", (0.003, 0.01, 0.03, 0.1)),
+        search=Search("optimizer.learning_rate", (0.1, 0.3, 1.0, 3.0)),
         baseline="the network alone",
     )

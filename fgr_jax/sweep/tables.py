@@ -127,8 +127,8 @@ def _searched(search: Search, lines: Sequence[Line]) -> list[str]:
     missing = len(search.values) + 1
     rows = [(*row, *[MISSING] * (missing - len(row))) for row in rows]
     return [
-        f"Each row has the {_escaped(search.field)} with the highest top-1 accuracy, %, with seed 0 on "
-        f"{_escaped(search.validation_split)} after training on {_escaped(search.train_split)}:",
+        f"Each row has the {_escaped(search.field)} with the highest top-1 accuracy, %, with seed 0 and "
+        f"`data.fold={search.fold}`:",
         "",
         *_table(("", *map(str, search.values)), rows),
     ]
