@@ -9,6 +9,7 @@ Two runs on the same images whose configs differ only in the section `runtime`, 
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
@@ -63,6 +64,13 @@ def valid_duration(*, allow_zero: bool = False, allow_never: bool = False) -> Ch
     return Check(holds, wanted + (f', or "{NEVER}"' if allow_never else ""))
 
 
+def parsed_fold(fold: str) -> tuple[int, int] | None:
+    """Returns I and N of the fold "I/N"; None if it is not a fold."""
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", fold)
+    index, count = (int(match[1]), int(match[2])) if match else (0, 0)
+    return (index, count) if 1 <= index <= count >= 2 else None
+
+
 def field(default: Any, documentation: str, check: Check | None = None) -> Any:
     """Defines a dataclass field with its documentation and its check."""
     metadata = {"documentation": documentation, "check": check}
@@ -84,8 +92,21 @@ class Data:
     )
     folder: str = field("", 'With the name "folder": your own images, a folder for each class.')
     data_dir: str = field("", "Where data sets are prepared; empty: the default folder of tfds.")
-    train_split: str = field("train", 'In tfds notation; "train[:80%]" leaves out a fifth.')
+    train_split: str = field(
+        "train",
+        "In tfds notation. Images are in the order of their files, often class by class: slices such as "
+        '"train[:80%]" may leave out whole classes.',
+    )
     test_split: str = field("test", "In tfds notation.")
+    fold: str = field(
+        "",
+        '"1/5": every fifth image of train_split, from the first on, is not trained on, and the '
+        'run is tested on these instead of test_split. "2/5": from the second on. To choose settings.',
+        Check(
+            lambda value: not value or parsed_fold(value) is not None,
+            'empty or I/N, such as "2/5", with I from 1 to N and N at least 2',
+        ),
+    )
     cut_bottom: int = field(
         0, "Rows of pixels to cut off at the bottom: 20 for FGVC-Aircraft.", at_least(0)
     )

@@ -1,12 +1,15 @@
 """Prepared tfds data sets, opened by name."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import SupportsIndex
 
+import numpy as np
+import numpy.typing as npt
 import tensorflow_datasets as tfds
 
-from fgr_jax.config import Data
+from fgr_jax.config import Data, parsed_fold
 from fgr_jax.data.identity import DataIdentity
 from fgr_jax.data.prepare import variants
 from fgr_jax.data.prepare.bucket_copy import copy_from_bucket
@@ -32,15 +35,35 @@ class Example:
 
 
 class ExampleSource:
-    """Random access to the examples of a split, for Grain to read from."""
+    """Random access to the examples of a split, for Grain to read from.
 
-    def __init__(self, prepared: Prepared, split: str):
+    Args:
+      prepared: the data set.
+      split: in tfds notation.
+      fold: I and N, to leave out every N-th example from the I-th on; None: none is left out.
+      inverted: whether these examples are the only ones instead.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        split: str,
+        *,
+        fold: tuple[int, int] | None = None,
+        inverted: bool = False,
+    ):
         self._records = Records(prepared, split)
+        self._rows: Sequence[int] | npt.NDArray[np.integer] = range(len(self._records))
+        if fold is not None:
+            number, count = fold
+            split += f", {'' if inverted else 'without '}fold {number}/{count}"
+            in_fold = np.arange(len(self._records)) % count == number - 1
+            self._rows = np.flatnonzero(in_fold == inverted)
         self.split = split
         self.contents = prepared.contents
         self.data_set = prepared.name
         self.identity = DataIdentity(
-            self.data_set, split, len(self._records), prepared.contents.digest
+            self.data_set, split, len(self._rows), prepared.contents.digest
         )
         info = prepared.builder.info
         self.class_names = list(prepared.contents.class_names)
@@ -50,21 +73,22 @@ class ExampleSource:
         self.license: str = info.as_proto.redistribution_info.license
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._rows)
 
     def __getitem__(self, index: SupportsIndex) -> Example:
-        record = self._records[index]
+        row = int(self._rows[index.__index__()])
+        record = self._records[row]
         label = record["label"].int64_list.value[0]
         if not 0 <= label < len(self.class_names):
             raise UserError(
-                f"data set {self.data_set}, split {self.split}, example {int(index)} has the label "
+                f"data set {self.data_set}, split {self.split}, example {row} has the label "
                 f"{label}, which is none of its {len(self.class_names)} classes: "
                 "choose a split that is labeled"
             )
         return Example(
             encoded_image=record["image"].bytes_list.value[0],
             label=label,
-            name=self._records.file_name(record, index),
+            name=self._records.file_name(record, row),
             part_locations=tuple(record[_PARTS].float_list.value) if self.part_count else (),
         )
 
@@ -96,9 +120,13 @@ def open_splits(
             f"data set {prepared.name}: its label is {features['label']}, and "
             "--config.data.name needs one whose label is a ClassLabel"
         )
-    train = ExampleSource(prepared, data.train_split)
-    test = ExampleSource(prepared, data.test_split)
-    for source, field in ((train, "train_split"), (test, "test_split")):
+    fold = parsed_fold(data.fold)
+    train = ExampleSource(prepared, data.train_split, fold=fold)
+    if fold:
+        test, of_test = ExampleSource(prepared, data.train_split, fold=fold, inverted=True), "fold"
+    else:
+        test, of_test = ExampleSource(prepared, data.test_split), "test_split"
+    for source, field in ((train, "train_split"), (test, of_test)):
         if len(source) == 0:
             raise UserError(f"--config.data.{field}={source.split!r} holds no examples")
     return train, test

@@ -9,14 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+import numpy.typing as npt
 from tensorboardX import SummaryWriter
 
 from fgr_jax.digests import as_hex
+from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
-from fgr_jax.runs.workdir import FINGERPRINTS, METRICS, TENSORBOARD, TIMINGS
+from fgr_jax.files.atomic import atomic_write
+from fgr_jax.runs.workdir import FINGERPRINTS, METRICS, PREDICTIONS, TENSORBOARD, TIMINGS
 
 # In the order of computation in a step: the first that differs is the cause.
 STREAMS = ("images", "labels", "masks", "loss", "parameters")
+
+_PREDICTIONS_HEADER = "label,predicted"
 
 _METRIC_FIELDS: json_lines.Fields = {
     "split": str,
@@ -93,6 +99,26 @@ class FingerprintLog:
         values: dict[str, Any] = jax.device_get(digests)
         record = {"step": step, **{name: as_hex(values[name]) for name in STREAMS}}
         json_lines.append(self._path, record)
+
+
+def write_predictions(folder: Path, predictions: npt.NDArray[np.int32]) -> None:
+    """Writes label and predicted class of each test image, `[N, 2]` in the order of the split."""
+    with atomic_write(folder / PREDICTIONS) as unfinished:
+        np.savetxt(unfinished, predictions, "%d", ",", header=_PREDICTIONS_HEADER, comments="")
+
+
+def read_predictions(folder: Path) -> npt.NDArray[np.int32]:
+    """Reads label and predicted class of each test image after the last evaluation, `[N, 2]`.
+
+    Raises:
+      UserError: the file is missing or damaged.
+    """
+    try:
+        return np.loadtxt(folder / PREDICTIONS, np.int32, delimiter=",", skiprows=1, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{folder / PREDICTIONS} cannot be read ({error}): remove {folder}, to train the run again"
+        ) from error
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

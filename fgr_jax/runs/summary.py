@@ -9,6 +9,7 @@ from fgr_jax.terminal import Terminal
 _CONTENTS = {
     f"{files.CHECKPOINTS}/": "the trained network",
     files.METRICS: "every result, one per line",
+    files.PREDICTIONS: "label and prediction of each test image",
     files.TIMINGS: "images per second",
     f"{files.TENSORBOARD}/": "curves: tensorboard --logdir={workdir}",
     files.FINGERPRINTS: "digests, to compare runs with: python -m fgr_jax.verify",

@@ -31,6 +31,7 @@ _SCHEME = re.compile("[a-z][a-z0-9+.-]*://")
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
+PREDICTIONS = "test_predictions.csv"
 TENSORBOARD = "tensorboard"
 FINGERPRINTS = "fingerprints.jsonl"
 CONFIG = "config.json"

@@ -4,19 +4,21 @@
                             [--config.FIELD=VALUE ...]
 
 The runs are trained one at a time, each on all devices. The same command resumes a sweep that was
-stopped: finished runs are not repeated, and a run that fails does not stop the others. --config runs
-the same sweep with another config, such as configs/quickstart.py, and omits the paper's results;
+stopped: finished runs are not repeated, and a run that fails does not stop the others. A sweep with a
+search first chooses a value for each row, on a validation split of the training set. --config runs the
+same sweep with another config, such as configs/quickstart.py, and omits the paper's results;
 --config.FIELD overrides a field in all runs. The results are in DIR, by default in
 runs/<name of the sweep>: results.md, results.csv, figure.png, and a workdir for each run.
 """
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
+import dataclasses
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -25,9 +27,9 @@ from fgr_jax import signals
 from fgr_jax.errors import UserError
 from fgr_jax.files.atomic import atomic_write
 from fgr_jax.files.local import local_path
-from fgr_jax.sweep import figures, results
+from fgr_jax.sweep import figures, tables
 from fgr_jax.sweep.plan import Row, Sweep, load
-from fgr_jax.sweep.results import LOG, Line, Result, result
+from fgr_jax.sweep.results import LOG, Choice, Line, Result, result
 from fgr_jax.terminal import Terminal
 
 _FIGURE = "figure.png"
@@ -58,43 +60,107 @@ def main(argv: Sequence[str]) -> int:
     default = Path("runs") / Path(own.sweep).stem
     workdir = local_path(own.workdir or str(default), "--workdir")
     command = shlex.join(["python", "-m", "fgr_jax.sweep", *argv[1:]])
-    return _run_all(sweep, config, seeds, for_all, workdir, command, Terminal())
+    runner = _Runner(
+        sweep,
+        config,
+        for_all,
+        workdir,
+        command,
+        Terminal(),
+        with_paper=Path(config) == Path(sweep.config) and any(row.paper for row in sweep.rows),
+        searched={row.name: [] for row in sweep.rows},
+        found={row.name: [] for row in sweep.rows},
+    )
+    return _run_all(runner, seeds)
 
 
-def _run_all(
-    sweep: Sweep,
-    config: str,
-    seeds: int,
-    for_all: list[str],
-    workdir: Path,
-    command: str,
-    terminal: Terminal,
-) -> int:
-    with_paper = Path(config) == Path(sweep.config) and any(row.paper for row in sweep.rows)
-    found: dict[str, list[Result]] = {row.name: [] for row in sweep.rows}
-    # All rows with one seed before the next seed, so that the rows can be compared at any time.
+@dataclasses.dataclass
+class _Runner:
+    """Trains runs one after the other, and keeps their results."""
+
+    sweep: Sweep
+    config: str
+    for_all: list[str]
+    workdir: Path
+    command: str
+    terminal: Terminal
+    with_paper: bool
+    searched: dict[str, list[Result]]  # for each row, with the values of the search
+    found: dict[str, list[Result]]  # for each row, with seeds 0, 1, ...
+
+    def run(self, row: Row, folder: str, seed: int, overrides: Mapping[str, object]) -> Result:
+        """Trains a run of `row` in its folder `folder`, or resumes it.
+
+        Raises:
+          _Stopped: a signal stopped it.
+        """
+        workdir = self.workdir / row.folder / folder
+        whole = dataclasses.replace(row, overrides={**row.overrides, **overrides})
+        status, stopped_by = _run(_arguments(self.config, whole, seed, self.for_all), workdir)
+        if stopped_by is not None:
+            raise _StoppedError(f"{row.name}, {folder}", stopped_by)
+        each = result(seed, workdir, status)
+        shown = each.failure or f"{each.top1:.1%}"
+        self.terminal.line(f"{row.name}, {folder.replace('-', ' ', 1)}: {shown}")
+        return each
+
+    def lines(self) -> list[Line]:
+        """Returns the rows of the table so far."""
+        search = self.sweep.search
+        return [
+            Line(
+                row,
+                tuple(self.found[row.name]),
+                Choice(search, tuple(self.searched[row.name])) if search else None,
+            )
+            for row in self.sweep.rows
+        ]
+
+    def write(self) -> None:
+        """Writes the files of the sweep."""
+        _write(self.sweep, self.lines(), self.workdir, self.command, self.with_paper)
+
+
+class _StoppedError(Exception):
+    """A signal stopped a run: its name, and the signal."""
+
+
+def _run_all(runner: _Runner, seeds: int) -> int:
+    sweep, terminal = runner.sweep, runner.terminal
+    # All rows with one value or seed before the next, so that the rows can be compared at any time.
+    search = sweep.search
+    searches = [(row, value) for value in search.values for row in sweep.rows] if search else []
     order = [(row, seed) for seed in range(seeds) for row in sweep.rows]
-    with terminal.bar("sweeping", len(order), unit="runs", per=1) as bar:
-        for done, (row, seed) in enumerate(order):
-            bar.update(done, f"{row.name}, seed {seed}")
-            folder = workdir / row.folder / f"seed-{seed}"
-            status, stopped_by = _run(_arguments(config, row, seed, for_all), folder)
-            if stopped_by is not None:
-                terminal.line(f"stopped in {row.name}, seed {seed}; the same command resumes it")
-                return 128 + stopped_by
-            each = result(seed, folder, status)
-            found[row.name].append(each)
-            lines = [Line(row, tuple(found[row.name])) for row in sweep.rows]
-            _write(sweep, lines, workdir, command, with_paper)
-            outcome = each.failure or f"{each.top1:.1%}"
-            terminal.line(f"{row.name}, seed {seed}: {outcome}")
-    rows = [results.cells(line, with_paper) for line in lines]
-    terminal.table(sweep.title, rows, header=results.header(with_paper))
-    terminal.line(f"Files in {workdir}: results.md, results.csv, {_FIGURE}, and every run")
-    failed = sum(bool(each.failure) for line in lines for each in line.results)
+    try:
+        with terminal.bar("sweeping", len(searches) + len(order), unit="runs", per=1) as bar:
+            for done, (row, value) in enumerate(searches):
+                assert search is not None
+                name = f"{search.field.rpartition('.')[2]}-{value}"
+                bar.update(done, f"{row.name}, {name}")
+                each = runner.run(row, name, 0, search.overrides(value))
+                runner.searched[row.name].append(each)
+                runner.write()
+            chosen = {line.row.name: line.chosen for line in runner.lines()}
+            for done, (row, seed) in enumerate(order, start=len(searches)):
+                bar.update(done, f"{row.name}, seed {seed}")
+                each = runner.run(row, f"seed-{seed}", seed, chosen[row.name])
+                runner.found[row.name].append(each)
+                runner.write()
+    except _StoppedError as stopped:
+        name, number = stopped.args
+        terminal.line(f"stopped in {name.replace('seed-', 'seed ')}; the same command resumes it")
+        return 128 + number
+    lines, table = runner.lines(), tables.columns(sweep, runner.with_paper)
+    rows = [tables.cells(line, lines, table) for line in lines]
+    terminal.table(sweep.title, rows, header=tuple(table))
+    terminal.line(f"Files in {runner.workdir}: results.md, results.csv, {_FIGURE}, and every run")
+    runs = [
+        each for found in (runner.found, runner.searched) for row in found for each in found[row]
+    ]
+    failed = sum(bool(each.failure) for each in runs)
     if failed:
         raise UserError(
-            f"{failed} of {len(order)} runs failed; results.md says why, and the same command tries "
+            f"{failed} of {len(runs)} runs failed; results.md says why, and the same command tries "
             "them again"
         )
     return 0
@@ -141,10 +207,10 @@ def _write(
     sweep: Sweep, lines: Sequence[Line], workdir: Path, command: str, with_paper: bool
 ) -> None:
     figure = figures.draw(sweep, lines, with_paper=with_paper)
-    page = results.as_markdown(
+    page = tables.as_markdown(
         sweep, lines, command=command, with_paper=with_paper, figure=_FIGURE if figure else ""
     )
-    contents = {"results.md": page.encode(), "results.csv": results.as_csv(lines).encode()}
+    contents = {"results.md": page.encode(), "results.csv": tables.as_csv(lines).encode()}
     if figure:
         contents[_FIGURE] = figure
     for name, content in contents.items():

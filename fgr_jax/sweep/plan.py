@@ -31,6 +31,22 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Search:
+    """A field whose value each row chooses for itself, on images that are kept out of training.
+
+    The value with the highest accuracy on the fold is chosen, in runs with seed 0.
+    """
+
+    field: str  # by its command-line name: "optimizer.learning_rate"
+    values: tuple[float | str, ...]
+    fold: str = "1/5"  # of the training images
+
+    def overrides(self, value: float | str) -> dict[str, object]:
+        """Returns the overrides of the run that tries a value."""
+        return {self.field: value, "data.fold": self.fold}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Sweep:
     """Rows of a table, and the figure that shows them."""
 
@@ -42,6 +58,8 @@ class Sweep:
     figure: str = "points"
     x_label: str = ""
     log_x: bool = False
+    search: Search | None = None
+    baseline: str = ""  # the name of the row that the others are compared with, image by image
 
 
 def load(path: Path) -> Sweep:
@@ -64,4 +82,6 @@ def load(path: Path) -> Sweep:
                 f"--sweep={path}: two rows have the same name, {other!r} and {row.name!r}, but for what "
                 "the name of a folder does not distinguish"
             )
+    if sweep.baseline and all(row.name != sweep.baseline for row in sweep.rows):
+        raise UserError(f"--sweep={path}: baseline={sweep.baseline!r} is the name of no row")
     return sweep

@@ -1,26 +1,17 @@
-"""The results of a sweep's runs, and their table: mean and deviation over the seeds."""
+"""The results of a sweep's runs: mean and deviation over the seeds, and what a search decides for."""
 
-import csv
 import dataclasses
-import io
-import re
-import shlex
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run
 from fgr_jax.runs.logs import Curve, error_curve, read_metrics
 from fgr_jax.runs.workdir import METRICS, Workdir
-from fgr_jax.sweep.plan import Row, Sweep
+from fgr_jax.sweep.plan import Row, Search
 
 MISSING = "–"
 LOG = "output.txt"  # what a run prints, in its workdir
-
-
-# What Markdown and HTML give a meaning to.
-_MARKED = re.compile(r"[\\`*_{}\[\]<>#|&~$]")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,11 +45,42 @@ def result(seed: int, workdir: Path, status: int) -> Result:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Choice:
+    """The runs of a row with the values of a search, and the value that they decide for."""
+
+    search: Search
+    results: tuple[Result, ...]  # of the first values
+
+    @property
+    def best(self) -> int | None:
+        """The index of the value with the highest accuracy; None without a finished run."""
+        tried = [index for index, each in enumerate(self.results) if each.top1 is not None]
+        return max(tried, key=lambda index: self.results[index].top1 or 0, default=None)
+
+    @property
+    def in_words(self) -> str:
+        """The value and its accuracy on the validation split in %, as in "0.003 (64.1)"."""
+        best = self.best
+        if best is None:
+            return MISSING
+        at_end = "" if 0 < best < len(self.search.values) - 1 else ", at the end of the grid"
+        return f"{self.search.values[best]} ({100 * (self.results[best].top1 or 0):.1f}{at_end})"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Line:
     """A row with the results of its runs."""
 
     row: Row
     results: tuple[Result, ...]
+    choice: Choice | None = None
+
+    @property
+    def chosen(self) -> dict[str, object]:
+        """The override that the search decides for, if there is one."""
+        if self.choice is None or (best := self.choice.best) is None:
+            return {}
+        return {self.choice.search.field: self.choice.search.values[best]}
 
     @property
     def accuracies(self) -> list[float]:
@@ -81,73 +103,3 @@ class Line:
         if self.mean is None:
             return MISSING
         return f"{self.mean:.1f}" + ("" if self.deviation is None else f" ± {self.deviation:.1f}")
-
-
-def header(with_paper: bool) -> tuple[str, ...]:
-    """Returns the names of the columns."""
-    return ("", "top-1, %", "each seed", *(["the paper's"] if with_paper else []))
-
-
-def cells(line: Line, with_paper: bool) -> tuple[str, ...]:
-    """Returns the cells of a row as text."""
-    each = ", ".join(
-        "failed" if each.top1 is None else f"{100 * each.top1:.1f}" for each in line.results
-    )
-    paper = [MISSING if line.row.paper is None else f"{line.row.paper:.1f}"] if with_paper else []
-    return (line.row.name, line.in_words, each or MISSING, *paper)
-
-
-def as_markdown(
-    sweep: Sweep, lines: Sequence[Line], *, command: str, with_paper: bool, figure: str
-) -> str:
-    """Returns a page with the command, the table, the failures and the figure."""
-    names = header(with_paper)
-    text = [f"# {_escaped(sweep.title)}", "", _as_code(command), ""]
-    text += [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
-    for line in lines:
-        escaped = [_escaped(cell) for cell in cells(line, with_paper)]
-        text.append(f"| {' | '.join(escaped)} |")
-    text += [
-        "",
-        "Top-1 accuracy on the test split after the last step, mean ± sample deviation.",
-        "",
-    ]
-    failures = [
-        f"- {_escaped(line.row.name)}, seed {each.seed}: {_escaped(each.failure)}"
-        for line in lines
-        for each in line.results
-        if each.failure
-    ]
-    if failures:
-        text += ["Failed:", "", *failures, ""]
-    if figure:
-        text += [f"![{_escaped(sweep.title)}]({figure})", ""]
-    return "\n".join(text)
-
-
-def as_csv(lines: Sequence[Line]) -> str:
-    """Returns a table with one line per run."""
-    file = io.StringIO(newline="")
-    writer = csv.writer(file)
-    writer.writerow(["row", "seed", "top1", "paper", "workdir", "failure", "overrides"])
-    for line in lines:
-        overrides = shlex.join(
-            f"--config.{name}={value}" for name, value in line.row.overrides.items()
-        )
-        name, paper = line.row.name, line.row.paper
-        for each in line.results:  # the writer writes None as an empty cell
-            writer.writerow(
-                [name, each.seed, each.top1, paper, each.workdir, each.failure, overrides]
-            )
-    return file.getvalue()
-
-
-def _escaped(text: str) -> str:
-    """Returns `text` in one line of Markdown, each character standing for itself."""
-    return _MARKED.sub(r"\\\g<0>", " ".join(text.split()))
-
-
-def _as_code(text: str) -> str:
-    """Returns `text` as code in Markdown, between more backticks than it has in a row."""
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence} {text} {fence}" if len(fence) > 1 else f"`{text}`"

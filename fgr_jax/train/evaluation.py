@@ -2,8 +2,11 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
+import numpy as np
+import numpy.typing as npt
 
 from fgr_jax.data.pipeline import Share, Source, evaluation_batch_count
 from fgr_jax.terminal import Terminal
@@ -12,6 +15,14 @@ from fgr_jax.train.interruption import Interruption
 from fgr_jax.train.step import DeviceBatch, Steps, Totals, TrainState
 
 Results = dict[str, float | int]
+
+
+class Tested(NamedTuple):
+    """The results on the N images of a split."""
+
+    results: Results
+    # Of each image in order: its label, and the class with the highest score, [N, 2].
+    predictions: npt.NDArray[np.int32]
 
 
 def evaluate(
@@ -23,8 +34,8 @@ def evaluate(
     to_devices: Callable[[HostBatch], DeviceBatch],
     interruption: Interruption,
     terminal: Terminal,
-) -> Results | None:
-    """Computes loss, top-1 and top-5 of `state` over all examples of `source`.
+) -> Tested | None:
+    """Computes loss, top-1, top-5 and predictions of `state` over all examples of `source`.
 
     Args:
       batches: the batches of `source`, again and again, from its first one on.
@@ -32,15 +43,17 @@ def evaluate(
     Returns:
       The results, or None if it was interrupted before the last batch.
     """
-    totals = steps.zeros()
+    totals, predictions = steps.zeros(), []
     count = evaluation_batch_count(source, share)
     with terminal.bar("evaluating", count, unit="images", per=share.batch_size) as bar:
         for done, batch in enumerate(itertools.islice(batches, count), start=1):
-            totals = steps.test(state, to_devices(batch), totals)
+            totals, of_batch = steps.test(state, to_devices(batch), totals)
+            predictions.append(of_batch)
             bar.update(done)
             if done < count and interruption.is_due():
                 return None
-    return averages(totals, expected=len(source))
+    whole = np.concatenate(jax.device_get(predictions))[: len(source)]
+    return Tested(averages(totals, expected=len(source)), whole)
 
 
 def averages(totals: Totals, *, expected: int) -> Results:

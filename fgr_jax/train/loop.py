@@ -137,11 +137,11 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
 
     def test(step: int, state: TrainState) -> None:
         recorder.catch_up()
-        results = evaluate(
+        tested = evaluate(
             steps, state, test_batches, test_source, share, to_devices, interruption, terminal
         )
-        if results is not None:  # it was not interrupted
-            recorder.evaluation(step, results)
+        if tested is not None:  # it was not interrupted
+            recorder.evaluation(step, tested)
 
     with Interruption(terminal.warn) as interruption, checkpoints, recorder:
         with interruption.noting(WorkerError):

@@ -11,10 +11,10 @@ from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.runs.checkpoints import Checkpoints
-from fgr_jax.runs.logs import FingerprintLog, MetricsLog
+from fgr_jax.runs.logs import FingerprintLog, MetricsLog, write_predictions
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
-from fgr_jax.train.evaluation import Results, averages
+from fgr_jax.train.evaluation import Results, Tested, averages
 from fgr_jax.train.step import Totals, TrainState
 
 # An epoch of GCE whose loss is within this share of its chance level, ln(k + 1), has learned nothing.
@@ -106,11 +106,13 @@ class Recorder:
             raise self._diverged(f"the loss became {value}", step)
         self._bar.update(step, f"loss {value:.3f}")
 
-    def evaluation(self, step: int, results: Results) -> None:
-        """Writes the results on the test split."""
-        self._metrics.metrics(step, "test", results)
-        self._test_top1 = {step: results["top1"]}
-        self._words.append(_in_words("test", results))
+    def evaluation(self, step: int, tested: Tested) -> None:
+        """Writes the results on the test split, and the predictions in place of those of before."""
+        if self._writes:
+            write_predictions(self.workdir.local, tested.predictions)
+        self._metrics.metrics(step, "test", tested.results)
+        self._test_top1 = {step: tested.results["top1"]}
+        self._words.append(_in_words("test", tested.results))
 
     def settle(self, step: int) -> None:
         """Prints the results of a step, if any, in one line."""

@@ -117,7 +117,7 @@ class Steps(NamedTuple):
     is_finite: Callable[[TrainState], jax.Array]  # whether all weights and statistics are finite
     train: Any  # jitted (TrainState, DeviceBatch) -> (TrainState, StepRecord)
     fingerprint: Any  # jitted (TrainState after the step, DeviceBatch, StepRecord) -> digests
-    test: Any  # jitted (TrainState, DeviceBatch, Totals) -> Totals
+    test: Any  # jitted (TrainState, DeviceBatch, Totals) -> (Totals, labels and predictions [B, 2])
 
 
 def build_steps(
@@ -262,13 +262,19 @@ def averaged(before: TrainState, after: TrainState, decay: float) -> Any:
 
 def evaluation_step(
     config: Config, network: Network, state: TrainState, batch: DeviceBatch, totals: Totals
-) -> Totals:
-    """Adds a batch of the test split to `totals`; the loss is cross-entropy."""
+) -> tuple[Totals, jax.Array]:
+    """Adds a batch of the test split to `totals`; the loss is cross-entropy.
+
+    Returns:
+      The sums, and for each image its label and the class with the highest score, int32 `[B, 2]`.
+    """
     x, start = network_input(config, network, batch, train=False)
     variables = inference_variables(vars(state))
     outputs: Any = network.apply(variables, x, train=False, start=start)
     scores = outputs.scores
-    return totals + sum_over_examples(scores, cross_entropy(scores, batch["label"]), batch)
+    labels = batch["label"]
+    totals += sum_over_examples(scores, cross_entropy(scores, labels), batch)
+    return totals, jnp.stack([labels, jnp.argmax(scores, axis=-1)], axis=1).astype(jnp.int32)
 
 
 def network_input(

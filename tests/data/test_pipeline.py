@@ -24,7 +24,7 @@ from absl import flags
 from symmetries_reference import turned_by_numpy
 from tiny_run import QUIET
 
-from fgr_jax.config import Config, Data, Runtime
+from fgr_jax.config import Config, Data, Runtime, validate
 from fgr_jax.data import images
 from fgr_jax.data.augmentation import random_view
 from fgr_jax.data.batch import AnnotatedBatch, Batch, TrainingBatch
@@ -514,6 +514,33 @@ def test_the_parts_of_cub_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_where_nothing_is_annotated_there_are_no_parts(photographs: ExampleSource) -> None:
     assert photographs.part_count == 0
     assert photographs[0].part_locations == ()
+
+
+def test_folds_are_the_test_images_in_turn(data_dir: Path) -> None:
+    data = Data(name="synthetic/tiny", data_dir=str(data_dir))
+    whole, _ = open_splits(data, QUIET)
+    names = [whole[index].name for index in range(len(whole))]
+    folds = []
+    for number in (1, 2, 3):
+        data.fold = f"{number}/3"
+        train, test = open_splits(data, QUIET)
+        held_out = [test[index] for index in range(len(test))]
+        kept = [train[index].name for index in range(len(train))]
+        assert sorted([*kept, *(each.name for each in held_out)]) == sorted(names)
+        assert {each.label for each in held_out} == set(range(len(whole.class_names)))
+        assert train.identity.split == f"train, without fold {number}/3"
+        assert test.identity.split == f"train, fold {number}/3"
+        folds += [each.name for each in held_out]
+    assert sorted(folds) == sorted(names)
+    assert folds != names  # of each class some, though the images are in the order of the classes
+
+
+@pytest.mark.parametrize("fold", ["0/5", "6/5", "1/1", "1", "1/5/2", "-1/5", "½", "1/99999999"])
+def test_what_is_no_fold_is_refused(fold: str) -> None:
+    config = Config()
+    config.data.name, config.data.fold = "cub", fold
+    with pytest.raises(UserError, match=r"--config\.data\.fold=.*must be empty or I/N"):
+        validate(config)
 
 
 def test_open_splits_names_what_is_wrong(data_dir: object) -> None:

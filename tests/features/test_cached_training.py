@@ -126,7 +126,7 @@ def test_features_train_as_images_in_the_same_views(
     ):
         total = steps.zeros()
         for _ in range(2 * 4):  # twice
-            total = steps.test(states[0], rows_to_devices(mesh, next(evaluated)), total)
+            total, _ = steps.test(states[0], rows_to_devices(mesh, next(evaluated)), total)
         totals.append(averages(total, expected=54))
     assert totals[0]["examples"] == totals[1]["examples"] == 54
     assert totals[0]["loss"] == pytest.approx(totals[1]["loss"], rel=10 * tolerance)

@@ -463,7 +463,7 @@ def test_lgm_leaves_an_ordinary_classifier(tiny: Config) -> None:
         state.params["classifier"]["bias"], -0.5 * (means**2).sum(-1), rtol=1e-6
     )
     batch = {name: rows for name, rows in batch_of(8, seed=1).items() if name != "symmetry"}
-    totals = steps.test(state, batch, steps.zeros())
+    totals, _ = steps.test(state, batch, steps.zeros())
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     features = np.asarray(forward(build_network(tiny, CLASSES), variables, batch["image"]).features)
     losses = reference_losses.large_margin_gaussian_mixture(

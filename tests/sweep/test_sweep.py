@@ -10,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import scipy.stats
 from absl import flags as absl_flags
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -28,11 +30,14 @@ from fgr_jax import config as config_lib
 from fgr_jax.config import Config
 from fgr_jax.data.identity import DataIdentity
 from fgr_jax.errors import UserError
+from fgr_jax.files import json_lines
 from fgr_jax.runs.description import Description
+from fgr_jax.runs.logs import write_predictions
 from fgr_jax.runs.workdir import Workdir
-from fgr_jax.sweep import figures, results
-from fgr_jax.sweep.plan import Row, Sweep, load
-from fgr_jax.sweep.results import Line, Result
+from fgr_jax.sweep import __main__ as command_line
+from fgr_jax.sweep import figures, tables
+from fgr_jax.sweep.plan import Row, Search, Sweep, load
+from fgr_jax.sweep.results import Choice, Line, Result, result
 
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
 
@@ -116,14 +121,17 @@ def test_a_stopped_sweep_goes_on(data_dir: Path, tmp_path: Path) -> None:
 
 
 def lines() -> list[Line]:
-    def result(seed: int, top1: float) -> Result:
+    def finished(seed: int, top1: float) -> Result:
         return Result(seed, Path(f"run-{seed}"), top1=top1, curve=((1.0, 0.5), (2.0, 1 - top1)))
 
     return [
         Line(
-            Row("first | of all", {"loss.k": 3}, paper=85.5, x=1), (result(0, 0.5), result(1, 0.6))
+            Row("first | of all", {"loss.k": 3}, paper=85.5, x=1),
+            (finished(0, 0.5), finished(1, 0.6)),
         ),
-        Line(Row("second", {}, x=2), (result(0, 0.7), Result(1, Path("run-1"), failure="no disk"))),
+        Line(
+            Row("second", {}, x=2), (finished(0, 0.7), Result(1, Path("run-1"), failure="no disk"))
+        ),
         Line(Row("third", {}), ()),
     ]
 
@@ -133,19 +141,103 @@ def test_mean_and_sample_deviation() -> None:
     assert first.in_words == "55.0 ± 7.1"  # √50
     assert second.in_words == "70.0"
     assert third.in_words == "–"
-    assert results.cells(first, True) == ("first | of all", "55.0 ± 7.1", "50.0, 60.0", "85.5")
-    assert results.cells(second, False) == ("second", "70.0", "70.0, failed")
+    sweep = Sweep("title", "configs/cub.py", [first.row, second.row])
+    with_paper, without = (tables.columns(sweep, with_paper) for with_paper in (True, False))
+    assert tables.cells(first, lines(), with_paper) == (
+        *("first | of all", "55.0 ± 7.1", "50.0, 60.0", "85.5"),
+    )
+    assert tables.cells(second, lines(), without) == ("second", "70.0", "70.0, failed")
 
 
 def test_a_page_says_what_failed_and_escapes_its_table() -> None:
     sweep = Sweep("title", "configs/cub.py", [line.row for line in lines()])
-    page = results.as_markdown(
+    page = tables.as_markdown(
         sweep, lines(), command="the command", with_paper=True, figure="f.png"
     )
     assert r"| first \| of all | 55.0 ± 7.1 | 50.0, 60.0 | 85.5 |" in page
     assert "- second, seed 1: no disk" in page
     assert "![title](f.png)" in page
     assert "`the command`" in page
+
+
+SEARCH = Search("optimizer.learning_rate", (0.001, 0.003, 0.01))
+
+
+def trained(monkeypatch: pytest.MonkeyPatch, hits: Callable[[Config], Any]) -> list[Config]:
+    """Makes a sweep write results of its own, the `hits` on 100 images of class 1, and no training."""
+    runs: list[Config] = []
+
+    def run(arguments: list[str], workdir: Path) -> tuple[int, None]:
+        config = cli.parse(["main", *arguments], "", absl_flags.FlagValues()).config
+        runs.append(config)
+        identity = DataIdentity("cub/1.0.0", config.data.train_split, 5994)
+        opened = Workdir.open(workdir)
+        opened.claim(Description(config_lib.flat(config), identity, ["a", "b"]))
+        right = np.asarray(hits(config), np.int32)
+        write_predictions(workdir, np.stack([np.ones_like(right), right], axis=1))
+        record = {"step": 1, "split": "test", "loss": 1.0, "top1": right.mean(), "top5": 1.0}
+        json_lines.append(workdir / "metrics.jsonl", record | {"examples": 100, "skipped": 0})
+        return 0, None
+
+    monkeypatch.setattr(command_line, "_run", run)
+    return runs
+
+
+def test_each_row_chooses_its_value_on_images_kept_out_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    best = {"k = 1": 0.003, "k = 2": 0.01}  # on the validation split; on the test split it is 0.001
+    by_run: dict[tuple[int, int], Any] = {}
+
+    def hits(config: Config) -> Any:
+        k, rate = config.loss.k, config.optimizer.learning_rate
+        if config.data.fold == "1/5":
+            return np.arange(100) < (60 if rate == best[f"k = {k}"] else 50)
+        assert not config.data.fold
+        assert rate == best[f"k = {k}"]
+        by_run[k, config.seed] = generator.random(100) < 0.5 + 0.1 * k
+        return by_run[k, config.seed]
+
+    runs = trained(monkeypatch, hits)
+    (tmp_path / "sweep.py").write_text(f"""
+from fgr_jax.sweep.plan import Row, Search, Sweep
+
+def get_sweep():
+    rows = [Row(f"k = {{k}}", {{"loss.k": k}}) for k in (1, 2)]
+    return Sweep("a search", "{ROOT}/configs/cub.py", rows, search={SEARCH}, baseline="k = 1")
+""")
+    out = tmp_path / "out"
+    flags = [f"--sweep={tmp_path / 'sweep.py'}", f"--workdir={out}"]
+    assert command_line.main(["sweep", *flags]) == 0
+    assert [config.seed for config in runs] == [0] * 6 + [0, 0, 1, 1, 2, 2]
+    assert (out / "k-2" / "learning_rate-0.003").is_dir()
+    page = (out / "results.md").read_text()
+    difference = np.mean([by_run[2, seed] for seed in range(3)], axis=0) - np.mean(
+        [by_run[1, seed] for seed in range(3)], axis=0
+    )
+    error = 100 * scipy.stats.sem(difference)
+    header, first, second = (
+        next(line for line in page.splitlines() if line.startswith(f"| {start}"))
+        for start in (" |", "k = 1", "k = 2")
+    )
+    assert header == "|  | learning rate (validation, %) | top-1, % | each seed | − k = 1 |"
+    assert "| 0.003 (60.0) |" in first
+    assert first.endswith("| – |")
+    assert "| 0.01 (60.0, at the end of the grid) |" in second
+    assert second.endswith(f"| {100 * difference.mean():+.1f} ± {error:.1f} |")
+    assert "| k = 1 | 50.0 | 60.0 | 50.0 |" in page
+    assert "a search" in capsys.readouterr().out
+
+
+def test_a_search_without_a_finished_run_decides_nothing() -> None:
+    failed = Result(0, Path("learning_rate-0.001"), failure="no disk")
+    line = Line(Row("row", {}), (), Choice(SEARCH, (failed,)))
+    assert line.chosen == {}
+    sweep = Sweep("title", "configs/cub.py", [line.row], search=SEARCH, baseline="row")
+    page = tables.as_markdown(sweep, [line], command="c", with_paper=False, figure="")
+    assert "| row | – | – | – | – |" in page
+    assert "- row, learning\\_rate-0.001: no disk" in page
 
 
 # Of what Markdown, HTML, CSV, matplotlib and file systems give a meaning to.
@@ -170,15 +262,15 @@ def _rows(names: list[str]) -> list[Line]:
 def test_names_are_text_in_every_table(names: list[str], title: str, command: str) -> None:
     rows = _rows(names)
     sweep = Sweep(title, "configs/cub.py", [line.row for line in rows])
-    page = results.as_markdown(sweep, rows, command=command, with_paper=False, figure="")
+    page = tables.as_markdown(sweep, rows, command=command, with_paper=False, figure="")
     tokens = MarkdownIt("commonmark").enable("table").parse(page)
-    tables = [token for token in tokens if token.type == "inline" and token.level == 4]
-    cells = ["".join(child.content for child in token.children or []) for token in tables]
+    inline = [token for token in tokens if token.type == "inline" and token.level == 4]
+    cells = ["".join(child.content for child in token.children or []) for token in inline]
     firsts = cells[0::3][1:]
     assert firsts == [" ".join(line.row.name.split()) for line in rows]
     if not rows:
         return
-    read = list(csv.DictReader(io.StringIO(results.as_csv(rows), newline="")))
+    read = list(csv.DictReader(io.StringIO(tables.as_csv(rows), newline="")))
     assert [row["row"] for row in read] == [line.row.name for line in rows for _ in line.results]
     flags = [shlex.split(row["overrides"]) for row in read]
     assert flags[:: len(rows[0].results)] == [
@@ -215,15 +307,15 @@ def _texts(figure: Figure) -> list[str]:
 
 
 def test_a_run_without_results_has_failed(tmp_path: Path) -> None:
-    assert "has no config.json" in results.result(0, tmp_path, 0).failure
+    assert "has no config.json" in result(0, tmp_path, 0).failure
     config = Config()
     config.data.name = "cub"
     Workdir.open(tmp_path).claim(
         Description(config_lib.flat(config), DataIdentity("cub/1.0.0", "train", 5994), ["a", "b"])
     )
-    assert results.result(0, tmp_path, 0).failure == "metrics.jsonl has no test results"
+    assert result(0, tmp_path, 0).failure == "metrics.jsonl has no test results"
     (tmp_path / "metrics.jsonl").write_text("damaged\n")
-    assert "line 1, is damaged" in results.result(0, tmp_path, 0).failure
+    assert "line 1, is damaged" in result(0, tmp_path, 0).failure
 
 
 @pytest.mark.parametrize("figure", ["points", "line", "curves"])

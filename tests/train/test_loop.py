@@ -65,7 +65,7 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
     assert len(one) > 100
     for name in one:
         assert one[name].tobytes() == other[name].tobytes(), name
-    for name in ("metrics.jsonl", "fingerprints.jsonl"):
+    for name in ("metrics.jsonl", "fingerprints.jsonl", "test_predictions.csv"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes()
 
 
@@ -102,6 +102,7 @@ def test_a_run_leaves_what_it_promises(finished: tuple[Path, str]) -> None:
             "tensorboard",
             "fingerprints.jsonl",
             "timings.jsonl",
+            "test_predictions.csv",
         ),
     }
     metrics = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
@@ -111,6 +112,11 @@ def test_a_run_leaves_what_it_promises(finished: tuple[Path, str]) -> None:
     # Every example of the 52 three times, and 4 more to fill the last batch; every test one once.
     assert [m["examples"] for m in metrics if m["split"] == "train"] == [56, 48, 56]
     assert [m["examples"] for m in metrics if m["split"] == "test"] == [27, 27, 27]
+    labels, predicted = np.loadtxt(
+        workdir / "test_predictions.csv", int, delimiter=",", skiprows=1
+    ).T
+    assert len(labels) == 27
+    assert np.mean(labels == predicted) == pytest.approx(metrics[-1]["top1"])
     assert metrics[-1]["step"] in saved_steps(workdir)
     assert json.loads((workdir / "classes.json").read_text())[3] == "place 3"
     provenance = json.loads((workdir / "provenance.jsonl").read_text().splitlines()[0])

@@ -111,12 +111,14 @@ def test_evaluation_does_not_depend_on_padding(tiny: Config) -> None:
         "mask": jnp.arange(8) < 6,
     }
     cut = {name: rows[:6] for name, rows in batch.items()}
-    for ours, theirs in zip(
-        as_numpy(steps.test(state, padded, steps.zeros())),
-        as_numpy(steps.test(state, cut, steps.zeros())),
-        strict=True,
-    ):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+    (ours, predicted), (theirs, expected) = (
+        steps.test(state, each, steps.zeros()) for each in (padded, cut)
+    )
+    for one, other in zip(as_numpy(ours), as_numpy(theirs), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)
+    np.testing.assert_array_equal(predicted[:6], expected)
+    np.testing.assert_array_equal(expected[:, 0], batch["label"][:6])
+    assert np.count_nonzero(expected[:, 0] == expected[:, 1]) == theirs.top1
 
 
 def test_totals_count_hits_and_ties_like_a_stable_sort() -> None:
