@@ -50,7 +50,7 @@ def test_a_run_is_resumed_to_the_bit_and_its_average_is_used(
     restored = restore(open_run(Workdir.open(folder)), None, data_mesh())
     network = build_network(config, 4)
     like = jax.tree.map(np.zeros_like, {name: saved[name] for name in ("params", "batch_stats")})
-    started, _ = start_from(str(folder), like, network.table)
+    started = start_from(str(folder), like, network.table, config.network).variables
     for found in (restored.variables, started):
         for path, value in by_path(found["params"]).items():
             np.testing.assert_array_equal(value, average[path])
