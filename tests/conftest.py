@@ -32,6 +32,8 @@ def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     # Of several pytest processes, each has a folder of its own in a common one.
     folder = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled")
     for name, value in (
+        # XLA's passes are all the same: it is LLVM that optimizes less, in half of the time.
+        ("jax_disable_most_optimizations", True),
         ("jax_compilation_cache_dir", folder),
         ("jax_persistent_cache_min_compile_time_secs", 0.2),
         ("jax_persistent_cache_min_entry_size_bytes", -1),
