@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 from bucket_server import bucket  # noqa: F401  # a fixture
-from tiny_run import tiny_config
+from tiny_run import small_config, tiny_config
 
 from fgr_jax.config import Config
 from fgr_jax.data.sets.synthetic import Synthetic
@@ -23,6 +23,23 @@ jax.config.update("jax_platforms", "cpu")
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.pop("COLUMNS", None)  # the width of tables, also where nobody looks at them
 jax.config.update("jax_num_cpu_devices", 8)
+
+
+# The files that take longest. They come first, so that at the end no process is alone with one.
+SLOW = (
+    *("train/test_loop.py", "features/test_features.py", "features/test_cached_training.py"),
+    *("train/test_step.py", "models/test_timm_parity.py", "losses/test_compared_losses.py"),
+    *("data/test_datasets.py", "train/test_frozen.py", "evaluate/test_evaluate.py"),
+    *("train/test_kills.py", "train/test_processes.py", "train/test_torch_parity.py"),
+    *("benchmark/test_benchmark.py", "files/test_buckets.py", "sweep/test_sweep.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves the tests of the slow files to the front, in the order of `SLOW`."""
+    tests = Path(__file__).parent
+    order = {str(tests / name): place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(str(item.path), len(SLOW)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -56,3 +73,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(data_dir: Path) -> Config:
     """A run of seconds."""
     return tiny_config(data_dir)
+
+
+@pytest.fixture
+def small(data_dir: Path) -> Config:
+    """One of a network of two layers."""
+    return small_config(data_dir)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from several_processes import run_in_processes
-from tiny_run import QUIET, tiny_config
+from tiny_run import QUIET, small_config
 
 from fgr_jax.data import images
 from fgr_jax.data.source import Example, ExampleSource, open_splits
@@ -270,7 +270,7 @@ def test_softmax_outputs_are_averaged_not_scores() -> None:
 def run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """A finished run of three epochs, on eight devices."""
     workdir = Workdir.open(tmp_path_factory.mktemp("evaluated") / "run")
-    train(tiny_config(data_dir), workdir, QUIET)
+    train(small_config(data_dir), workdir, QUIET)
     return open_run(workdir)
 
 
@@ -318,9 +318,7 @@ def assert_same_predictions(ours: Predictions, theirs: Predictions) -> float:
     return apart
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "devices"), [(4, 1), (7, 1), (16, 8), (4, 8), (7, 3), (64, 1)]
-)
+@pytest.mark.parametrize(("batch_size", "devices"), [(7, 1), (16, 8), (4, 8), (7, 3), (64, 1)])
 def test_the_same_predictions_in_any_batches_on_any_devices(
     run: TrainedRun,
     test_split: ExampleSource,

@@ -355,6 +355,7 @@ def test_the_step_is_the_references_put_together(tiny: Config, weights: dict) ->
         state = state.replace(params=with_bias(state.params, jnp.arange(5.0)))
     before = jax.tree.map(np.asarray, state)
 
+    @jax.jit
     def maps_and_features(params: Any) -> Any:
         if is_lgm:
             params = with_bias(params, jnp.zeros(CLASSES))

@@ -21,7 +21,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from phases import PHASES
-from tiny_run import ROOT, config_flags, tiny_config
+from tiny_run import ROOT, config_flags, small_config
 
 from fgr_jax.config import Config
 from fgr_jax.files import json_lines
@@ -46,7 +46,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.
 
 def frequent(data_dir: Path) -> Config:
     """A run that is nearly always saving or evaluating."""
-    config = tiny_config(data_dir)
+    config = small_config(data_dir)
     config.duration = f"{STEPS} steps"
     config.checkpoint_every = "5 steps"
     config.evaluate_every = "1 epoch"

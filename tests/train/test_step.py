@@ -31,6 +31,7 @@ def test_the_step_is_network_block_and_gce_put_together(tiny: Config) -> None:
     batch = batch_of(8)
     network = build_network(tiny, CLASSES)
 
+    @jax.jit
     def maps_of(params: dict) -> Any:
         outputs, updates = network.apply(
             {"params": params, "batch_stats": before.batch_stats},
