@@ -338,6 +338,8 @@ def test_every_image_once(test_split: ExampleSource, five: Predictions) -> None:
     assert five.per_image.label.tolist() == [test_split[i].label for i in range(27)]
     assert five.per_image.center_scores.shape == five.per_image.averaged_scores.shape == (27, 4)
     assert five.corrupt == []
+    assert five.per_image.true_map is not None
+    assert np.isfinite(five.per_image.true_map.area).mean() > 0.5  # the others have no mass
 
 
 def test_one_crop_is_the_center_of_five(

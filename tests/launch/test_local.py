@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_run import ROOT, command, small_config
+from tiny_run import ROOT, command, tiny_config
 
 from fgr_jax.runs.comparison import compare
 from fgr_jax.runs.workdir import Workdir
@@ -201,7 +201,7 @@ def test_the_status_is_the_failure_s_or_that_of_a_saved_run(
 @pytest.mark.long
 def test_two_processes_train_like_one(data_dir: Path, tmp_path: Path) -> None:
     """Two processes see the same images and draw the same masks as a single one."""
-    config = small_config(data_dir)
+    config = tiny_config(data_dir)
     config.duration = "6 steps"
     alone, together = tmp_path / "alone", tmp_path / "together"
     words = command(config, together, "--processes=2")

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_run import ROOT, command, small_config
+from tiny_run import ROOT, command, tiny_config
 
 SKYPILOT = ROOT / ".venv-skypilot" / "bin" / "python"
 READER = Path(__file__).parent / "read_task.py"
@@ -153,7 +153,7 @@ def test_every_node_runs_a_process_of_the_job(tasks: dict[Path, dict], tmp_path:
 @pytest.mark.parametrize("count", [1, 2])
 def test_nodes_train_save_and_resume(data_dir: Path, tmp_path: Path, count: int) -> None:
     """The nodes of launch/sky_gpu.yaml, all on this machine."""
-    config = small_config(data_dir)
+    config = tiny_config(data_dir)
     config.duration = "20 epochs"
     config.evaluate_every = "10 epochs"
     workdir = tmp_path / "run"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from several_processes import free_port
-from tiny_run import ROOT, command, small_config
+from tiny_run import ROOT, command, tiny_config
 
 from fgr_jax.config import Config
 
@@ -191,7 +191,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def _config(data_dir: Path) -> Config:
-    config = small_config(data_dir)
+    config = tiny_config(data_dir)
     config.duration = "20 epochs"
     config.evaluate_every = config.checkpoint_every = "10 epochs"
     return config

@@ -18,7 +18,7 @@ import pytest
 from browser import opened
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_run import QUIET, ROOT, command, config_flags, small_config
+from tiny_run import QUIET, ROOT, command, config_flags, small_config, tiny_config
 
 from fgr_jax import main
 from fgr_jax.config import Config, Data
@@ -57,7 +57,7 @@ def write_images(folder: Path, classes: Sequence[str], *, train: int, test: int)
 
 
 def folder_config(folder: Path, data_dir: Path) -> Config:
-    config = small_config(data_dir)
+    config = tiny_config(data_dir)
     config.data.name, config.data.folder = "folder", str(folder)
     return config
 

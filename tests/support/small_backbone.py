@@ -10,15 +10,17 @@ SMALL_BACKBONE = f"{__file__}:patches"
 
 
 class Patches(nn.Module):
-    """Two convolutions without overlap, with batch normalization between them."""
+    """Two convolutions without overlap, each with batch normalization."""
 
     stride: int = 16
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
-        x = nn.Conv(8, (4, 4), 4, use_bias=False)(images)
-        x = nn.relu(nn.BatchNorm(not train)(x))
-        return nn.relu(nn.Conv(16, (4, 4), 4)(x))
+        x = images
+        for features in (8, 16):
+            x = nn.Conv(features, (4, 4), 4, use_bias=False)(x)
+            x = nn.relu(nn.BatchNorm(not train)(x))
+        return x
 
 
 def patches(network: Network) -> Patches:

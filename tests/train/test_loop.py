@@ -310,15 +310,15 @@ def test_a_workdir_of_another_config_is_refused_and_left_alone(
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
-    config: Config, tmp_path: Path
+    small: Config, tmp_path: Path
 ) -> None:
-    config.optimizer.learning_rate = 1e12
-    config.optimizer.warmup = "2 epochs"  # the first checkpoint is still of finite weights
-    config.checkpoint_every = "1 step"
-    config.optimizer.weight_decay = 0.0
-    config.runtime.devices = 1
+    small.optimizer.learning_rate = 1e12
+    small.optimizer.warmup = "2 epochs"  # the first checkpoint is still of finite weights
+    small.checkpoint_every = "1 step"
+    small.optimizer.weight_decay = 0.0
+    small.runtime.devices = 1
     with pytest.raises(UserError, match=r"^the loss became .* at step .*learning_rate") as raised:
-        run_lib.train(config, Workdir.open(tmp_path / "run"), QUIET)
+        run_lib.train(small, Workdir.open(tmp_path / "run"), QUIET)
     assert "\n" not in str(raised.value)
     step = int(str(raised.value).split(" at step ")[1].split(";")[0])
     last = saved_steps(tmp_path / "run")[-1]
@@ -371,13 +371,13 @@ def truncated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_truncated_image_is_skipped_and_counted_when_asked(
-    config: Config, truncated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    small: Config, truncated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config.data.name, config.data.data_dir = "truncated/tiny", str(truncated)
-    config.data.corrupt_images = "skip"
-    config.duration = "2 epochs"  # exactly 13 batches
-    config.runtime.devices = 1
-    assert main_here(config, tmp_path / "run") == 0
+    small.data.name, small.data.data_dir = "truncated/tiny", str(truncated)
+    small.data.corrupt_images = "skip"
+    small.duration = "2 epochs"  # exactly 13 batches
+    small.runtime.devices = 1
+    assert main_here(small, tmp_path / "run") == 0
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert sum(m["skipped"] for m in metrics if m["split"] == "train") == 2
     assert sum(m["examples"] for m in metrics if m["split"] == "train") == 102
@@ -542,22 +542,22 @@ def test_one_process_to_a_workdir(config: Config, tmp_path: Path) -> None:
 
 
 def test_the_advice_of_an_error_can_be_followed_in_the_same_workdir(
-    config: Config, truncated: Path, tmp_path: Path
+    small: Config, truncated: Path, tmp_path: Path
 ) -> None:
-    config.data.name, config.data.data_dir = "truncated/tiny", str(truncated)
-    config.duration = "10 steps"
-    done = run(config, tmp_path / "run")
+    small.data.name, small.data.data_dir = "truncated/tiny", str(truncated)
+    small.duration = "10 steps"
+    done = run(small, tmp_path / "run")
     advice = "--config.data.corrupt_images=skip"
     assert_one_line_error(done, "train/00017.jpg is truncated", advice)
-    config.data.corrupt_images = "skip"
-    finish(config, tmp_path / "run")
+    small.data.corrupt_images = "skip"
+    finish(small, tmp_path / "run")
 
 
-def test_on_a_terminal_the_epoch_lines_stay(config: Config, tmp_path: Path) -> None:
+def test_on_a_terminal_the_epoch_lines_stay(small: Config, tmp_path: Path) -> None:
     """What is on the screen at the end, through a terminal emulator."""
     primary, secondary = pty.openpty()
     with subprocess.Popen(
-        command(config, tmp_path / "run"),
+        command(small, tmp_path / "run"),
         cwd=ROOT,
         stdin=secondary,
         stdout=secondary,
@@ -579,11 +579,11 @@ def test_on_a_terminal_the_epoch_lines_stay(config: Config, tmp_path: Path) -> N
     assert not [line for line in lines if line.startswith(("training ━", "evaluating"))]
 
 
-def test_a_second_ctrl_c_stops_at_once(config: Config, tmp_path: Path) -> None:
-    config.duration = "200 epochs"
-    config.evaluate_every = config.checkpoint_every = "200 epochs"
+def test_a_second_ctrl_c_stops_at_once(small: Config, tmp_path: Path) -> None:
+    small.duration = "200 epochs"
+    small.evaluate_every = small.checkpoint_every = "200 epochs"
     with subprocess.Popen(
-        command(config, tmp_path / "run"),
+        command(small, tmp_path / "run"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,7 +13,7 @@ import pytest
 from absl import flags as absl_flags
 from etils import epath
 from several_processes import free_port
-from tiny_run import ROOT, command, small_config
+from tiny_run import ROOT, command, tiny_config
 
 from fgr_jax import cli
 from fgr_jax.errors import UserError
@@ -25,7 +25,7 @@ STEPS = 20
 
 
 def tiny_command(data_dir: Path, workdir: Path, *options: str) -> list[str]:
-    config = small_config(data_dir)
+    config = tiny_config(data_dir)
     config.duration = f"{STEPS} steps"
     config.evaluate_every = config.checkpoint_every = "10 steps"
     config.loss.gce_start = "5 steps"
