@@ -24,5 +24,6 @@ fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-# One process per core. The tests of a file stay together, since they share slow fixtures.
-exec .venv/bin/python -m pytest --numprocesses=logical --dist=loadfile "$@"
+# One process per core. The tests of a file stay together, since they share slow fixtures. The order of
+# the files is that of tests/conftest.py.
+exec .venv/bin/python -m pytest --numprocesses=logical --dist=loadfile --no-loadscope-reorder "$@"

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 from bucket_server import bucket  # noqa: F401  # a fixture
-from tiny_run import tiny_config
+from tiny_run import small_config, tiny_config
 
 from fgr_jax.config import Config
 from fgr_jax.data.sets.synthetic import Synthetic
@@ -25,6 +25,23 @@ os.environ.pop("COLUMNS", None)  # the width of tables, also where nobody looks 
 jax.config.update("jax_num_cpu_devices", 8)
 
 
+# The files that take longest. They come first, so that at the end no process is alone with one.
+SLOW = (
+    *("train/test_loop.py", "features/test_features.py", "features/test_cached_training.py"),
+    *("train/test_step.py", "models/test_timm_parity.py", "losses/test_compared_losses.py"),
+    *("data/test_datasets.py", "train/test_frozen.py", "evaluate/test_evaluate.py"),
+    *("train/test_kills.py", "train/test_processes.py", "train/test_torch_parity.py"),
+    *("benchmark/test_benchmark.py", "files/test_buckets.py", "sweep/test_sweep.py"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Moves the tests of the slow files to the front, in the order of `SLOW`."""
+    tests = Path(__file__).parent
+    order = {str(tests / name): place for place, name in enumerate(SLOW)}
+    items.sort(key=lambda item: order.get(str(item.path), len(SLOW)))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Compiles what several tests, and their subprocesses, run only once."""
@@ -32,6 +49,8 @@ def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
     # Of several pytest processes, each has a folder of its own in a common one.
     folder = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled")
     for name, value in (
+        # XLA's passes are all the same: it is LLVM that optimizes less, in half of the time.
+        ("jax_disable_most_optimizations", True),
         ("jax_compilation_cache_dir", folder),
         ("jax_persistent_cache_min_compile_time_secs", 0.2),
         ("jax_persistent_cache_min_entry_size_bytes", -1),
@@ -54,3 +73,9 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny(data_dir: Path) -> Config:
     """A run of seconds."""
     return tiny_config(data_dir)
+
+
+@pytest.fixture
+def small(data_dir: Path) -> Config:
+    """One of a network of two layers."""
+    return small_config(data_dir)

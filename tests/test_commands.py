@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from tiny_run import ROOT, config_flags, tiny_config
+from tiny_run import ROOT, config_flags, small_config, tiny_config
 
 from fgr_jax.__main__ import COMMANDS, summary
 from fgr_jax.signals import STOPPING
@@ -93,7 +93,7 @@ def test_a_command_is_its_module() -> None:
 @pytest.fixture(scope="module")
 def trained(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a run of one step."""
-    config = tiny_config(data_dir)
+    config = small_config(data_dir)
     config.duration = "1 steps"
     workdir = tmp_path_factory.mktemp("trained") / "run"
     done = python("-m", "fgr_jax.main", *config_flags(config), f"--workdir={workdir}")
@@ -109,13 +109,22 @@ def write_images(folder: Path) -> Path:
     return folder / "images"
 
 
-@pytest.mark.parametrize("number", STOPPING, ids=lambda number: number.name)
+# Signals are handled in the same place for all commands: beside the long tests, each has another.
+SHORT = {("prepare", signal.SIGINT), ("prepare", signal.SIGPIPE)}
+SHORT |= {("predict", signal.SIGTERM), ("predict", signal.SIGHUP)}
+
+
 @pytest.mark.parametrize(
-    "command",
+    ("command", "number"),
     [
-        pytest.param(command, marks=[] if command in ("prepare", "predict") else pytest.mark.long)
+        pytest.param(
+            *(command, number),
+            id=f"{command}-{number.name}",
+            marks=[] if (command, number) in SHORT else pytest.mark.long,
+        )
         for command in COMMANDS
         if command != "train"
+        for number in STOPPING
     ],
 )
 def test_a_signal_ends_every_command_with_one_line_and_nothing_half_written(

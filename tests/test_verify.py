@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from tiny_run import QUIET, ROOT, config_flags, tiny_config
+from tiny_run import QUIET, ROOT, config_flags, small_config, tiny_config
 
 from fgr_jax import diversification, random_streams
 from fgr_jax.config import Config
@@ -30,7 +30,7 @@ FAULTY_STEP = 5
 
 
 def short_config(data_dir: Path) -> Config:
-    config = tiny_config(data_dir)
+    config = small_config(data_dir)
     config.duration = "9 steps"
     config.loss.gce_start = "3 steps"
     config.runtime.fingerprint_every = "1 steps"

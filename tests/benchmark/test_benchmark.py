@@ -6,13 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from small_backbone import SMALL_BACKBONE
+
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
     f"--config={ROOT / 'configs' / 'quickstart.py'}",
     "--config.batch_size=4",
     "--config.data.resize=36",
     "--config.data.crop=32",
-    "--config.network.width=0.125",
+    f"--config.network.backbone={SMALL_BACKBONE}",
     "--rounds=3",
 ]
 

@@ -126,15 +126,15 @@ def test_a_changed_folder_is_prepared_anew_and_an_unchanged_one_is_not(tmp_path:
     assert changed.identity != more.identity
 
 
-def test_it_trains_evaluates_and_names_its_classes(tiny: Config, tmp_path: Path) -> None:
+def test_it_trains_evaluates_and_names_its_classes(small: Config, tmp_path: Path) -> None:
     folder = write(tmp_path / "trees", dict.fromkeys(CLASSES, 14))
-    tiny.data.name, tiny.data.folder = "folder", str(folder)
-    outcome = train(tiny, Workdir.open(tmp_path / "run"), QUIET)
+    small.data.name, small.data.folder = "folder", str(folder)
+    outcome = train(small, Workdir.open(tmp_path / "run"), QUIET)
     assert outcome.step == outcome.total_steps
     assert json.loads((tmp_path / "run" / "classes.json").read_text()) == sorted(CLASSES)
     last = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["split"] == "test"
-    assert last["examples"] == len(open_splits(tiny.data, QUIET)[1])
+    assert last["examples"] == len(open_splits(small.data, QUIET)[1])
 
 
 @pytest.mark.parametrize("processes", [2, 4])

@@ -398,18 +398,18 @@ def test_the_digest_is_of_everything_and_of_the_order_within_a_split(
 
 
 def test_a_run_is_resumed_and_evaluated_wherever_its_folder_is(
-    tiny: Config, tmp_path: Path
+    small: Config, tmp_path: Path
 ) -> None:
     folder, run = write(tmp_path / "trees"), tmp_path / "run"
-    tiny.data.name, tiny.data.folder = "folder", str(folder)
-    tiny.data.data_dir = str(tmp_path / "tfds")
-    tiny.duration, tiny.loss.k = "2 steps", 1
-    train(tiny, Workdir.open(run), QUIET)
+    small.data.name, small.data.folder = "folder", str(folder)
+    small.data.data_dir = str(tmp_path / "tfds")
+    small.duration, small.loss.k = "2 steps", 1
+    train(small, Workdir.open(run), QUIET)
     recorded = json.loads((run / "data.json").read_text())
     assert recorded["content"]
     assert recorded["largest"] == {"class": "elm", "train": 3, "test": 3}
-    tiny.data.folder = str(moved(folder)) + "/"
-    assert train(tiny, Workdir.open(run), QUIET).first_step == 2  # it is finished
+    small.data.folder = str(moved(folder)) + "/"
+    assert train(small, Workdir.open(run), QUIET).first_step == 2  # it is finished
     mesh = data_mesh()
 
     def notices(**fields: str) -> list[str]:
@@ -421,10 +421,10 @@ def test_a_run_is_resumed_and_evaluated_wherever_its_folder_is(
     (run / "data.json").write_text(json.dumps(recorded))
     assert not notices()
     other = write(tmp_path / "trees", 100)
-    tiny.data.folder = str(other)
+    small.data.folder = str(other)
     (notice,) = notices(folder=str(other))
     assert re.match("the data set is no longer the one that the run was trained on", notice)
     with pytest.raises(UserError, match=r"Differing: data set \(there .*, now "):
-        train(tiny, Workdir.open(run), QUIET)
+        train(small, Workdir.open(run), QUIET)
     with pytest.raises(UserError, match=r"--config.loss.k=3: the run in .* has its own value"):
         open_run(Workdir.open(run), {"loss.k": 3})

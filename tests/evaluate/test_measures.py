@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from several_processes import run_in_processes
-from tiny_run import QUIET, tiny_config
+from tiny_run import QUIET, small_config
 
 from fgr_jax.data import images
 from fgr_jax.data.source import Example, ExampleSource, open_splits
@@ -270,7 +270,7 @@ def test_softmax_outputs_are_averaged_not_scores() -> None:
 def run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainedRun:
     """A finished run of three epochs, on eight devices."""
     workdir = Workdir.open(tmp_path_factory.mktemp("evaluated") / "run")
-    train(tiny_config(data_dir), workdir, QUIET)
+    train(small_config(data_dir), workdir, QUIET)
     return open_run(workdir)
 
 
@@ -318,9 +318,7 @@ def assert_same_predictions(ours: Predictions, theirs: Predictions) -> float:
     return apart
 
 
-@pytest.mark.parametrize(
-    ("batch_size", "devices"), [(4, 1), (7, 1), (16, 8), (4, 8), (7, 3), (64, 1)]
-)
+@pytest.mark.parametrize(("batch_size", "devices"), [(7, 1), (16, 8), (4, 8), (7, 3), (64, 1)])
 def test_the_same_predictions_in_any_batches_on_any_devices(
     run: TrainedRun,
     test_split: ExampleSource,
@@ -340,6 +338,8 @@ def test_every_image_once(test_split: ExampleSource, five: Predictions) -> None:
     assert five.per_image.label.tolist() == [test_split[i].label for i in range(27)]
     assert five.per_image.center_scores.shape == five.per_image.averaged_scores.shape == (27, 4)
     assert five.corrupt == []
+    assert five.per_image.true_map is not None
+    assert np.isfinite(five.per_image.true_map.area).mean() > 0.5  # the others have no mass
 
 
 def test_one_crop_is_the_center_of_five(

@@ -204,7 +204,9 @@ def test_runs_share_features_and_resume_bit_for_bit(
     assert set(made) == set(features_dir(str(own_dir)).rglob("*.npy"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)]
+)
 def test_a_signal_while_features_are_computed(
     own_dir: Path, tmp_path: Path, number: signal.Signals
 ) -> None:

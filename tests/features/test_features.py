@@ -229,6 +229,11 @@ def names(config: Config, run: FeatureRun, **changes: Any) -> tuple[str, str]:
     return train, test
 
 
+@pytest.fixture(scope="module")
+def named(made: FeatureRun) -> tuple[str, str]:
+    return names(feature_config(Path(made.config.data.data_dir)), made)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "changed"),
     [
@@ -250,14 +255,13 @@ def names(config: Config, run: FeatureRun, **changes: Any) -> tuple[str, str]:
     ],
 )
 def test_features_are_named_by_what_they_depend_on(
-    made: FeatureRun, field: str, value: Any, changed: tuple[bool, bool]
+    made: FeatureRun, named: tuple[str, str], field: str, value: Any, changed: tuple[bool, bool]
 ) -> None:
     config = feature_config(Path(made.config.data.data_dir))
-    before = names(config, made)
     section, _, name = field.rpartition(".")
     setattr(getattr(config, section) if section else config, name, value)
     after = names(config, made)
-    assert tuple(one != other for one, other in zip(before, after, strict=True)) == changed
+    assert tuple(one != other for one, other in zip(named, after, strict=True)) == changed
 
 
 def test_other_weights_data_code_and_normalization_are_other_features(

@@ -9,7 +9,7 @@ import jax
 import pytest
 from etils import epath
 from several_processes import free_port
-from tiny_run import QUIET, ROOT, command, config_flags, tiny_config
+from tiny_run import QUIET, ROOT, command, config_flags, small_config
 
 from fgr_jax.data.prepare.bucket_copy import copy_from_bucket
 from fgr_jax.errors import UserError
@@ -20,7 +20,7 @@ from fgr_jax.train.loop import train
 
 def test_a_run_in_a_bucket(data_dir: Path, bucket: str, tmp_path: Path) -> None:
     """Stopped after its first epoch on one machine, it is resumed on another, and ends as anywhere."""
-    config = tiny_config(data_dir)
+    config = small_config(data_dir)
     here, there = tmp_path / "run", f"{bucket}/runs/one"
 
     def run(workdir: str | Path, duration: str) -> subprocess.CompletedProcess[str]:
@@ -61,7 +61,7 @@ def test_a_run_in_a_bucket(data_dir: Path, bucket: str, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_two_processes_end_with_a_report(data_dir: Path, bucket: str) -> None:
     """Only process 0 has written into its copy of the folder; the others need what is in there."""
-    config = tiny_config(data_dir)
+    config = small_config(data_dir)
     config.duration, config.runtime.report = "1 epoch", True
     folder, port = f"{bucket}/runs/three", free_port()
     started = [
@@ -97,14 +97,14 @@ def test_the_results_are_in_the_bucket_before_the_checkpoint(
 
     monkeypatch.setattr(checkpoints.Checkpoints, "save", taken_away)
     with pytest.raises(RuntimeError, match="gone"):
-        train(tiny_config(data_dir), Workdir.open(f"{bucket}/runs/two"), QUIET)
+        train(small_config(data_dir), Workdir.open(f"{bucket}/runs/two"), QUIET)
     lines = (epath.Path(bucket) / "runs/two/metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [7, 7]
 
 
 def test_data_sets_are_prepared_on_a_disk(data_dir: Path) -> None:
     def prepare(folder: str | Path) -> subprocess.CompletedProcess[str]:
-        config = tiny_config(Path("D"))
+        config = small_config(Path("D"))
         config.data.data_dir = str(folder)
         return subprocess.run(
             [sys.executable, "-m", "fgr_jax.prepare", *config_flags(config)],

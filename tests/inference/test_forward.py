@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import random_variables
 
 from fgr_jax.config import Config, Network
 from fgr_jax.distributed import batch_sharding, data_mesh, replicated
@@ -18,7 +19,7 @@ from fgr_jax.models.network import build_network, forward
 
 @pytest.fixture(scope="module")
 def variables() -> Any:
-    return network().init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
+    return random_variables(network(), 32, 32)
 
 
 def network() -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import cam_network
+from networks import cam_network, random_variables
 
 from fgr_jax.inference.heatmaps import at_pixels, overlay
 from fgr_jax.models.backbones.convnext import ConvNeXt
@@ -25,14 +25,16 @@ def test_the_receptive_field_of_a_cell_is_centered_at_stride_times_its_index(
     network = cam_network(3, depth=18, width=0.125, last_stride=last_stride)
     assert network.stride == stride
     images = jax.random.normal(jax.random.key(1), (2, 320, 320, 3))
-    variables = network.init(jax.random.key(0), images, train=False)
+    variables = random_variables(network, 320, 320)
 
-    def cell(images: jax.Array, row: int, column: int) -> jax.Array:
+    @jax.jit
+    @jax.grad
+    def gradient_of(images: jax.Array, row: int, column: int) -> jax.Array:
         outputs: Any = network.apply(variables, images, train=False)
         return (outputs.maps[:, row, column] ** 2).sum()
 
     for row, column in ((160 // stride, 160 // stride), (128 // stride, 192 // stride)):
-        gradient = np.asarray(jax.grad(cell)(images, row, column))
+        gradient = np.asarray(gradient_of(images, row, column))
         weight = (gradient**2).sum((0, 3))
         pixels = np.arange(320)
         center = (weight.sum(1) @ pixels, weight.sum(0) @ pixels) / weight.sum()
@@ -124,6 +126,6 @@ def test_a_map_without_anything_positive_stays_cold() -> None:
 def test_the_scores_are_the_maps_mean() -> None:
     network = cam_network(3, depth=18, width=0.125)
     images = jnp.ones((1, 64, 64, 3))
-    variables = network.init(jax.random.key(0), images, train=False)
+    variables = random_variables(network, 64, 64)
     outputs: Any = network.apply(variables, images, train=False)
     np.testing.assert_allclose(outputs.scores, np.mean(outputs.maps, (1, 2)), rtol=1e-5)

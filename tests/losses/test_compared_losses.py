@@ -226,7 +226,7 @@ def test_lgm_values_and_gradients(batch: tuple, margin: float, weight: float) ->
 
 
 @settings(max_examples=10, deadline=None)
-@given(score_batches(), st.integers(0, 2**32 - 1))
+@given(score_batches(sizes=((3, 5), (1, 40))), st.integers(0, 2**32 - 1))
 def test_weights_and_margin_0_are_cross_entropy_to_the_bit(batch: tuple, seed: int) -> None:
     """Operation by operation: compiled as one, two programs may differ in the last bit."""
     scores, labels = map(jnp.asarray, batch)
@@ -353,14 +353,15 @@ def test_the_step_is_the_references_put_together(tiny: Config, weights: dict) ->
         state = state.replace(extra={"centers": centers})
     if is_lgm:  # whatever stands there must not matter
         state = state.replace(params=with_bias(state.params, jnp.arange(5.0)))
-    before = jax.tree.map(np.asarray, state)
+    before, images = jax.tree.map(np.asarray, state), shown(batch_of(8))
 
+    @jax.jit
     def maps_and_features(params: Any) -> Any:
         if is_lgm:
             params = with_bias(params, jnp.zeros(CLASSES))
         outputs, updates = network.apply(
             {"params": params, "batch_stats": before.batch_stats},
-            shown(batch_of(8)),
+            images,
             train=True,
             mutable=["batch_stats", "intermediates"],
         )

@@ -14,7 +14,9 @@ from score_batches import score_batches
 
 from fgr_jax import cross_entropy, gradient_boosting_cross_entropy
 
-K = st.sampled_from([1, 2, 3, 4, 15, 16, 38, 39, 45])
+# Of the negatives of each size in `score_batches` some, all but one, all, and more than there are: each
+# is compiled anew.
+K = st.sampled_from([1, 3, 4, 15, 16, 39])
 
 
 @functools.partial(jax.jit, static_argnames="k")
@@ -52,7 +54,7 @@ def test_cross_entropy_values_and_gradients(batch: tuple) -> None:
     )
 
 
-SMOOTHING = st.sampled_from([0.01, 0.1, 0.5, 1.0])
+SMOOTHING = st.sampled_from([0.1, 1.0])
 
 
 @functools.partial(jax.jit, static_argnames="smoothing")

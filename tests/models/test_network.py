@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import cam_network
+from networks import cam_network, random_variables
 
 from fgr_jax import class_scores
 from fgr_jax.errors import UserError
@@ -95,7 +95,7 @@ def test_padding_is_symmetric() -> None:
     """The mirrored image has the mirrored features, which (0, 1) padding would shift."""
     network = cam_network(3, depth=18, width=0.125)
     image = jax.random.normal(jax.random.key(0), (1, 65, 65, 3))
-    variables = network.init(jax.random.key(1), image, train=False)
+    variables = random_variables(network, *image.shape[1:3])
 
     def mirror_kernels(path: tuple, leaf: jax.Array) -> jax.Array:
         return leaf[:, ::-1] if path[-1].key == "kernel" else leaf
@@ -109,7 +109,7 @@ def test_padding_is_symmetric() -> None:
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32() -> None:
     network = cam_network(3, depth=18, width=0.25, dtype=jnp.bfloat16)
     image = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
-    variables = network.init(jax.random.key(1), image, train=False)
+    variables = random_variables(network, *image.shape[1:3])
     outputs, state = network.apply(
         variables, image, train=True, mutable=["batch_stats", "intermediates"]
     )
@@ -129,7 +129,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32() -> None:
 def test_the_head_adds_one_1x1_convolution_and_scores_are_its_average() -> None:
     network = cam_network(5, depth=18, width=0.25)
     image = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
-    variables = network.init(jax.random.key(1), image, train=False)
+    variables = random_variables(network, *image.shape[1:3])
     outputs, state = network.apply(variables, image, train=False, mutable=["intermediates"])
     features = np.asarray(state["intermediates"]["backbone"]["layer4"][0], np.float64)
     head = variables["params"]["classifier"]

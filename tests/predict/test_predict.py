@@ -11,10 +11,10 @@ from typing import Any
 
 import cv2
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny_run import QUIET, ROOT, tiny_config
+from networks import random_variables
+from tiny_run import QUIET, ROOT, small_config
 
 from fgr_jax.config import Config, Data, Network
 from fgr_jax.data import images
@@ -24,6 +24,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.inference.heatmaps import at_pixels, overlay
 from fgr_jax.inference.saved_run import TrainedNetwork, open_run, restore
 from fgr_jax.models.network import build_network, forward
+from fgr_jax.predict import __main__ as command
 from fgr_jax.predict.files import ImageFile, find, read, stream
 from fgr_jax.predict.predictions import Prediction, Predictor
 from fgr_jax.runs.workdir import Workdir
@@ -33,7 +34,7 @@ from fgr_jax.train.loop import train
 @pytest.fixture(scope="module")
 def workdir(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one epoch, in a folder whose path is a pattern and has a line break."""
-    config = tiny_config(data_dir)
+    config = small_config(data_dir)
     config.duration = "1 epoch"
     folder = tmp_path_factory.mktemp("predict") / "Projects [2024]" / "run*\n"
     train(config, Workdir.open(folder), QUIET)
@@ -71,6 +72,10 @@ def predict(*arguments: object) -> subprocess.CompletedProcess[str]:
         text=True,
         env=os.environ | {"JAX_NUM_CPU_DEVICES": "1"},
     )
+
+
+def predict_here(*arguments: object) -> int:
+    return command.main(["predict", *map(str, arguments)])
 
 
 def predictions_for(
@@ -151,7 +156,7 @@ def test_no_more_is_decoded_ahead_than_asked_for(
 
 
 def test_the_command_prints_writes_and_names_what_it_cannot_read(
-    workdir: Path, folder: Path, tmp_path: Path
+    workdir: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = predict(f"--workdir={workdir}", folder, "--top=2")
     assert done.returncode == 1
@@ -165,16 +170,16 @@ def test_the_command_prints_writes_and_names_what_it_cannot_read(
     assert "error: 2 of 13 files could not be read" in done.stderr
 
     for name in ("predictions.csv", "predictions.json"):
-        done = predict(
-            f"--workdir={workdir}",
-            folder,
-            folder / "01.jpg",
-            "--top=2",
-            f"--output={tmp_path / name}",
-            f"--heatmaps={tmp_path / 'heat'}",
-        )
-        assert done.returncode == 1
-        assert "12 images" in done.stdout
+        with pytest.raises(UserError, match="2 of 14 files could not be read"):
+            predict_here(
+                f"--workdir={workdir}",
+                folder,
+                folder / "01.jpg",
+                "--top=2",
+                f"--output={tmp_path / name}",
+                f"--heatmaps={tmp_path / 'heat'}",
+            )
+        assert "12 images" in capsys.readouterr().out
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     records = json.loads((tmp_path / "predictions.json").read_text())
@@ -201,17 +206,33 @@ def test_the_command_prints_writes_and_names_what_it_cannot_read(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("--output=predictions.txt", "--output=predictions.txt: must end in .csv, .json or .jsonl"),
+        (
+            "--output=predictions.txt",
+            "^--output=predictions.txt: must end in .csv, .json or .jsonl",
+        ),
         ("--output=nowhere/predictions.csv", "the folder nowhere does not exist"),
-        ("--step=3", "holds the checkpoints of the steps 7"),
         ("--top=0", "--top"),
     ],
 )
-def test_bad_options_in_one_line(workdir: Path, folder: Path, option: str, message: str) -> None:
-    done = predict(f"--workdir={workdir}", folder / "01.jpg", option)
+def test_bad_options_in_one_line(
+    workdir: Path,
+    folder: Path,
+    option: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        predict_here(f"--workdir={workdir}", folder / "01.jpg", option)
+    assert "\n" not in str(raised.value)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_step_that_is_not_there_in_one_line(workdir: Path, folder: Path) -> None:
+    """Although the name of the workdir has a line break."""
+    done = predict(f"--workdir={workdir}", folder / "01.jpg", "--step=3")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
-    assert message in done.stderr
+    assert "holds the checkpoints of the steps 7" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert not done.stdout
 
@@ -236,7 +257,7 @@ def maps_of() -> Any:
     config = Config()
     config.network = Network(depth=18, width=0.25, last_stride=1)
     network = build_network(config, 8)
-    variables = network.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), train=False)
+    variables = random_variables(network, 224, 224)
     return jax.jit(lambda images: forward(network, variables, images).maps)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from networks import random_variables
 from tiny_run import QUIET, tiny_config
 
 from fgr_jax import distributed
@@ -47,9 +48,8 @@ class FeatureRun:
         """Builds the network of a config with random weights."""
         sources = open_splits(config.data, QUIET)
         network = build_network(config, len(sources[0].class_names))
-        image = np.zeros((1, config.data.crop, config.data.crop, 3), np.float32)
-        init = jax.jit(lambda key: network.init(key, image, train=False))
-        return cls(config, network, init(jax.random.key(seed)), sources)
+        variables = random_variables(network, config.data.crop, config.data.crop, seed)
+        return cls(config, network, variables, sources)
 
     def open(self, devices: int = 1, terminal: Terminal = QUIET) -> tuple[Features, Features]:
         """Opens the features of both splits, with that many of the devices, or all (0)."""

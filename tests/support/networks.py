@@ -33,6 +33,21 @@ def cam_network(
     )
 
 
+def random_variables(network: Network, height: int, width: int, seed: int = 0) -> Any:
+    """Returns variables as the network initializes them, but drawn by NumPy: nothing is compiled."""
+    shape = (1, height, width, 3)
+    like = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(shape), train=False))
+    generator = np.random.default_rng(seed)
+
+    def draw(path: Any, leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if path[-1].key == "kernel":
+            deviation = np.sqrt(2 * leaf.shape[-2] / leaf.size)
+            return jnp.asarray(generator.normal(0, deviation, leaf.shape), leaf.dtype)
+        return jnp.full(leaf.shape, path[-1].key in ("scale", "var"), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, like)
+
+
 def by_path(tree: Any) -> dict[str, np.ndarray]:
     """Returns the leaves of a tree by their paths."""
     return {

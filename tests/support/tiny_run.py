@@ -4,6 +4,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from small_backbone import SMALL_BACKBONE
+
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
 from fgr_jax.terminal import Terminal
@@ -25,6 +27,13 @@ def tiny_config(data_dir: Path) -> Config:
     config.runtime.decode_threads = 2
     config.runtime.fingerprint_every = "3 steps"
     config.runtime.report = False  # ten seconds
+    return config
+
+
+def small_config(data_dir: Path) -> Config:
+    """`tiny_config` with two layers in place of the ResNet, for tests of all but the network."""
+    config = tiny_config(data_dir)
+    config.network.backbone = SMALL_BACKBONE
     return config
 
 

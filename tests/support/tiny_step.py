@@ -1,5 +1,6 @@
 """A compiled training step of a tiny network, and batches for it."""
 
+import copy
 import dataclasses
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from symmetries_reference import turned_by_numpy
 
 from fgr_jax.calendar import Calendar
-from fgr_jax.config import NEVER, Config
+from fgr_jax.config import NEVER, Config, flat
 from fgr_jax.distributed import batch_sharding, data_mesh
 from fgr_jax.models.backbones.interface import IMAGENET_MEAN, IMAGENET_STD
 from fgr_jax.models.network import build_network
@@ -18,19 +19,28 @@ from fgr_jax.train.step import Steps, TrainState, build_steps
 
 CLASSES = 5
 
+_BUILT: dict[tuple[object, ...], Steps] = {}
+
 
 def build(
     config: Config, *, gce_start_step: int | None = 0, gce_fade_steps: int = 0, devices: int = 1
 ) -> tuple[Steps, TrainState]:
+    """Returns the steps of a config, which equal configs share, and the state before the first."""
     start = NEVER if gce_start_step is None else f"{gce_start_step} steps"
     loss = dataclasses.replace(config.loss, gce_start=start, gce_fade=f"{gce_fade_steps} steps")
     config = dataclasses.replace(config, loss=loss)
+    key = (*flat(config).items(), devices)
+    if key not in _BUILT:
+        _BUILT[key] = _build(copy.deepcopy(config), devices)  # the test may change what it gave
+    return _BUILT[key], _BUILT[key].init()
+
+
+def _build(config: Config, devices: int) -> Steps:
     network = build_network(config, CLASSES)
     optimizer = build_optimizer(config, network, lambda _: jnp.float32(0.05))
     mesh = data_mesh(jax.devices()[:devices])
     objective = build_objective(config, Calendar.of(config, config.batch_size), mesh)
-    steps = build_steps(config, network, objective, optimizer, mesh)
-    return steps, steps.init()
+    return build_steps(config, network, objective, optimizer, mesh)
 
 
 def batch_of(size: int, *, pixels: int = 32, devices: int = 1, seed: int = 0) -> dict:

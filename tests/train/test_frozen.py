@@ -1,5 +1,6 @@
 """Networks of which a part is frozen: up to a stage, or the whole backbone."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from networks import by_path, cam_network
+from networks import by_path, cam_network, random_variables
 from tiny_run import QUIET, tiny_config
 from tiny_step import batch_of, build
 
@@ -88,37 +89,48 @@ def test_what_is_frozen_keeps_its_bits_and_has_no_optimizer_state(
     assert any("layer3" in path for path in wanted) == (frozen == "layer2")
 
 
+FLOAT64 = {"dtype": jnp.float64, "param_dtype": jnp.float64}
+
+
+@functools.cache
+def float64_variables() -> Any:
+    variables = random_variables(frozen_network("", **FLOAT64), 32, 32)
+    return jax.tree.map(
+        lambda leaf: leaf + 0.01 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), variables
+    )
+
+
+@functools.cache
+def gradient_of(frozen: str, *, of_all: bool) -> dict[str, np.ndarray]:
+    """The gradient of the trained part of a network, or of all its parameters, by path."""
+    network, variables = frozen_network(frozen, **FLOAT64), float64_variables()
+    images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3), jnp.float64)
+
+    @jax.jit
+    @jax.grad
+    def gradient(part: Any) -> jax.Array:
+        params = with_trained_part(variables["params"], part)
+        outputs: Any = network.apply(variables | {"params": params}, images, train=False)
+        return jnp.mean(cross_entropy(outputs.scores, jnp.arange(4)))
+
+    params = variables["params"]
+    return by_path(gradient(params if of_all else trained_part(network, params, 32)))
+
+
 @pytest.mark.parametrize("frozen", ["layer3", "backbone"])
 def test_gradients_of_the_rest_are_those_of_the_whole_network(frozen: str) -> None:
     """In float64, where BatchNorm uses its running statistics everywhere."""
     with jax.enable_x64(True):
-        numbers = {"dtype": jnp.float64, "param_dtype": jnp.float64}
-        network, whole = frozen_network(frozen, **numbers), frozen_network("", **numbers)
-        images = jax.random.normal(jax.random.key(0), (4, 32, 32, 3), jnp.float64)
-        labels = jnp.arange(4)
-        variables = whole.init(jax.random.key(1), images, train=False)
-        assert by_path(network.init(jax.random.key(1), images, train=False)).keys() == set(
-            by_path(variables)
-        )
-        variables = jax.tree.map(
-            lambda leaf: leaf + 0.01 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), variables
-        )
-        trained = trained_part(network, variables["params"], 32)
-
-        def loss(applied: Network, part: Any) -> jax.Array:
-            params = with_trained_part(variables["params"], part)
-            outputs: Any = applied.apply(variables | {"params": params}, images, train=False)
-            return jnp.mean(cross_entropy(outputs.scores, labels))
-
-        gradient_of = jax.jit(jax.grad(loss, argnums=1), static_argnums=0)
-        ours = by_path(gradient_of(network, trained))
-        theirs = by_path(gradient_of(whole, variables["params"]))
+        network = frozen_network(frozen, **FLOAT64)
+        variables = random_variables(network, 32, 32)
+        assert by_path(variables).keys() == by_path(float64_variables()).keys()
+        ours, theirs = gradient_of(frozen, of_all=False), gradient_of("", of_all=True)
         assert ours.keys() == {path for path in theirs if is_trained(path, frozen)}
         for path, gradient in ours.items():
             assert gradient.any(), path
             np.testing.assert_allclose(gradient, theirs[path], rtol=1e-11, atol=1e-14)
         # Whoever differentiates all parameters gets zeros for the frozen ones.
-        everything = by_path(gradient_of(network, variables["params"]))
+        everything = gradient_of(frozen, of_all=True)
         assert all(leaf.any() == is_trained(path, frozen) for path, leaf in everything.items())
 
 
@@ -129,7 +141,7 @@ def test_gradients_of_the_rest_are_those_of_the_whole_network(frozen: str) -> No
 def test_the_network_continues_after_its_frozen_part(frozen: str, train: bool) -> None:
     network = frozen_network(frozen)
     images = jax.random.bits(jax.random.key(0), (4, 32, 32, 3), jnp.uint8)
-    variables = network.init(jax.random.key(1), network.normalize(images), train=False)
+    variables = random_variables(network, 32, 32)
     output = frozen_output(network, variables, images)
     collected: Any = ["batch_stats"]
     (rest, updated), (whole, expected) = (

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 import pytest
 from feature_runs import feature_config
 from phases import COMPUTING, PHASES
-from tiny_run import ROOT, config_flags, tiny_config
+from tiny_run import ROOT, config_flags, small_config
 
 from fgr_jax.config import Config
 from fgr_jax.features.opening import features_dir
@@ -50,7 +50,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL, signal.
 
 def frequent(data_dir: Path) -> Config:
     """A run that is nearly always saving or evaluating."""
-    return with_everything_recorded(tiny_config(data_dir))
+    return with_everything_recorded(small_config(data_dir))
 
 
 def with_everything_recorded(config: Config) -> Config:

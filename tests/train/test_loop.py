@@ -1,4 +1,4 @@
-"""Whole runs, as processes: repeated, interrupted, resumed, and put in trouble."""
+"""Whole runs, as processes where these matter: repeated, interrupted, resumed, and put in trouble."""
 
 import contextlib
 import fcntl
@@ -17,12 +17,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pyte
 import pytest
-from tiny_run import ROOT, command, tiny_config
+from tiny_run import QUIET, ROOT, command, config_flags, tiny_config
 
 from fgr_jax import config as config_lib
+from fgr_jax import main as main_lib
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.data.sets.synthetic import Synthetic, SyntheticConfig
+from fgr_jax.errors import UserError
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
 from fgr_jax.train import evaluation
@@ -41,6 +43,11 @@ def finish(config: Config, workdir: Path, *more: str) -> subprocess.CompletedPro
     done = run(config, workdir, *more)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def main_here(config: Config, workdir: Path) -> int:
+    """Runs the command in this process."""
+    return main_lib.main(["main", *config_flags(config), f"--workdir={workdir}"])
 
 
 def saved_steps(workdir: Path) -> list[int]:
@@ -281,12 +288,12 @@ def test_killed_and_resumed_equals_uninterrupted(
 
 
 def test_a_finished_run_says_so_and_changes_nothing(
-    config: Config, finished: tuple[Path, str]
+    config: Config, finished: tuple[Path, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir, _ = finished
     before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*jsonl")}
-    done = finish(config, workdir)
-    assert "this run is finished: 20 of 20 steps" in done.stdout
+    assert main_here(config, workdir) == 0
+    assert "this run is finished: 20 of 20 steps" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*jsonl")} == before
 
 
@@ -297,27 +304,29 @@ def test_a_workdir_of_another_config_is_refused_and_left_alone(
     before = (workdir / "config.json").read_bytes()
     config.loss.k = 3
     config.optimizer.learning_rate = 0.01
-    done = run(config, workdir)
-    assert_one_line_error(
-        done,
-        f"--workdir={workdir} belongs to a run with another config",
-        "loss.k (there 2, now 3)",
-        "optimizer.learning_rate (there 0.05, now 0.01)",
-    )
-    assert "batch_size" not in done.stderr
+    with pytest.raises(UserError) as raised:
+        main_here(config, workdir)
+    message = str(raised.value)
+    assert message.startswith(f"--workdir={workdir} belongs to a run with another config")
+    assert "loss.k (there 2, now 3)" in message
+    assert "optimizer.learning_rate (there 0.05, now 0.01)" in message
+    assert "batch_size" not in message
+    assert "\n" not in message
     assert (workdir / "config.json").read_bytes() == before
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
-    config: Config, tmp_path: Path
+    small: Config, tmp_path: Path
 ) -> None:
-    config.optimizer.learning_rate = 1e12
-    config.optimizer.warmup = "2 epochs"  # the first checkpoint is still of finite weights
-    config.checkpoint_every = "1 step"
-    config.optimizer.weight_decay = 0.0
-    done = run(config, tmp_path / "run")
-    assert_one_line_error(done, "the loss became ", " at step ", "learning_rate")
-    step = int(done.stderr.split(" at step ")[1].split(";")[0])
+    small.optimizer.learning_rate = 1e12
+    small.optimizer.warmup = "2 epochs"  # the first checkpoint is still of finite weights
+    small.checkpoint_every = "1 step"
+    small.optimizer.weight_decay = 0.0
+    small.runtime.devices = 1
+    with pytest.raises(UserError, match=r"^the loss became .* at step .*learning_rate") as raised:
+        run_lib.train(small, Workdir.open(tmp_path / "run"), QUIET)
+    assert "\n" not in str(raised.value)
+    step = int(str(raised.value).split(" at step ")[1].split(";")[0])
     last = saved_steps(tmp_path / "run")[-1]
     assert last < step
     state = saved_state(tmp_path / "run", last)
@@ -326,19 +335,18 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
 
 def test_a_data_set_that_is_not_prepared_leaves_nothing_behind(tmp_path: Path) -> None:
     config = Config(data=config_lib.Data(name="cub", data_dir=str(tmp_path / "tfds")))
-    done = run(config, tmp_path / "run")
-    assert_one_line_error(done, "data set 'cub' is not prepared in", "--config.data.data_dir")
+    message = r"^data set 'cub' is not prepared in .*--config\.data\.data_dir"
+    with pytest.raises(UserError, match=message) as raised:
+        main_here(config, tmp_path / "run")
+    assert "\n" not in str(raised.value)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_must_be_divisible_by_the_devices(config: Config, tmp_path: Path) -> None:
-    config.batch_size = 6
-    os.environ["JAX_NUM_CPU_DEVICES"] = "4"
-    try:
-        done = run(config, tmp_path / "run")
-    finally:
-        del os.environ["JAX_NUM_CPU_DEVICES"]
-    assert_one_line_error(done, "--config.batch_size=6: must be a multiple", "which is 4 here")
+    config.batch_size, config.runtime.devices = 6, 4
+    message = r"^--config\.batch_size=6: must be a multiple .* which is 4 here$"
+    with pytest.raises(UserError, match=message):
+        main_here(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -368,34 +376,31 @@ def truncated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_truncated_image_stops_the_run_and_is_named(
-    config: Config, truncated: Path, tmp_path: Path
-) -> None:
-    config.data.name, config.data.data_dir = "truncated/tiny", str(truncated)
-    done = run(config, tmp_path / "run")
-    assert_one_line_error(done, "train/00017.jpg is truncated", "corrupt_images=skip")
-
-
 def test_a_truncated_image_is_skipped_and_counted_when_asked(
-    config: Config, truncated: Path, tmp_path: Path
+    small: Config, truncated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config.data.name, config.data.data_dir = "truncated/tiny", str(truncated)
-    config.data.corrupt_images = "skip"
-    config.duration = "2 epochs"  # exactly 13 batches
-    done = finish(config, tmp_path / "run")
+    small.data.name, small.data.data_dir = "truncated/tiny", str(truncated)
+    small.data.corrupt_images = "skip"
+    small.duration = "2 epochs"  # exactly 13 batches
+    small.runtime.devices = 1
+    assert main_here(small, tmp_path / "run") == 0
     metrics = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert sum(m["skipped"] for m in metrics if m["split"] == "train") == 2
     assert sum(m["examples"] for m in metrics if m["split"] == "train") == 102
-    assert "(1 images skipped)" in done.stdout
+    assert "(1 images skipped)" in capsys.readouterr().out
 
 
-def test_gce_at_its_chance_level_is_said_once(config: Config, tmp_path: Path) -> None:
+def test_gce_at_its_chance_level_is_said_once(
+    config: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config.optimizer.learning_rate = 1e-9
     config.loss.gce_start = "0 steps"
     config.diversification.alpha = 0.0  # scores near 0: the loss is ln(k + 1)
     config.diversification.p_peak = config.diversification.p_patch = 1.0
-    done = finish(config, tmp_path / "run")
-    warnings = [line for line in done.stdout.splitlines() if line.startswith("warning")]
+    config.runtime.devices = 1
+    assert main_here(config, tmp_path / "run") == 0
+    printed = capsys.readouterr().out
+    warnings = [line for line in printed.splitlines() if line.startswith("warning")]
     assert len(warnings) == 1
     assert "ln(k + 1) = 1.099" in warnings[0]
     assert "gce_start" in warnings[0]
@@ -537,26 +542,28 @@ def test_one_process_to_a_workdir(config: Config, tmp_path: Path) -> None:
     workdir.mkdir()
     with (workdir / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        done = run(config, workdir)
-    assert_one_line_error(done, f"--workdir={workdir}: another process is training there")
+        with pytest.raises(UserError, match=f"^--workdir={workdir}: another process is training"):
+            main_here(config, workdir)
     assert [path.name for path in workdir.iterdir()] == ["lock"]
 
 
 def test_the_advice_of_an_error_can_be_followed_in_the_same_workdir(
-    config: Config, truncated: Path, tmp_path: Path
+    small: Config, truncated: Path, tmp_path: Path
 ) -> None:
-    config.data.name, config.data.data_dir = "truncated/tiny", str(truncated)
-    config.duration = "10 steps"
-    assert_one_line_error(run(config, tmp_path / "run"), "--config.data.corrupt_images=skip")
-    config.data.corrupt_images = "skip"
-    finish(config, tmp_path / "run")
+    small.data.name, small.data.data_dir = "truncated/tiny", str(truncated)
+    small.duration = "10 steps"
+    done = run(small, tmp_path / "run")
+    advice = "--config.data.corrupt_images=skip"
+    assert_one_line_error(done, "train/00017.jpg is truncated", advice)
+    small.data.corrupt_images = "skip"
+    finish(small, tmp_path / "run")
 
 
-def test_on_a_terminal_the_epoch_lines_stay(config: Config, tmp_path: Path) -> None:
+def test_on_a_terminal_the_epoch_lines_stay(small: Config, tmp_path: Path) -> None:
     """What is on the screen at the end, through a terminal emulator."""
     primary, secondary = pty.openpty()
     with subprocess.Popen(
-        command(config, tmp_path / "run"),
+        command(small, tmp_path / "run"),
         cwd=ROOT,
         stdin=secondary,
         stdout=secondary,
@@ -578,11 +585,11 @@ def test_on_a_terminal_the_epoch_lines_stay(config: Config, tmp_path: Path) -> N
     assert not [line for line in lines if line.startswith(("training ━", "evaluating"))]
 
 
-def test_a_second_ctrl_c_stops_at_once(config: Config, tmp_path: Path) -> None:
-    config.duration = "200 epochs"
-    config.evaluate_every = config.checkpoint_every = "200 epochs"
+def test_a_second_ctrl_c_stops_at_once(small: Config, tmp_path: Path) -> None:
+    small.duration = "200 epochs"
+    small.evaluate_every = small.checkpoint_every = "200 epochs"
     with subprocess.Popen(
-        command(config, tmp_path / "run"),
+        command(small, tmp_path / "run"),
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

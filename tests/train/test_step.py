@@ -29,12 +29,14 @@ def test_the_step_is_network_block_and_gce_put_together(tiny: Config) -> None:
     state = state.replace(step=jnp.int32(7))
     before = jax.tree.map(np.asarray, state)
     batch = batch_of(8)
+    images = shown(batch)
     network = build_network(tiny, CLASSES)
 
+    @jax.jit
     def maps_of(params: dict) -> Any:
         outputs, updates = network.apply(
             {"params": params, "batch_stats": before.batch_stats},
-            shown(batch),
+            images,
             train=True,
             mutable=["batch_stats"],
         )
