@@ -19,7 +19,7 @@ _CONVNEXT_NAMES = (
     (r"head\.(\w+)", r"head.fc.\1"),
 )
 
-_OF_DINOV2 = "mask_token"
+_MASK_TOKEN = "mask_token"
 # A checkpoint of DINOv2's training also has the heads of its losses.
 _OF_BACKBONE = "backbone."
 
@@ -28,13 +28,13 @@ def with_names_of_timm(tensors: Mapping[str, npt.NDArray[Any]]) -> Tensors:
     """Returns the tensors with timm's names; those that have others already keep them."""
     if _OF_CONVNEXT in tensors:
         return {_renamed(name): tensor for name, tensor in tensors.items()}
-    if _OF_BACKBONE + _OF_DINOV2 in tensors:
+    if _OF_BACKBONE + _MASK_TOKEN in tensors:
         tensors = {
             name.removeprefix(_OF_BACKBONE): tensor
             for name, tensor in tensors.items()
             if name.startswith(_OF_BACKBONE)
         }
-    return _from_dinov2(tensors) if _OF_DINOV2 in tensors else dict(tensors)
+    return _from_dinov2(tensors)
 
 
 def _renamed(name: str) -> str:
@@ -51,7 +51,7 @@ def _from_dinov2(tensors: Mapping[str, npt.NDArray[Any]]) -> Tensors:
     With registers, the position embedding of the class token, which comes first, is part of the class
     token in timm.
     """
-    converted = {name: tensor for name, tensor in tensors.items() if name != _OF_DINOV2}
+    converted = {name: tensor for name, tensor in tensors.items() if name != _MASK_TOKEN}
     if "register_tokens" in converted and {"cls_token", "pos_embed"} <= converted.keys():
         positions = converted["pos_embed"]
         converted["reg_token"] = converted.pop("register_tokens")
