@@ -75,7 +75,12 @@ def main(folder: Path) -> None:
         (folder / "beetles" / split / kind).mkdir(parents=True, exist_ok=True)
         for number in range(0 if run.exists() else 300 if split == "train" else 80):
             cv2.imwrite(f"{folder}/beetles/{split}/{kind}/{number:03}.png", beetle(rng, kind))
-    command = [sys.executable, "-m", "fgr_jax.main", f"--config={root}/configs/quickstart.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "fgr_jax.main",
+        f"--config={root}/configs/quickstart_scratch.py",
+    ]
     command += [f"--config.{setting}" for setting in (*DATA, *TRAINING)]
     (run / "report.html").unlink(missing_ok=True)  # the run, if it is finished, writes it again
     subprocess.run([*command, "--workdir=runs/beetles"], cwd=folder, check=True)

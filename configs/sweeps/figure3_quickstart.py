@@ -11,7 +11,7 @@ from fgr_jax.sweep.plan import Row, Sweep
 def get_sweep() -> Sweep:
     return Sweep(
         title="Figure 3 with eight classes: the number k of hardest negatives",
-        config="configs/quickstart.py",
+        config="configs/quickstart_scratch.py",
         rows=[
             *(Row(f"k = {k}", {"loss.k": k}, x=k) for k in (1, 2, 3, 5)),
             Row("cross-entropy, as k = 7", {"loss.gce_start": "never"}, x=7),

@@ -21,6 +21,7 @@ from fgr_jax.models.network import Network, frozen_output_shapes, frozen_variabl
 _FORMAT = 1
 IMAGES_PER_BATCH = 32  # at most this many views are computed at a time, unless an image has more
 SHARD_BYTES = 256_000_000
+SHARD_IMAGES = 1024  # at most; what is computed of a shard is lost when the process is killed
 _NAME_DIGITS = 16
 
 # Fields of the config that change an image, beside those of its views.
@@ -70,8 +71,8 @@ class Description:
     @property
     def shard_images(self) -> int:
         """The number of images in a shard, a multiple of `batch_images`; the last may have fewer."""
-        batches = SHARD_BYTES // (self.bytes_per_image * self.batch_images)
-        return max(1, batches) * self.batch_images
+        images = min(SHARD_BYTES // self.bytes_per_image, SHARD_IMAGES)
+        return max(1, images // self.batch_images) * self.batch_images
 
     @property
     def shards(self) -> list[range]:

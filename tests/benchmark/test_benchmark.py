@@ -10,7 +10,7 @@ from small_backbone import SMALL_BACKBONE
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
-    f"--config={ROOT / 'configs' / 'quickstart.py'}",
+    f"--config={ROOT / 'configs' / 'quickstart_scratch.py'}",
     "--config.batch_size=4",
     "--config.data.resize=36",
     "--config.data.crop=32",

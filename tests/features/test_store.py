@@ -61,6 +61,16 @@ def read_everything(store: Store) -> None:
         store.open(number)
 
 
+@pytest.mark.parametrize(
+    ("shape", "images"), [((1, 1, 1280), 1024), ((14, 14, 1280), 480), ((2, 2, 10), 1024)]
+)
+def test_a_shard_is_limited_in_bytes_and_in_images(shape: tuple[int, ...], images: int) -> None:
+    about = Description(5994, 1, (shape,), ("float16",), {}, "cub")
+    sizes = [len(shard) for shard in about.shards]
+    assert sizes[:-1] == [images] * (5994 // images)
+    assert sum(sizes) == 5994
+
+
 def test_what_is_read_is_what_was_written(store: Store) -> None:
     assert [len(images) for images in store.description.shards] == [20, 20, 20, 10]
     assert store.missing() == []
