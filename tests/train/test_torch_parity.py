@@ -231,9 +231,9 @@ def test_the_block_and_the_loss_add_no_parameters() -> None:
 
 
 def test_bfloat16_against_float32() -> None:
-    """ResNet-50 at 128: scores, loss and gradients; what is kept stays float32."""
-    loss, scores, tensors, _ = training_step(50, 1.0, 128, jnp.bfloat16)
-    exact_loss, exact_scores, exact_tensors, _ = training_step(50, 1.0, 128, np.float32)
+    """ResNet-50 at 224: scores, loss and gradients; what is kept stays float32."""
+    loss, scores, tensors, _ = training_step(50, 1.0, 224, jnp.bfloat16)
+    exact_loss, exact_scores, exact_tensors, _ = training_step(50, 1.0, 224, np.float32)
     assert {array.dtype for array in (loss, scores, *tensors.values())} == {np.dtype(np.float32)}
 
     names = [name for name in tensors if "running" not in name]
