@@ -43,7 +43,8 @@ def gradient_boosting_cross_entropy(
       logits: scores s, `[B, C]`.
       labels: ground truth l, int `[B]`, in [0, C).
       k: number of hardest negatives; the paper uses 15.
-      rest_weight: w in [0, 1]: 0 is GCE, 1 is cross-entropy bit for bit.
+      rest_weight: w in [0, 1]: 0 is GCE, 1 is cross-entropy bit for bit (with label smoothing, but for
+        rounding).
       label_smoothing: ε in [0, 1]; 0 gives equation 12 bit for bit.
 
     Returns:

@@ -270,38 +270,28 @@ def test_both_ends_of_the_bridge_to_the_bit(batch: tuple, k: int) -> None:
         np.testing.assert_array_equal(bridged_gradient(scores, labels, k, weight), its_gradient)
 
 
-@functools.partial(jax.jit, static_argnames="k")
+@functools.partial(jax.jit, static_argnames=("k", "smoothing"))
 def smoothed_gce(
-    scores: jax.Array, labels: jax.Array, k: int, smoothing: jax.Array, rest_weight: jax.Array
+    scores: jax.Array, labels: jax.Array, k: int, smoothing: float, rest_weight: jax.Array
 ) -> jax.Array:
     return gradient_boosting_cross_entropy(
         scores, labels, k, rest_weight=rest_weight, label_smoothing=smoothing
     )
 
 
-@functools.partial(jax.jit, static_argnames="k")
+@functools.partial(jax.jit, static_argnames=("k", "smoothing"))
 def smoothed_gce_gradient(
-    scores: jax.Array, labels: jax.Array, k: int, smoothing: jax.Array, rest_weight: jax.Array
+    scores: jax.Array, labels: jax.Array, k: int, smoothing: float, rest_weight: jax.Array
 ) -> jax.Array:
     return jax.grad(lambda s: smoothed_gce(s, labels, k, smoothing, rest_weight).sum())(scores)
 
 
 # Fewer of them, since each is compiled anew.
-SOME_K = st.sampled_from([1, 4, 15, 45])
+SOME_K, SOME_SMOOTHING = st.sampled_from([1, 4, 15, 45]), st.sampled_from([0.1, 0.5])
 
 
-@jax.jit
-def traced_smoothing(scores: jax.Array, labels: jax.Array, smoothing: jax.Array) -> jax.Array:
-    return cross_entropy(scores, labels, label_smoothing=smoothing)
-
-
-@jax.jit
-def its_gradient(scores: jax.Array, labels: jax.Array, smoothing: jax.Array) -> jax.Array:
-    return jax.grad(lambda s: traced_smoothing(s, labels, smoothing).sum())(scores)
-
-
-@settings(max_examples=100, deadline=None)
-@given(score_batches(), SOME_K, SMOOTHING, st.sampled_from([0.0, 0.3, 1.0]))
+@settings(max_examples=80, deadline=None)
+@given(score_batches(), SOME_K, SOME_SMOOTHING, st.sampled_from([0.0, 0.3, 1.0]))
 def test_gce_with_label_smoothing(batch: tuple, k: int, smoothing: float, weight: float) -> None:
     scores, labels = batch
     exact = scores.astype(np.float64)
@@ -324,30 +314,32 @@ def test_gce_with_label_smoothing(batch: tuple, k: int, smoothing: float, weight
     )
 
 
-@settings(max_examples=50, deadline=None)
-@given(score_batches(), SOME_K, SMOOTHING, st.integers(0, 1))
+@settings(max_examples=40, deadline=None)
+@given(score_batches(), SOME_K, SOME_SMOOTHING, st.integers(0, 1))
 def test_the_ends_of_smoothed_gce_to_the_bit(
     batch: tuple, k: int, smoothing: float, beyond: int
 ) -> None:
     scores, labels = batch
     one, zero = jnp.float32(1), jnp.float32(0)
     every = scores.shape[1] - 1 + beyond
-    of_ce = traced_smoothing(scores, labels, smoothing)
-    gradient = its_gradient(scores, labels, smoothing)
+    of_ce = smoothed(scores, labels, smoothing)
+    its_gradient = smoothed_gradient(scores, labels, smoothing)
     np.testing.assert_array_equal(smoothed_gce(scores, labels, every, smoothing, zero), of_ce)
     np.testing.assert_array_equal(
-        smoothed_gce_gradient(scores, labels, every, smoothing, zero), gradient
+        smoothed_gce_gradient(scores, labels, every, smoothing, zero), its_gradient
     )
-    np.testing.assert_array_equal(smoothed_gce(scores, labels, k, smoothing, one), of_ce)
-    # Compiled as one, the two gradients may differ in the last bit.
+    # Compiled as one, these may differ in the last bit.
     np.testing.assert_allclose(
-        smoothed_gce_gradient(scores, labels, k, smoothing, one), gradient, atol=2e-7
+        smoothed_gce(scores, labels, k, smoothing, one), of_ce, rtol=3e-7, atol=2e-7
+    )
+    np.testing.assert_allclose(
+        smoothed_gce_gradient(scores, labels, k, smoothing, one), its_gradient, atol=2e-7
     )
     np.testing.assert_array_equal(
-        smoothed_gce(scores, labels, k, zero, zero), gce(scores, labels, k)
+        smoothed_gce(scores, labels, k, 0.0, zero), gce(scores, labels, k)
     )
     np.testing.assert_array_equal(
-        smoothed_gce_gradient(scores, labels, k, zero, zero), gce_gradient(scores, labels, k)
+        smoothed_gce_gradient(scores, labels, k, 0.0, zero), gce_gradient(scores, labels, k)
     )
 
 
