@@ -43,14 +43,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compile_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+def _compile_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Compiles what several tests, and their subprocesses, run only once."""
     base = tmp_path_factory.getbasetemp()
     # Of several pytest processes, each has a folder of its own in a common one.
     folder = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled")
     for name, value in (
-        # XLA's passes are all the same: it is LLVM that optimizes less, in half of the time.
-        ("jax_disable_most_optimizations", True),
+        # XLA's passes are all the same: it is LLVM that optimizes less, in half of the time. The long
+        # tests are compiled as users compile.
+        ("jax_disable_most_optimizations", request.config.option.markexpr == "not long"),
         ("jax_compilation_cache_dir", folder),
         ("jax_persistent_cache_min_compile_time_secs", 0.2),
         ("jax_persistent_cache_min_entry_size_bytes", -1),
