@@ -395,7 +395,7 @@ def test_killed_at_any_moment_leaves_all_or_nothing(large_folder: Path, tmp_path
         )
         while process.poll() is None and not set(data_dir.glob("folder/*/*ncomplete*")) - left:
             time.sleep(0.005)  # seconds pass before it writes
-        time.sleep(rng.uniform(0, 1))
+        time.sleep(rng.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
         process.wait()
         found = list(data_dir.glob("folder/*/1.0.0/dataset_info.json"))

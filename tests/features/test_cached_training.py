@@ -81,16 +81,19 @@ def image_batches(run: FeatureRun, share: Share) -> list[TrainingBatch]:
     ]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 5e-3)])
+# With float16 in small steps: large ones amplify the rounding of the features.
+@pytest.mark.parametrize(
+    ("dtype", "rate", "tolerance"), [("float32", 1e-2, 1e-6), ("float16", 1e-4, 5e-3)]
+)
 def test_features_train_as_images_in_the_same_views(
-    own_dir: Path, dtype: str, tolerance: float
+    own_dir: Path, dtype: str, rate: float, tolerance: float
 ) -> None:
     config = feature_config(own_dir)
     config.data.features_dtype, config.network.frozen = dtype, "layer2"
     config.loss.gce_start = "0 steps"
     run, share, mesh = FeatureRun.of(config), Share(8), data_mesh(jax.devices()[:1])
     features, of_test = run.open()
-    optimizer = momentum_sgd(lambda _: jax.numpy.float32(0.01), momentum=0.9, weight_decay=1e-4)
+    optimizer = momentum_sgd(lambda _: jax.numpy.float32(rate), momentum=0.9, weight_decay=1e-4)
     objective = build_objective(config, Calendar.of(config, 52), mesh)
     steps = build_steps(config, run.network, objective, optimizer, mesh)
     of_features = list(

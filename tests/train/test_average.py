@@ -42,9 +42,9 @@ def test_averages_of_all_variables_in_float64(averaging: Config) -> None:
         assert one.tobytes() == two.tobytes()
     # Evaluated is the average.
     batch = {name: rows for name, rows in batch_of(8).items() if name != "symmetry"}
-    totals = steps.test(state, batch, steps.zeros())
-    as_trained = plain.test(other, batch, plain.zeros())
-    of_average = plain.test(other.replace(**state.average), batch, plain.zeros())
+    totals, _ = steps.test(state, batch, steps.zeros())
+    as_trained, _ = plain.test(other, batch, plain.zeros())
+    of_average, _ = plain.test(other.replace(**state.average), batch, plain.zeros())
     assert float(totals.loss) == float(of_average.loss) != float(as_trained.loss)
 
 
