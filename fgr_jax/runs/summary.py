@@ -17,6 +17,7 @@ _CONTENTS = {
     files.CLASSES: "the names of the classes",
     files.PROVENANCE: "versions, devices and code, a line for each start",
 }
+_NAME_WIDTH = max(map(len, _CONTENTS))
 
 
 def print_summary(
@@ -67,4 +68,4 @@ def print_summary(
         terminal.line(f"The images are licensed under {image_license}.")
     terminal.line(f"Files in {workdir.name}:")
     for name, content in _CONTENTS.items():
-        terminal.line(f"  {name:<18} {content.format(workdir=workdir.name)}")
+        terminal.line(f"  {name:<{_NAME_WIDTH}} {content.format(workdir=workdir.name)}")
