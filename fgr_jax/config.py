@@ -267,7 +267,9 @@ class Optimizer:
     )
     momentum: float = field(0.9, "Of SGD.", at_least(0, below=1))
     nesterov: bool = field(False, "Whether SGD's momentum is Nesterov's.")
-    weight_decay: float = field(1e-4, "On all parameters, with biases and BatchNorm.", _FINITE)
+    weight_decay: float = field(
+        1e-4, "On all parameters that decay_norms_and_biases does not leave out.", _FINITE
+    )
     decay_norms_and_biases: bool = field(
         True,
         "False: no weight decay on vectors (scales and biases), position embeddings and tokens.",

@@ -30,7 +30,7 @@ def get_sweep() -> Sweep:
     return Sweep(
         title="Losses on frozen features of birds, without the block",
         config="configs/birds.py",
-        rows=[Row(row.name, {**for_all, **row.overrides}) for row in rows],
+        rows=[row.with_overrides(for_all) for row in rows],
         seeds=5,
         search=Search("optimizer.learning_rate", (0.03, 0.1, 0.3, 1.0, 3.0)),
         baseline="cross-entropy",

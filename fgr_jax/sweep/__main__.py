@@ -14,6 +14,7 @@ runs/<name of the sweep>: results.md, results.csv, figure.png, and a workdir for
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
 import dataclasses
+import itertools
 import shlex
 import signal
 import subprocess
@@ -54,8 +55,11 @@ def main(argv: Sequence[str]) -> int:
     config = cli.config_file(own) or sweep.config
     for_all = cli.overrides(own)
     seeds = own.seeds or sweep.seeds
-    for row in sweep.rows:  # mistakes are reported before the first run, not after an hour
-        arguments = _arguments(config, row, 0, for_all)
+    search = sweep.search
+    tried = [search.overrides(value) for value in search.values] if search else [{}]
+    for row, overrides in itertools.product(sweep.rows, tried):
+        # Mistakes are reported before the first run, not after an hour.
+        arguments = _arguments(config, row.with_overrides(overrides), 0, for_all)
         cli.parse(["sweep", *arguments], __doc__ or "", flags.FlagValues())
     default = Path("runs") / Path(own.sweep).stem
     workdir = local_path(own.workdir or str(default), "--workdir")
@@ -95,8 +99,8 @@ class _Runner:
           _Stopped: a signal stopped it.
         """
         workdir = self.workdir / row.folder / folder
-        whole = dataclasses.replace(row, overrides={**row.overrides, **overrides})
-        status, stopped_by = _run(_arguments(self.config, whole, seed, self.for_all), workdir)
+        arguments = _arguments(self.config, row.with_overrides(overrides), seed, self.for_all)
+        status, stopped_by = _run(arguments, workdir)
         if stopped_by is not None:
             raise _StoppedError(f"{row.name}, {folder}", stopped_by)
         each = result(seed, workdir, status)

@@ -24,6 +24,10 @@ class Row:
     paper: float | None = None  # the paper's top-1 accuracy, in %, with the config of the sweep
     x: float | None = None  # its position on the x axis of a "line" figure
 
+    def with_overrides(self, overrides: Mapping[str, object]) -> "Row":
+        """Returns the row with more overrides, which take precedence over its own."""
+        return dataclasses.replace(self, overrides={**self.overrides, **overrides})
+
     @property
     def folder(self) -> str:
         """The name of the folder that holds its runs."""

@@ -147,8 +147,10 @@ def as_csv(lines: Sequence[Line]) -> str:
     writer = csv.writer(file)
     writer.writerow(["row", "seed", "top1", "paper", "workdir", "failure", "overrides"])
     for line in lines:
-        chosen = {**line.row.overrides, **line.chosen}
-        overrides = shlex.join(f"--config.{name}={value}" for name, value in chosen.items())
+        chosen = line.row.with_overrides(line.chosen)
+        overrides = shlex.join(
+            f"--config.{name}={value}" for name, value in chosen.overrides.items()
+        )
         name, paper = line.row.name, line.row.paper
         for each in line.results:  # the writer writes None as an empty cell
             writer.writerow(

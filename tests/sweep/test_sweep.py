@@ -380,4 +380,18 @@ def test_mistakes_are_told_before_the_first_run(tmp_path: Path) -> None:
                 ]
             )
         assert "\n" not in str(raised.value)
+    for search, message in (
+        ("Search('loss.kk', (1,))", r"^--config\.loss\.kk: there is no such field"),
+        ("Search('loss.k', (3, 0))", r"^--config\.loss\.k=0: must be at least 1"),
+    ):
+        (tmp_path / "sweep.py").write_text(f"""
+from fgr_jax.sweep.plan import Row, Search, Sweep
+
+def get_sweep():
+    return Sweep("t", "{ROOT}/configs/quickstart.py", [Row("a", {{}})], search={search})
+""")
+        with pytest.raises(UserError, match=message):
+            command_line.main(
+                ["sweep", f"--sweep={tmp_path / 'sweep.py'}", f"--workdir={tmp_path / 'out'}"]
+            )
     assert not (tmp_path / "out").exists()
