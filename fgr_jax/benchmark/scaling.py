@@ -113,9 +113,10 @@ def predict(step: Step, machine: Machine, *, chips: int, batch_size: int) -> Pre
     )
 
 
-def smallest_batch(step: Step, machine: Machine, *, chips: int, efficiency: float) -> int:
-    """Returns the smallest batch, a power of 2 per chip, that reaches the efficiency."""
-    images = 1
+def smallest_batch(
+    step: Step, machine: Machine, *, chips: int, efficiency: float, images: int = 1
+) -> int:
+    """Returns the smallest batch, `images` times a power of 2 per chip, that reaches the efficiency."""
     while predict(step, machine, chips=chips, batch_size=images * chips).efficiency < efficiency:
         images *= 2
     return images * chips
@@ -138,6 +139,12 @@ def print_scaling(config: Config, *, classes: int, examples: int) -> None:
             f"--config.batch_size={config.batch_size}: must be a multiple of the number of "
             f"devices, {devices}"
         )
+    group = config.network.norm_group
+    if group and config.batch_size // devices % group:
+        raise UserError(
+            f"--config.network.norm_group={group}: the batch of {config.batch_size} gives each of "
+            f"{devices} devices {config.batch_size // devices} images, which must be a multiple of it"
+        )
     steps = steps_of(config, classes)
     state = jax.eval_shape(steps.init)
     compiled = steps.train.lower(state, synthetic_batch(config, classes)).compile()
@@ -157,20 +164,26 @@ def print_scaling(config: Config, *, classes: int, examples: int) -> None:
         f"and {step.small_exchanges} of {rest / 1e3:.1f} kB together; kinds: {', '.join(kinds)}"
     )
     for machine, chip_counts in ((TPU_V4, (4, 8, 16, 32, 64, 128)), (H100, (8, 16, 32, 64))):
-        _print_prediction(step, machine, chip_counts, config.batch_size, examples)
+        _print_prediction(step, machine, chip_counts, config.batch_size, max(group, 1), examples)
 
 
 def _print_prediction(
-    step: Step, machine: Machine, chip_counts: tuple[int, ...], batch_size: int, examples: int
+    step: Step,
+    machine: Machine,
+    chip_counts: tuple[int, ...],
+    batch_size: int,
+    group: int,
+    examples: int,
 ) -> None:
+    """Prints batches that give each chip a multiple of `group` images."""
     print(f"\n{machine.name}, predicted, nothing overlapping")
     print(
         f"{'chips':>6} {'batch':>6} {'ms/step':>8} {'computing':>10} {'gradients':>10} {'small':>7} "
         f"{'images/s':>9} {'for a host':>11} {'s/epoch':>8}"
     )
     for chips in chip_counts:
-        half = smallest_batch(step, machine, chips=chips, efficiency=0.5)
-        batches = {max(half, chips)} | ({batch_size} if batch_size % chips == 0 else set())
+        half = smallest_batch(step, machine, chips=chips, efficiency=0.5, images=group)
+        batches = {half} | ({batch_size} if batch_size % (chips * group) == 0 else set())
         for batch in sorted(batches):
             each = predict(step, machine, chips=chips, batch_size=batch)
             speed = batch / each.total

@@ -113,6 +113,10 @@ def test_scaling_is_predicted_from_what_eight_devices_exchange() -> None:
     assert "one all-reduce of" in done.stdout
     assert "kinds: all-reduce\n" in done.stdout
     assert re.search(r"^H100, predicted", done.stdout, re.MULTILINE)
+    groups = ("--config.batch_size=8", "--config.network.norm_group=2")
+    apart = benchmark("--part=scaling", *groups, JAX_NUM_CPU_DEVICES="8")
+    assert apart.returncode == 1
+    assert apart.stderr.startswith("error: --config.network.norm_group=2: ")
     alone = benchmark("--part=scaling", JAX_NUM_CPU_DEVICES="1")
     assert alone.returncode == 1
     assert "JAX_NUM_CPU_DEVICES=8" in alone.stderr

@@ -45,6 +45,12 @@ def test_the_smallest_batch_reaches_the_efficiency_and_half_of_it_does_not(chips
     assert predict(STEP, H100, chips=chips, batch_size=batch // 2).efficiency < 0.5
 
 
+def test_every_chip_has_whole_groups_of_images() -> None:
+    batch = smallest_batch(STEP, TPU_V4, chips=4, efficiency=0.5, images=6)
+    assert batch == 4 * 6
+    assert smallest_batch(STEP, H100, chips=64, efficiency=0.9, images=6) % (64 * 6) == 0
+
+
 def test_a_batch_that_cannot_be_spread_is_an_error() -> None:
     with pytest.raises(ValueError, match="16 cannot be spread over 32"):
         predict(STEP, TPU_V4, chips=32, batch_size=16)
