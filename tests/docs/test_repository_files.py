@@ -27,6 +27,18 @@ def validated_workflow(path: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True)
 
 
+def test_the_top_level_has_nothing_left_over() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    folders = {"fgr_jax", "configs", "docs", "launch", "tests", ".ci", ".github"}
+    documents = {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"}
+    settings = {"pyproject.toml", "requirements.txt", ".gitignore", ".pre-commit-config.yaml"}
+    assert {
+        line.partition("/")[0] for line in listed.stdout.splitlines()
+    } == folders | documents | settings
+
+
 def test_pre_commit_accepts_the_hooks(tmp_path: Path) -> None:
     done = validated_hooks(HOOKS)
     assert done.returncode == 0, done.stdout + done.stderr
