@@ -23,7 +23,7 @@ def get_config() -> Config:
     config.network.frozen = "backbone"
 
     # The classifier alone is trained.
-    config.optimizer.learning_rate = 0.01
+    config.optimizer.learning_rate = 1.0
     config.optimizer.schedule = "cosine"
 
     config.runtime.report = False

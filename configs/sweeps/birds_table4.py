@@ -1,20 +1,34 @@
-"""The rows of table 4 on frozen features of CUB's birds, as maps of 14×14 cells.
+"""Tables 4 and 5 on frozen features of CUB's birds, as maps of 14×14 cells.
+
+Rows without the block need the average of the features only. The rows "block" and "the network alone" are
+table 5's α = 0.1 and α = 1.
 
 python -m fgr_jax.sweep --sweep=configs/sweeps/birds_table4.py
 """
 
-import dataclasses
 from pathlib import Path
 
-from fgr_jax.sweep.plan import Search, Sweep, load
+from fgr_jax.sweep.plan import Row, Search, Sweep, load
+
+_SHORT = dict.fromkeys(("duration", "evaluate_every", "checkpoint_every"), "10 epochs")
+_POOLED = {"network.pool": 14}
+_ALPHA = "diversification.alpha"
 
 
 def get_sweep() -> Sweep:
-    return dataclasses.replace(
-        load(Path(__file__).with_name("table4.py")),
-        title="Table 4 on frozen features of birds",
+    rows = [
+        row.with_overrides(_POOLED if row.overrides.get(_ALPHA) == 1 else {})
+        for row in load(Path(__file__).with_name("table4.py")).rows
+    ]
+    alphas = [
+        Row(f"block, α = {alpha:g}", {"loss.gce_start": "never", _ALPHA: alpha})
+        for alpha in (0.0, 0.2, 0.5)
+    ]
+    return Sweep(
+        title="Tables 4 and 5 on frozen features of birds",
         config="configs/birds.py",
+        rows=[row.with_overrides(_SHORT) for row in (*rows, *alphas)],
         seeds=5,
-        search=Search("optimizer.learning_rate", (0.1, 0.3, 1.0, 3.0)),
+        search=Search("optimizer.learning_rate", (0.3, 1.0, 3.0, 10.0)),
         baseline="the network alone",
     )
