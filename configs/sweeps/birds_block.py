@@ -5,7 +5,6 @@ python -m fgr_jax.sweep --sweep=configs/sweeps/birds_block.py
 
 from fgr_jax.sweep.plan import Row, Search, Sweep
 
-
 _SHORT = dict.fromkeys(("duration", "evaluate_every", "checkpoint_every"), "10 epochs")
 
 

@@ -1,7 +1,7 @@
 """Tables 4 and 5 on frozen features of CUB's birds, as maps of 14×14 cells.
 
-Rows without the block need the average of the features only. The rows "block" and "the network alone" are
-table 5's α = 0.1 and α = 1.
+Rows without the block need the average of the features only. The rows "block" and "the network alone"
+are table 5's α = 0.1 and α = 1.
 
 python -m fgr_jax.sweep --sweep=configs/sweeps/birds_table4.py
 """
