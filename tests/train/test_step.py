@@ -17,8 +17,10 @@ from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.distributed import batch_sharding, data_mesh
 from fgr_jax.diversification import suppression_mask
+from fgr_jax.losses.interface import Outputs, Targets
 from fgr_jax.models.network import build_network
 from fgr_jax.random_streams import Stream, stream_key
+from fgr_jax.train.objective import build_objective
 from fgr_jax.train.step import Totals, sum_over_examples
 
 
@@ -166,6 +168,18 @@ def test_gce_takes_over_at_its_step(tiny: Config) -> None:
         state, (loss, _) = switching.train(state, batch)
         assert gce < ce
         np.testing.assert_allclose(float(loss), ce if step < 2 else gce, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("step", "k"), [(1, CLASSES - 1), (2, 2)])
+def test_labels_are_smoothed_before_and_after_the_switch(tiny: Config, step: int, k: int) -> None:
+    tiny.loss.label_smoothing, tiny.loss.k, tiny.loss.gce_start = 0.2, 2, "2 steps"
+    objective = build_objective(tiny, Calendar.of(tiny, examples=52), data_mesh())
+    rng = np.random.default_rng(0)
+    scores, labels = rng.normal(size=(8, CLASSES)), rng.integers(CLASSES, size=8)
+    outputs = Outputs(jnp.asarray(scores, jnp.float32), jnp.zeros((8, 1)))
+    targets = Targets(jnp.asarray(labels), jnp.ones(8, bool), jnp.int32(step))
+    expected = reference_losses.smoothed_gce(scores, labels, k, 0.2)
+    np.testing.assert_allclose(objective.losses(outputs, targets, {}), expected, rtol=1e-5)
 
 
 def test_gce_arrives_over_its_fade(tiny: Config) -> None:
