@@ -17,6 +17,7 @@ from fgr_jax.runs.workdir import CLASSES, CONFIG
 from fgr_jax.terminal import Terminal
 
 _LISTED = 20  # corrupt images
+_IMAGES_PER_DEVICE = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ def evaluate_run(
 ) -> EvaluatedRun | None:
     """Evaluates the network on the test split; process 0 gets the results, the others None.
 
-    `crops` is a key of `CROPS`; `batch_size` is over all devices, by default the run's.
+    `crops` is a key of `CROPS`; `batch_size` is over all devices, by default the run's and at most 16
+    images on each: runs on cached features have batches for which the whole network is too large.
 
     Raises:
       UserError: an image is corrupt and the run's `data.corrupt_images` is "stop".
@@ -83,7 +85,8 @@ def evaluate_run(
         f"{source.split}, {len(source.class_names)} classes, on {mesh.size} × "
         f"{mesh.devices.flat[0].device_kind}"
     )
-    views, size = CROPS[crops], batch_size or run.config.batch_size
+    views = CROPS[crops]
+    size = batch_size or min(run.config.batch_size, _IMAGES_PER_DEVICE * mesh.size)
     with _way_out():
         predictions = predict_split(
             run.config, opened.trained, source, mesh, terminal, crops=views, batch_size=size
