@@ -1,0 +1,59 @@
+"""configs/modern/cub.py beside configs/cub.py: the same weights, images and epochs, the whole network.
+
+EfficientNet-Lite0 at 160×160 pixels, for a tenth of the epochs; schedules are shortened alike.
+
+python -m fgr_jax.sweep --sweep=configs/sweeps/birds_modern.py
+"""
+
+from pathlib import Path
+
+from fgr_jax.config import Config, flat
+from fgr_jax.files import python_files
+from fgr_jax.sweep.plan import Row, Sweep
+
+
+def _recipe(file: str) -> dict[str, object]:
+    """Returns what a config file sets."""
+    path = Path(__file__).parent.parent / file
+    config = flat(python_files.load(path, "get_config", Config, flag="--config"))
+    return {name: value for name, value in config.items() if value != flat(Config())[name]}
+
+
+def get_sweep() -> Sweep:
+    for_all = {
+        **dict.fromkeys(("duration", "evaluate_every", "checkpoint_every"), "10 epochs"),
+        "pretrained": "efficientnet-lite0",
+        "network.backbone": "tf_efficientnet_lite0",
+        "network.frozen": "",
+        "data.views": 0,
+        "data.resize": 182,
+        "data.crop": 160,
+        "optimizer.schedule": "step",
+        "optimizer.decay_every": "5 epochs",
+        "optimizer.learning_rate": 0.001,
+        "batch_size": 16,
+    }
+    modern = {**_recipe("modern/cub.py"), "optimizer.warmup": "0.5 epochs"}
+    ours = {name: value for name, value in modern.items() if name not in ("pretrained", "duration")}
+    without = {
+        "label smoothing": {"loss.label_smoothing": 0.0},
+        "Nesterov": {"optimizer.nesterov": False},
+        "a factor on the head's learning rate": {"optimizer.head_factor": 1.0},
+        "sparing norms and biases the decay": {"optimizer.decay_norms_and_biases": True},
+    }
+    rows = [
+        Row("configs/cub.py", {}),
+        Row("configs/modern/cub.py", ours),
+        Row("configs/cub.py, its learning rate × 10", {"optimizer.learning_rate": 0.01}),
+        *(
+            Row(f"configs/modern/cub.py without {name}", {**ours, **off})
+            for name, off in without.items()
+        ),
+    ]
+    return Sweep(
+        title="Birds: today's recipe and the paper's",
+        config="configs/birds.py",
+        rows=[row.with_overrides({**for_all, **row.overrides}) for row in rows],
+        seeds=2,
+        baseline="configs/cub.py",
+    )
