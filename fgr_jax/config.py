@@ -110,7 +110,18 @@ class Data:
     cut_bottom: int = field(
         0, "Rows of pixels to cut off at the bottom: 20 for FGVC-Aircraft.", at_least(0)
     )
-    resize: int = field(512, "Side of the square that images are resized to.", between(1, 65_500))
+    resize: int = field(
+        512,
+        "Side of the square that images are resized to, in pixels; see resize_method.",
+        between(1, 65_500),
+    )
+    resize_method: str = field(
+        "squash",
+        '"squash": the whole image becomes the square, whatever its aspect ratio; "crop": the short '
+        'side becomes data.resize, and the crop is cut from all of the long one; "pad": the long side '
+        "becomes data.resize, and margins fill the square.",
+        one_of("squash", "crop", "pad"),
+    )
     crop: int = field(
         448, "Side of the crop: random in training, central in tests.", between(1, 65_500)
     )

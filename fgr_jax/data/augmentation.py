@@ -16,22 +16,40 @@ MIRROR = 4  # the element of `turned` that flips left and right
 COUNT = 8
 
 
+class Place(NamedTuple):
+    """The place of a crop on a canvas whose size is not known yet.
+
+    Attributes:
+      top: in [0, 1], from the uppermost place to the lowest.
+      left: likewise, from left to right.
+      is_drawn: whether these are uniform draws from [0, 1), which take every place equally often;
+        otherwise 0 is the first place, 1 the last, and a half the center as torchvision rounds it.
+    """
+
+    top: float
+    left: float
+    is_drawn: bool = False
+
+
 class View(NamedTuple):
     """An example and the crops to take from it, chosen before anything is read."""
 
     example: int | None  # an index into the data set; None: padding
-    offsets: tuple[tuple[int, int], ...]  # (top, left) of each crop of the resized image, in pixels
+    places: tuple[Place, ...]  # of each crop
     symmetries: tuple[int, ...] = (0,)  # an element of `turned` for each crop
 
 
 def random_view(data: Data, example: int, rng: np.random.Generator) -> View:
     """Draws a crop, and a flip or (if `data.augmentation` is "dihedral") one of eight symmetries."""
-    margin = data.resize - data.crop
-    top = int(rng.integers(margin, endpoint=True))
-    left = int(rng.integers(margin, endpoint=True))
+    if data.resize_method == "crop":
+        # How many places there are is known when the image is read.
+        top, left = rng.random(), rng.random()
+    else:
+        places = data.resize - data.crop + 1
+        top, left = ((int(rng.integers(places)) + 0.5) / places for _ in range(2))
     dihedral = data.augmentation == "dihedral"
     symmetry = rng.integers(COUNT) if dihedral else MIRROR * rng.integers(2)
-    return View(example, ((top, left),), (int(symmetry),))
+    return View(example, (Place(top, left, is_drawn=True),), (int(symmetry),))
 
 
 def turned(images: jax.Array, elements: jax.Array) -> jax.Array:

@@ -179,7 +179,7 @@ def reference_rows(source: GrayImages, count: int) -> list[dict[str, Any]]:
     rows = []
     for view in (views[index] for index in range(count)):
         example = source[view.example]
-        image = images.crops_at(images.decode(example.encoded_image), SMALL, view.offsets)[0]
+        image = images.crops_at(images.decode(example.encoded_image), SMALL, view.places)[0]
         rows.append({"image": image, "label": example.label, "symmetry": view.symmetries[0]})
     return rows
 
@@ -399,7 +399,7 @@ def test_annotated_batches_have_the_center_crop_of_evaluation(
     assert annotated[0]["image"].shape == (8, crops, 32, 32, 3)
     assert annotated[0]["parts"].shape == (8, 0, 3)
     if crops == 5:
-        crops_of_one = images.test_crops(photographs[3].encoded_image, CROPPED, 5)
+        crops_of_one = images.test_crops(photographs[3].encoded_image, CROPPED, 5, None)
         np.testing.assert_array_equal(annotated[0]["image"][3], crops_of_one)
 
 

@@ -73,14 +73,14 @@ def test_features_are_those_of_the_fixed_views(made: FeatureRun) -> None:
     for image, view in ((0, 0), (10, 2), (51, 1)):
         example = made.sources[0][image]
         fixed = fixed_views(data, 3, image)
-        (cut,) = images.crops_at(images.decode(example.encoded_image), data, [fixed.offsets[view]])
+        (cut,) = images.crops_at(images.decode(example.encoded_image), data, [fixed.places[view]])
         expected = forward(turned(jnp.asarray(cut)[None], jnp.array([fixed.symmetries[view]])))
         batch = train.batch([(image, view), (None, 0)])
         np.testing.assert_allclose(batch["features"][0], expected[0], rtol=1e-4, atol=1e-5)
         assert not batch["features"][1].any()
         assert batch["label"].tolist() == [example.label, 0]
         assert batch["mask"].tolist() == [True, False]
-    center = images.test_crops(made.sources[1][26].encoded_image, data, 1)
+    center = images.test_crops(made.sources[1][26].encoded_image, data, 1, None)
     found = test.batch([(26, 0)])["features"]
     np.testing.assert_allclose(found, forward(center), rtol=1e-4, atol=1e-5)
 

@@ -1,24 +1,28 @@
 """Images as NumPy arrays: what files are, decoding, resizing, cropping. Color is RGB, `[H, W, 3]`."""
 
 from fgr_jax.data.images.crops import (
-    center_offset,
+    Color,
+    check_readable,
     crop,
     crops_at,
     resize,
     resize_and_crop,
-    test_crop_offsets,
     test_crops,
 )
 from fgr_jax.data.images.decoding import Image, check, decode
 from fgr_jax.data.images.errors import ImageError
+from fgr_jax.data.images.geometry import CENTER, Canvas, test_places
 from fgr_jax.data.images.kinds import SUFFIXES, is_image, kind_of
 
 __all__ = [
+    "CENTER",
     "SUFFIXES",
+    "Canvas",
+    "Color",
     "Image",
     "ImageError",
-    "center_offset",
     "check",
+    "check_readable",
     "crop",
     "crops_at",
     "decode",
@@ -26,6 +30,6 @@ __all__ = [
     "kind_of",
     "resize",
     "resize_and_crop",
-    "test_crop_offsets",
     "test_crops",
+    "test_places",
 ]
