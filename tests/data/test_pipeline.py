@@ -473,16 +473,30 @@ class Birds(GrayImages):
         return Example(cv2.imencode(".png", pixels)[1].tobytes(), 0, "bird.png", parts)
 
 
+@pytest.mark.parametrize("method", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("resize", [60, 100, 256])
-def test_parts_are_where_the_image_shows_them(resize: int) -> None:
-    data = Data(name="birds", resize=resize, crop=resize * 7 // 8, cut_bottom=6)
-    for x, y in [(60, 40), (20, 60), (99, 17)]:
-        (batch,) = annotated_batches(Birds(1, x=x, y=y), data, THREADS, Share(1), crops=5)
+def test_parts_are_where_the_image_shows_them(resize: int, method: str) -> None:
+    data = Data(
+        name="birds", resize=resize, crop=resize * 7 // 8, cut_bottom=6, resize_method=method
+    )
+    for x, y in [(60, 40), (35, 60), (84, 17)]:
+        batch: AnnotatedBatch
+        (batch,) = annotated_batches(
+            Birds(1, x=x, y=y), data, THREADS, Share(1), crops=5, padding=(0, 0, 0)
+        )
         bright = batch["image"][0, -1, :, :, 0].astype(float)
         rows, columns = np.mgrid[: data.crop, : data.crop]
         center = [float((axis * bright).sum() / bright.sum()) for axis in (columns, rows)]
         np.testing.assert_allclose(batch["parts"][0, 0, :2], center, atol=0.1)
         assert batch["parts"][0, :, 2].tolist() == [1, 0]
+
+
+def test_parts_that_the_crop_of_a_long_image_leaves_out_are_not_visible() -> None:
+    data = Data(name="birds", resize=45, crop=36, resize_method="crop")  # shows 24..96, 8..80
+    places = {(24, 40): 1, (23, 40): 0, (95, 40): 1, (96, 40): 0, (60, 8): 1, (60, 7): 0}
+    for (x, y), seen in places.items():
+        (batch,) = annotated_batches(Birds(1, x=x, y=y), data, THREADS, Share(1), crops=1)
+        assert batch["parts"][0, 0, 2] == seen
 
 
 def test_parts_beside_the_crop_are_not_visible() -> None:

@@ -13,7 +13,7 @@ from networks import cam_network, random_variables
 
 from fgr_jax.config import Data
 from fgr_jax.data.images import Canvas
-from fgr_jax.inference.heatmaps import at_pixels, overlay
+from fgr_jax.inference.heatmaps import at_pixels, over_center_crop, overlay
 from fgr_jax.models.backbones.convnext import ConvNeXt
 from fgr_jax.models.backbones.interface import Backbone
 from fgr_jax.models.backbones.vit import ViT
@@ -109,12 +109,21 @@ def test_a_hot_spot_lights_up_at_its_place_in_an_image_of_any_shape(
     assert centroid == pytest.approx(expected, abs=1.5 * max(height, width) / resize)
 
 
-def test_the_crop_is_colored_and_the_rest_is_gray() -> None:
+@pytest.mark.parametrize(
+    ("method", "size", "inside"),
+    [
+        ("squash", 64, np.s_[8:56, 16:112]),
+        ("crop", 64, np.s_[8:56, 40:88]),  # the middle square of 48 pixels
+        ("pad", 128, np.s_[:, 16:112]),  # of the square of 128 pixels, 96
+    ],
+)
+def test_the_crop_is_colored_and_the_rest_is_gray(method: str, size: int, inside: Any) -> None:
     image = np.zeros((64, 128, 3), np.uint8) + np.asarray([200, 40, 40], np.uint8)
-    overlaid = overlay(image, np.ones((48, 48)), square(64, 48), (8, 8))
+    canvas = Canvas.of(Data(resize=size, crop=size * 3 // 4, resize_method=method), 64, 128)
+    overlaid = over_center_crop(image, np.ones((2, 2)), canvas, 16)
     is_gray = (overlaid == overlaid[..., :1]).all(-1)
     expected = np.ones((64, 128), bool)
-    expected[8:56, 16:112] = False
+    expected[inside] = False
     np.testing.assert_array_equal(is_gray, expected)
 
 
