@@ -146,6 +146,11 @@ class Data:
         '"flip": left and right; "dihedral": all 8 symmetries of a square.',
         one_of("flip", "dihedral"),
     )
+    trivial_augment: bool = field(
+        False,
+        "TrivialAugment: each crop in training is distorted by one of 14 operations, of one of 31 "
+        "strengths, both drawn with equal probability.",
+    )
     mixup: float = field(
         0.0,
         "α of mixup: images 2i and 2i + 1 of a batch are mixed, and so are their losses, with a share "
@@ -400,6 +405,8 @@ def validate(config: Config) -> None:
         _refuse("data.max_pixels", data.max_pixels, least)
     if data.views and not config.network.frozen:
         _refuse("data.views", data.views, "0 where network.frozen is empty: nothing stays the same")
+    if data.trivial_augment and data.views:
+        _refuse("data.trivial_augment", True, "False with data.views: features are not distorted")
     _check_batch(config)
     if config.optimizer.nesterov and config.optimizer.name != "sgd":
         _refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")

@@ -364,6 +364,8 @@ def _render(
                 checked=True,  # by preparation
             )
             image[row] = images.crops_at(decoded, data, view.places, padding)
+            for crop, distortion in zip(image[row], view.distortions, strict=False):
+                crop[:] = images.distorted(crop, distortion)
         except images.ImageError as error:
             if not annotated and data.corrupt_images == "stop":
                 name = f"data set {source.data_set}, split {source.split}: {example.name}"

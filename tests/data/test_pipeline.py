@@ -117,6 +117,25 @@ def test_threads_and_workers_change_nothing(photographs: ExampleSource, runtime:
     assert_same(stream(photographs, CROPPED, runtime), expected)
 
 
+@pytest.mark.parametrize(("method", "workers"), [("crop", 2), ("pad", 0)])
+def test_nor_do_they_for_other_geometries_and_distorted_crops(
+    photographs: ExampleSource, method: str, workers: int
+) -> None:
+    data = dataclasses.replace(CROPPED, resize_method=method, trivial_augment=True)
+    reading = functools.partial(
+        training_batches, photographs, data, seed=0, steps=range(6), padding=(124, 116, 104)
+    )
+    expected = list(reading(runtime=THREADS, share=Share(8)))
+    runtime = Runtime(decode_threads=1, decode_workers=workers)
+    assert_same(list(reading(runtime=runtime, share=Share(8))), expected)
+    shares = [list(reading(runtime=THREADS, share=Share(8, process, 2))) for process in (0, 1)]
+    for process, batches in enumerate(shares):
+        for whole, part in zip(expected, batches, strict=True):
+            rows = slice(4 * process, 4 * process + 4)
+            np.testing.assert_array_equal(part["image"], whole["image"][rows])
+            np.testing.assert_array_equal(part["symmetry"], whole["symmetry"][rows])
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_the_rows_of_the_same_global_batches(
     photographs: ExampleSource, processes: int

@@ -13,6 +13,7 @@ from fgr_jax.data.images.decoding import Image, check, decode
 from fgr_jax.data.images.errors import ImageError
 from fgr_jax.data.images.geometry import CENTER, Canvas, test_places
 from fgr_jax.data.images.kinds import SUFFIXES, is_image, kind_of
+from fgr_jax.data.images.trivial_augment import distorted
 
 __all__ = [
     "CENTER",
@@ -26,6 +27,7 @@ __all__ = [
     "crop",
     "crops_at",
     "decode",
+    "distorted",
     "is_image",
     "kind_of",
     "resize",
