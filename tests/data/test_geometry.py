@@ -2,6 +2,7 @@
 
 import functools
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -230,3 +231,27 @@ def test_a_jpeg_that_is_decoded_smaller_is_not_enlarged(
         return
     # Halving rounds up, and the canvas rounds down.
     assert canvas.vertical.size * canvas.horizontal.size <= height * width + height + width
+
+
+def test_the_shares_of_an_image_that_the_documentation_states() -> None:
+    text = (Path(__file__).parent.parent.parent / "docs" / "data.md").read_text()
+    for method in METHODS:
+        row = re.search(rf"^\| `{method}` \|.*?\| ([\d/ ]+)% \|", text, re.MULTILINE)
+        assert row is not None
+        stated = [int(percent) for percent in row[1].split(" / ")]
+        for shape, percent in zip(((600, 600), (450, 600), (300, 600)), stated, strict=True):
+            canvas = images.Canvas.of(Data(resize_method=method), *shape)
+            share = 1.0
+            axes = (canvas.vertical, canvas.horizontal)
+            for axis, begin in zip(axes, canvas.offset(images.CENTER), strict=True):
+                first = max(begin, axis.start)
+                last = min(begin + canvas.crop, axis.start + axis.resized)
+                share *= (last - first) / axis.resized
+            assert abs(100 * share - percent) <= 0.5001
+    limit = re.search(r"of more than (\d+):1 for 512 pixels", text)
+    assert limit is not None
+    ratio = int(limit[1])
+    data = Data(resize_method="crop")
+    images.Canvas.of(data, 10, 10 * ratio)
+    with pytest.raises(images.ImageError):
+        images.Canvas.of(data, 10, 10 * (ratio + 1))

@@ -477,6 +477,23 @@ def test_what_stops_the_training_has_its_own_way_out(
         next(evaluation_batches(GrayImages(4, corrupt=corrupt), data, THREADS, Share(4)))
 
 
+def test_an_image_that_is_too_long_for_its_short_side_is_named() -> None:
+    class Long(GrayImages):
+        def __getitem__(self, index: SupportsIndex) -> Example:
+            i = int(index)
+            pixels = np.zeros((2, 60 if i == 1 else 4), np.uint8)
+            return Example(cv2.imencode(".png", pixels)[1].tobytes(), i, f"{i}.png")
+
+    data = dataclasses.replace(SMALL, resize_method="crop", max_pixels=4 * 8 * 200)
+    words = r"1\.png has 60 × 2 pixels, which .*=crop makes 240 × 8, .*=6400; prepare the data set"
+    with pytest.raises(UserError, match=words):
+        list(evaluation_batches(Long(4), data, THREADS, ALONE))
+    data.corrupt_images = "skip"
+    (batch,) = annotated_batches(Long(4), data, THREADS, ALONE, crops=5)
+    assert batch["mask"].tolist() == [True, False, True, True]
+    assert "resize_method=crop" in batch["problem"][1]
+
+
 @dataclasses.dataclass
 class Birds(GrayImages):
     """One image of 120×90 pixels, with a bright spot where its one visible part is."""

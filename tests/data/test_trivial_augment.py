@@ -1,4 +1,4 @@
-"""TrivialAugment: its operations against torchvision's (`goldens/make_trivial_augment.py`), its draws."""
+"""TrivialAugment: draws, and operations against torchvision's (`goldens/make_trivial_augment.py`)."""
 
 import dataclasses
 import functools

@@ -82,16 +82,18 @@ def crops_at(
     resized = resize(image, rows.resized, columns.resized)
     if not canvas.is_filled:
         assert padding is not None
-        around = (rows.size, columns.size)
-        resized = _padded(resized, around, rows.start, columns.start, padding)
+        resized = _padded(resized, canvas, padding)
     return np.stack([crop(resized, top, left, canvas.crop) for top, left in offsets])
 
 
-def _padded(image: Image, size: tuple[int, int], top: int, left: int, color: Color) -> Image:
-    padded = np.empty((*size, 3), np.uint8)
-    padded[:] = color
-    padded[top : top + image.shape[0], left : left + image.shape[1]] = image
-    return padded
+def _padded(image: Image, canvas: Canvas, color: Color) -> Image:
+    """Surrounds the resized image with a color."""
+    top, left = canvas.vertical.start, canvas.horizontal.start
+    bottom, right = (
+        axis.size - axis.resized - axis.start for axis in (canvas.vertical, canvas.horizontal)
+    )
+    padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=color)
+    return np.asarray(padded, np.uint8)
 
 
 def test_crops(encoded: bytes, data: Data, crops: int, padding: Color | None) -> Image:
