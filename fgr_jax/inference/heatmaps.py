@@ -67,12 +67,14 @@ def overlay(
     columns = canvas.horizontal.in_crop(np.arange(width, dtype=float), width, left)
     inside_rows = np.flatnonzero((rows > -0.5) & (rows < crop_size - 0.5))
     inside_columns = np.flatnonzero((columns > -0.5) & (columns < crop_size - 0.5))
+    gray = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    overlaid: Image = np.repeat((gray // 2)[:, :, None], 3, axis=2)
+    if not inside_rows.size or not inside_columns.size:  # in an image of a few pixels
+        return overlaid
     sampled = np.nan_to_num(_sample(heat, rows[inside_rows], columns[inside_columns]))
     highest = max(float(sampled.max()) if highest is None else highest, _TINY)
     levels: Image = np.round(255 * (np.clip(sampled, 0, highest) / highest)).astype(np.uint8)
     colors = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO))[:, :, ::-1]
-    gray = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-    overlaid: Image = np.repeat((gray // 2)[:, :, None], 3, axis=2)
     window = np.ix_(inside_rows, inside_columns)
     blended = (1 - _OPACITY) * image[window] + _OPACITY * colors
     overlaid[window] = np.round(blended).astype(np.uint8)

@@ -127,6 +127,15 @@ def test_the_crop_is_colored_and_the_rest_is_gray(method: str, size: int, inside
     np.testing.assert_array_equal(is_gray, expected)
 
 
+@pytest.mark.parametrize(("method", "crop"), [("crop", 56), ("squash", 28)])
+def test_an_image_of_so_few_pixels_that_none_is_centered_in_the_crop(
+    method: str, crop: int
+) -> None:
+    canvas = Canvas.of(Data(resize=64, crop=crop, resize_method=method), 1, 2)
+    image = np.full((1, 2, 3), 100, np.uint8)
+    np.testing.assert_array_equal(over_center_crop(image, np.ones((2, 2)), canvas, 16), image // 2)
+
+
 def test_a_map_without_anything_positive_stays_cold() -> None:
     image = np.full((40, 40, 3), 90, np.uint8)
     cold = overlay(image, np.zeros((32, 32)), square(40, 32), (4, 4))
