@@ -110,7 +110,18 @@ class Data:
     cut_bottom: int = field(
         0, "Rows of pixels to cut off at the bottom: 20 for FGVC-Aircraft.", at_least(0)
     )
-    resize: int = field(512, "Side of the square that images are resized to.", between(1, 65_500))
+    resize: int = field(
+        512,
+        "Side of the square that images are resized to, in pixels; see resize_method.",
+        between(1, 65_500),
+    )
+    resize_method: str = field(
+        "squash",
+        '"squash": the whole image becomes the square, whatever its aspect ratio; "crop": the short '
+        'side becomes data.resize, and the crop is cut from all of the long one; "pad": the long side '
+        "becomes data.resize, and margins fill the square.",
+        one_of("squash", "crop", "pad"),
+    )
     crop: int = field(
         448, "Side of the crop: random in training, central in tests.", between(1, 65_500)
     )
@@ -134,6 +145,11 @@ class Data:
         "flip",
         '"flip": left and right; "dihedral": all 8 symmetries of a square.',
         one_of("flip", "dihedral"),
+    )
+    trivial_augment: bool = field(
+        False,
+        "TrivialAugment: each crop in training is distorted by one of 14 operations, of one of 31 "
+        "strengths, both drawn with equal probability.",
     )
     mixup: float = field(
         0.0,
@@ -389,6 +405,8 @@ def validate(config: Config) -> None:
         _refuse("data.max_pixels", data.max_pixels, least)
     if data.views and not config.network.frozen:
         _refuse("data.views", data.views, "0 where network.frozen is empty: nothing stays the same")
+    if data.trivial_augment and data.views:
+        _refuse("data.trivial_augment", True, "False with data.views: features are not distorted")
     _check_batch(config)
     if config.optimizer.nesterov and config.optimizer.name != "sgd":
         _refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")

@@ -11,6 +11,7 @@ from fgr_jax.config import Config
 from fgr_jax.data import images
 from fgr_jax.data.pipeline import Share, training_batches
 from fgr_jax.data.source import open_splits
+from fgr_jax.models.network import build_network
 from fgr_jax.terminal import Terminal
 
 
@@ -24,20 +25,28 @@ def print_input_speed(config: Config, *, count: int, rounds: int) -> None:
         steps = range(max(1, count // config.batch_size))
         count = len(steps) * config.batch_size
         encoded = [source[index].encoded_image for index in range(min(count, len(source)))]
+        padding = build_network(config, 2).padding
         kilobytes = sum(map(len, encoded)) / len(encoded) / 1e3
 
         def bare() -> None:
             cv2.setNumThreads(1)
-            margin = (config.data.resize - config.data.crop) // 2
             for data in islice(cycle(encoded), count):
-                image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-                image = images.resize(np.asarray(image, np.uint8), config.data.resize)
-                images.crop(image, margin, margin, config.data.crop)
+                pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+                image = np.asarray(pixels, np.uint8)
+                canvas = images.Canvas.of(config.data, *image.shape[:2])
+                image = images.resize(image, canvas.vertical.resized, canvas.horizontal.resized)
+                images.crop(image, *canvas.offset(images.CENTER), config.data.crop)
 
         def pipeline() -> None:
             # Runs to its end, so that nothing is decoded ahead during the other variant's time.
             for _ in training_batches(
-                source, config.data, config.runtime, share, seed=config.seed, steps=steps
+                source,
+                config.data,
+                config.runtime,
+                share,
+                seed=config.seed,
+                steps=steps,
+                padding=padding,
             ):
                 pass
 

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from fgr_jax import signals
 from fgr_jax.config import Data, Runtime
 from fgr_jax.data import images
-from fgr_jax.data.augmentation import View, random_view
+from fgr_jax.data.augmentation import Place, View, random_view
 from fgr_jax.data.batch import AnnotatedBatch, Batch, TrainingBatch, ViewsBatch
 from fgr_jax.data.source import Example
 from fgr_jax.errors import UserError
@@ -71,11 +71,19 @@ class Share:
 
 
 def training_batches(
-    source: Source, data: Data, runtime: Runtime, share: Share, *, seed: int, steps: range
+    source: Source,
+    data: Data,
+    runtime: Runtime,
+    share: Share,
+    *,
+    seed: int,
+    steps: range,
+    padding: images.Color | None = None,
 ) -> Iterator[TrainingBatch]:
     """Yields the shuffled, augmented batches of `steps`; the first step of a run is step 0.
 
-    Every epoch has its own order, and an example is augmented differently in every epoch.
+    Every epoch has its own order, and an example is augmented differently in every epoch. `padding` is
+    as for `images.crops_at`, here and in the other functions.
 
     Raises:
       UserError: (while iterating) an image is corrupt and `data.corrupt_images` is "stop".
@@ -84,14 +92,20 @@ def training_batches(
     views = shuffled(len(source), share, seed=seed, steps=steps).random_map(
         functools.partial(random_view, data), seed=stream_seed(seed, Stream.AUGMENTATION)
     )
-    render = functools.partial(_render, TrainingBatch, source, data)
+    render = functools.partial(_render, TrainingBatch, source, data, padding)
     batches = batches_of(views, render, share, steps)
     # Twice, since the batches of the evaluation are there at the same time.
     return _read(batches, runtime, 2 * _batch_bytes(data, share))
 
 
 def evaluation_batches(
-    source: Source, data: Data, runtime: Runtime, share: Share, *, rounds: int | None = 1
+    source: Source,
+    data: Data,
+    runtime: Runtime,
+    share: Share,
+    *,
+    rounds: int | None = 1,
+    padding: images.Color | None = None,
 ) -> Iterator[Batch]:
     """Yields the center crop of every example once, in order; the last batch is padded and masked.
 
@@ -102,11 +116,17 @@ def evaluation_batches(
     Raises:
       UserError, WorkerError: as for `training_batches`.
     """
-    return _read_in_order(Batch, source, data, runtime, share, crops=1, rounds=rounds)
+    return _read_in_order(Batch, source, data, runtime, share, padding, crops=1, rounds=rounds)
 
 
 def annotated_batches(
-    source: Source, data: Data, runtime: Runtime, share: Share, *, crops: int
+    source: Source,
+    data: Data,
+    runtime: Runtime,
+    share: Share,
+    *,
+    crops: int,
+    padding: images.Color | None = None,
 ) -> Iterator[AnnotatedBatch]:
     """Yields every example once, in order, with its name; the last batch is padded and masked.
 
@@ -119,7 +139,9 @@ def annotated_batches(
     Raises:
       WorkerError: as for `training_batches`.
     """
-    return _read_in_order(AnnotatedBatch, source, data, runtime, share, crops=crops, rounds=1)
+    return _read_in_order(
+        AnnotatedBatch, source, data, runtime, share, padding, crops=crops, rounds=1
+    )
 
 
 def views_batches(
@@ -128,6 +150,8 @@ def views_batches(
     runtime: Runtime,
     batches: Sequence[Sequence[int | None]],
     view_of: Callable[[int], View],
+    *,
+    padding: images.Color | None = None,
 ) -> Iterator[ViewsBatch]:
     """Yields given batches of images in several views; every image is decoded once.
 
@@ -144,10 +168,10 @@ def views_batches(
     if not batches:
         return iter(())
     size = len(batches[0])
-    images = [-1 if image is None else image for batch in batches for image in batch]
-    views = grain.MapDataset.source(images).map(functools.partial(_view_or_padding, view_of))
-    render = functools.partial(_render, ViewsBatch, source, data)
-    crops = len(view_of(images[0]).offsets)
+    indices = [-1 if image is None else image for batch in batches for image in batch]
+    views = grain.MapDataset.source(indices).map(functools.partial(_view_or_padding, view_of))
+    render = functools.partial(_render, ViewsBatch, source, data, padding)
+    crops = len(view_of(indices[0]).places)
     share = Share(size)
     return _read(
         batches_of(views, render, share, range(len(batches))),
@@ -167,20 +191,21 @@ def _read_in_order(
     data: Data,
     runtime: Runtime,
     share: Share,
+    padding: images.Color | None,
     *,
     crops: int,
     rounds: int | None,
 ) -> Iterator[_AnyBatch]:
     count = evaluation_batch_count(source, share)
-    offsets = images.test_crop_offsets(data, crops)
-    views = in_order(len(source), share).map(functools.partial(_test_view, offsets))
-    render = functools.partial(_render, kind, source, data)
+    places = images.test_places(crops)
+    views = in_order(len(source), share).map(functools.partial(_test_view, places))
+    render = functools.partial(_render, kind, source, data, padding)
     batches = batches_of(views, render, share, range(count)).repeat(rounds, reseed_each_epoch=False)
     return _read(batches, runtime, crops * _batch_bytes(data, share))
 
 
-def _test_view(offsets: tuple[tuple[int, int], ...], index: int) -> View:
-    return View(None if index < 0 else index, offsets)
+def _test_view(places: tuple[Place, ...], index: int) -> View:
+    return View(None if index < 0 else index, places)
 
 
 def _view_or_padding(view_of: Callable[[int], View], index: int) -> View:
@@ -304,7 +329,13 @@ def _check_shared_memory(workers: int, batch_bytes: int) -> None:
         )
 
 
-def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[View]) -> _AnyBatch:
+def _render(
+    kind: type[_AnyBatch],
+    source: Source,
+    data: Data,
+    padding: images.Color | None,
+    views: Sequence[View],
+) -> _AnyBatch:
     """Reads and decodes the views of a batch, each straight into its row.
 
     Stacking decoded images afterwards would go through memory twice more and cost a third of the
@@ -315,7 +346,7 @@ def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[V
     # processor's caches, after which reading would take twice as long.
     examples = [None if view.example is None else source[view.example] for view in views]
     annotated, all_views = kind is AnnotatedBatch, kind in (AnnotatedBatch, ViewsBatch)
-    count, crops, size = len(views), len(views[0].offsets), data.crop
+    count, crops, size = len(views), len(views[0].places), data.crop
     image = np.empty((count, crops, size, size, 3), np.uint8)
     label = np.array([example.label if example else 0 for example in examples], np.int32)
     mask = np.array([example is not None for example in examples], np.bool_)
@@ -332,6 +363,9 @@ def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[V
                 max_pixels=data.max_pixels,
                 checked=True,  # by preparation
             )
+            image[row] = images.crops_at(decoded, data, view.places, padding)
+            for crop, distortion in zip(image[row], view.distortions, strict=False):
+                crop[:] = images.distorted(crop, distortion)
         except images.ImageError as error:
             if not annotated and data.corrupt_images == "stop":
                 name = f"data set {source.data_set}, split {source.split}: {example.name}"
@@ -348,7 +382,6 @@ def _render(kind: type[_AnyBatch], source: Source, data: Data, views: Sequence[V
             if not annotated:
                 label[row] = 0
             continue
-        image[row] = images.crops_at(decoded, data, view.offsets)
         if annotated:
             parts[row] = _parts(view, decoded, example, data)
     symmetry = np.array([view.symmetries for view in views], np.int32)
@@ -369,11 +402,11 @@ def _parts(
 ) -> npt.NDArray[np.float32]:
     """Returns `[P, 3]`: x and y in pixels of the center crop, and 1 if the part is visible there."""
     height, width = image.shape[:2]
-    top, left = view.offsets[-1]
+    canvas = images.Canvas.of(data, height, width)
+    top, left = canvas.offset(view.places[-1])
     x, y, visible = np.array(example.part_locations, np.float32).reshape(-1, 3).T
-    # The center of pixel i is at i + ½ from the edge, before resizing and after it.
-    x = (x + 0.5) * data.resize / width - 0.5 - left
-    y = (y + 0.5) * data.resize / height - 0.5 - top
+    x = canvas.horizontal.in_crop(x, width, left)
+    y = canvas.vertical.in_crop(y, height, top)
     end = data.crop - 0.5
     inside = (visible > 0) & (x >= -0.5) & (x < end) & (y >= -0.5) & (y < end)
     return np.stack([x, y, inside], -1).astype(np.float32)

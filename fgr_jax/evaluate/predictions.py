@@ -82,7 +82,10 @@ def predict_split(
     run = compiled(trained, mesh, lambda outputs, batch: _per_image(outputs, batch, stride, origin))
 
     def batches() -> Iterator[tuple[list[tuple[str, str]], HostBatch]]:
-        for batch in annotated_batches(source, config.data, config.runtime, share, crops=crops):
+        padding = trained.network.padding
+        for batch in annotated_batches(
+            source, config.data, config.runtime, share, crops=crops, padding=padding
+        ):
             arrays: HostBatch = {name: batch[name] for name in _ARRAYS}  # type: ignore[literal-required]
             yield list(zip(batch["name"], batch["problem"], strict=True)), arrays
 

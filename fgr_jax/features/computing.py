@@ -118,7 +118,10 @@ def _compute(
     processes, index = jax.process_count(), jax.process_index()
     mine = [about.shards[number] for number in missing[index::processes]]
     batch_counts = [-(-len(images) // about.batch_images) for images in mine]
-    batches = views_batches(source, config.data, config.runtime, _padded(mine, about), view_of)
+    shards = _padded(mine, about)
+    batches = views_batches(
+        source, config.data, config.runtime, shards, view_of, padding=network.padding
+    )
 
     seconds = _seconds_per_batch(compute, rows, config.data.crop)
     rounds = -(-len(missing) // processes)

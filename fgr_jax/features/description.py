@@ -126,6 +126,8 @@ def describe(
         and (value := getattr(config.network, each.name)) != each.default
     }
     of_images: dict[str, Any] = {name: getattr(config.data, name) for name in _OF_IMAGES}
+    if config.data.resize_method != "squash":  # which has no name in the folders of before
+        of_images["resize_method"] = config.data.resize_method
     # Without a digest of their content, the name and version tell data sets apart.
     content = {"content": data.content} if data.content else {"data_set": data.data_set}
     return Description(

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from fgr_jax import distributed
 from fgr_jax.config import Config, Data
 from fgr_jax.data.augmentation import View
-from fgr_jax.data.images import test_crop_offsets
+from fgr_jax.data.images import test_places
 from fgr_jax.data.prepare.preparation import local_data_dir
 from fgr_jax.data.read_ahead import map_ahead
 from fgr_jax.data.source import ExampleSource
@@ -80,7 +80,7 @@ def open_features(
 
 def _views(data: Data, count: int, example: int) -> View:
     """Returns the random views of an image, or with `count` 0 its center crop."""
-    return fixed_views(data, count, example) if count else View(example, test_crop_offsets(data, 1))
+    return fixed_views(data, count, example) if count else View(example, test_places(1))
 
 
 def _check_room(folder: Path, stores: list[Store]) -> None:

@@ -17,8 +17,8 @@ def fixed_views(data: Data, views: int, example: int) -> View:
         random_view(data, example, np.random.default_rng([seed, example, view]))
         for view in range(views)
     ]
-    offsets = tuple(view.offsets[0] for view in drawn)
-    return View(example, offsets, tuple(view.symmetries[0] for view in drawn))
+    places = tuple(view.places[0] for view in drawn)
+    return View(example, places, tuple(view.symmetries[0] for view in drawn))
 
 
 def view_at(seed: int, views: int, example: int, epoch: int) -> int:

@@ -4,8 +4,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from fgr_jax.config import Data
-from fgr_jax.data.images import Image, center_offset
+from fgr_jax.data.images import CENTER, Canvas, Image
 
 _TINY = float(np.finfo(np.float32).tiny)
 _OPACITY = 0.55  # of the colors over the image
@@ -33,25 +32,23 @@ def at_pixels(
 def over_center_crop(
     image: Image,
     activation: npt.NDArray[np.floating],
-    data: Data,
+    canvas: Canvas,
     stride: int,
     origin: float = 0.0,
     *,
     highest: float | None = None,
 ) -> Image:
     """Overlays an image with a map `[h, w]` of its center crop; otherwise as `overlay`."""
-    offset = center_offset(data.resize, data.crop)
-    heat = at_pixels(activation, data.crop, stride, origin)
-    return overlay(image, heat, resize=data.resize, top=offset, left=offset, highest=highest)
+    heat = at_pixels(activation, canvas.crop, stride, origin)
+    return overlay(image, heat, canvas, canvas.offset(CENTER), highest=highest)
 
 
 def overlay(
     image: Image,
     heat: npt.NDArray[np.floating],
+    canvas: Canvas,
+    offset: tuple[int, int],
     *,
-    resize: int,
-    top: int,
-    left: int,
     highest: float | None = None,
 ) -> Image:
     """Colors an image by `heat`, from dark to warm; pixels outside the crop become gray.
@@ -59,24 +56,25 @@ def overlay(
     Args:
       image: the decoded image, or a smaller version of it, uint8 `[H, W, 3]`.
       heat: from `at_pixels`, `[crop_size, crop_size]`; negative values and NaN count as 0.
-      resize: the side of the square that the image is resized to, in pixels.
-      top: the crop's top edge in that square, in pixels.
-      left: the crop's left edge in that square, in pixels.
+      canvas: the canvas of the decoded image.
+      offset: (top, left) of the crop on it, in pixels.
       highest: the value with the warmest color; None: the maximum.
     """
     height, width = image.shape[:2]
-    crop_size = len(heat)
+    crop_size, (top, left) = len(heat), offset
     # The pixels of the image whose centers lie in the crop, and their coordinates there.
-    rows = (np.arange(height) + 0.5) * resize / height - 0.5 - top
-    columns = (np.arange(width) + 0.5) * resize / width - 0.5 - left
+    rows = canvas.vertical.in_crop(np.arange(height, dtype=float), height, top)
+    columns = canvas.horizontal.in_crop(np.arange(width, dtype=float), width, left)
     inside_rows = np.flatnonzero((rows > -0.5) & (rows < crop_size - 0.5))
     inside_columns = np.flatnonzero((columns > -0.5) & (columns < crop_size - 0.5))
+    gray = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
+    overlaid: Image = np.repeat((gray // 2)[:, :, None], 3, axis=2)
+    if not inside_rows.size or not inside_columns.size:  # in an image of a few pixels
+        return overlaid
     sampled = np.nan_to_num(_sample(heat, rows[inside_rows], columns[inside_columns]))
     highest = max(float(sampled.max()) if highest is None else highest, _TINY)
     levels: Image = np.round(255 * (np.clip(sampled, 0, highest) / highest)).astype(np.uint8)
     colors = np.asarray(cv2.applyColorMap(levels, cv2.COLORMAP_TURBO))[:, :, ::-1]
-    gray = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)
-    overlaid: Image = np.repeat((gray // 2)[:, :, None], 3, axis=2)
     window = np.ix_(inside_rows, inside_columns)
     blended = (1 - _OPACITY) * image[window] + _OPACITY * colors
     overlaid[window] = np.round(blended).astype(np.uint8)

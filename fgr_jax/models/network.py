@@ -94,6 +94,13 @@ class Network(nn.Module):
         mean = getattr(self.backbone, "mean", IMAGENET_MEAN)
         return mean, getattr(self.backbone, "std", IMAGENET_STD)
 
+    @property
+    def padding(self) -> tuple[int, int, int]:
+        """The color, of 255, that is nearest to 0 after `normalize`, for margins of images."""
+        mean, _ = self.normalization
+        red, green, blue = (min(255, max(0, round(255 * float(each)))) for each in mean)
+        return red, green, blue
+
     def normalize(self, images: jax.Array) -> jax.Array:
         """Converts uint8 `[B, H, W, 3]` to float32, standardized as the backbone takes it."""
         mean, std = (np.asarray(each, np.float32) for each in self.normalization)

@@ -69,8 +69,10 @@ def main(argv: Sequence[str]) -> int:
         with_maps=heatmaps is not None,
     )
     threads, ahead = run.config.runtime.decode_threads, BATCHES_AHEAD * batch_size
-    images = stream(found.files, run.config.data, threads=threads, ahead=ahead)
     network = trained.network
+    images = stream(
+        found.files, run.config.data, threads=threads, ahead=ahead, padding=network.padding
+    )
     overlays = (
         Overlays(heatmaps, found.files, run, network.stride, network.origin) if heatmaps else None
     )

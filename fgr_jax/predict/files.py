@@ -11,7 +11,7 @@ import cv2
 
 from fgr_jax.config import Data
 from fgr_jax.data.image_files import Found, find_images, is_fault
-from fgr_jax.data.images import Image, ImageError, test_crops
+from fgr_jax.data.images import Color, Image, ImageError, test_crops
 from fgr_jax.data.read_ahead import map_ahead
 from fgr_jax.errors import UserError, shown
 
@@ -66,20 +66,28 @@ def in_words(left_out: Mapping[str, Sequence[Path]]) -> list[str]:
     return lines
 
 
-def read(path: Path, data: Data) -> ImageFile:
-    """Reads the center crop of an image, as evaluation does."""
+def read(path: Path, data: Data, padding: Color | None = None) -> ImageFile:
+    """Reads the center crop of an image, as evaluation does; `padding` is as for `test_crops`."""
     try:
-        return ImageFile(path, test_crops(path.read_bytes(), data, 1)[0])
+        return ImageFile(path, test_crops(path.read_bytes(), data, 1, padding)[0])
     except ImageError as error:
         return ImageFile(path, None, str(error))
     except OSError as error:
         return ImageFile(path, None, f"cannot be read ({error.strerror})")
 
 
-def stream(paths: Sequence[Path], data: Data, *, threads: int, ahead: int) -> Iterator[ImageFile]:
+def stream(
+    paths: Sequence[Path],
+    data: Data,
+    *,
+    threads: int,
+    ahead: int,
+    padding: Color | None = None,
+) -> Iterator[ImageFile]:
     """Yields the images in order, while `threads` threads decode the following ones.
 
-    At most `ahead` images are kept in memory.
+    At most `ahead` images are kept in memory. `padding` is as for `test_crops`.
     """
     cv2.setNumThreads(1)  # our own threads keep the cores busy
-    return map_ahead(functools.partial(read, data=data), paths, threads=threads, ahead=ahead)
+    work = functools.partial(read, data=data, padding=padding)
+    return map_ahead(work, paths, threads=threads, ahead=ahead)

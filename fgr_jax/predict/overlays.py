@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 
-from fgr_jax.data.images import ImageError, decode
+from fgr_jax.data.images import Canvas, ImageError, decode
 from fgr_jax.files.atomic import atomic_write
 from fgr_jax.files.names import as_part, shortened, with_suffix
 from fgr_jax.inference.heatmaps import over_center_crop
@@ -50,10 +50,11 @@ class Overlays:
         try:
             encoded = path.read_bytes()
             image = decode(encoded, cut_bottom=data.cut_bottom, max_pixels=data.max_pixels)
+            canvas = Canvas.of(data, *image.shape[:2])
             target.parent.mkdir(parents=True, exist_ok=True)
             maps = zip(prediction.classes, prediction.maps, strict=True)
             for place, (index, activation) in enumerate(maps, start=1):
-                overlaid = over_center_crop(image, activation, data, self._stride, self._origin)
+                overlaid = over_center_crop(image, activation, canvas, self._stride, self._origin)
                 class_name = shortened(as_part(self._run.class_names[index]), _LONGEST_CLASS)
                 name = with_suffix(target.name, f".{place}-{class_name}.jpg")
                 with atomic_write(target.with_name(name)) as unfinished:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
-from fgr_jax.data.images import Image, decode, test_crops
+from fgr_jax.data.images import Canvas, Image, decode, test_crops
 from fgr_jax.distributed import data_mesh, replicated
 from fgr_jax.evaluate import measures
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun
@@ -40,6 +40,7 @@ class RunImages:
         self._source, self._data = evaluated.source, evaluated.run.config.data
         network = evaluated.trained.network
         self._stride, self._origin = network.stride, network.origin
+        self._padding = network.padding
         ours = [each for each in mesh.devices.flat if each.process_index == jax.process_index()]
         self._mesh = data_mesh(ours)
         # As many images per device as in the run's batches, which are sharded over all devices.
@@ -49,7 +50,7 @@ class RunImages:
             evaluated.trained, variables=jax.device_put(variables, replicated(self._mesh))
         )
         self._run = compiled(trained, self._mesh, _maps_and_features)
-        self._thumbnails: dict[int, Image] = {}
+        self._thumbnails: dict[int, tuple[Image, Canvas]] = {}
 
     def maps(
         self, indices: Sequence[int], classes: Sequence[Sequence[int]]
@@ -64,7 +65,7 @@ class RunImages:
 
     def image_url(self, index: int) -> str:
         """Returns a thumbnail of an image as a `data:` URL."""
-        return _jpeg_url(self._thumbnail(index))
+        return _jpeg_url(self._thumbnail(index)[0])
 
     def heat_map_urls(
         self, indices: Sequence[int], classes: Sequence[Sequence[int]]
@@ -77,11 +78,10 @@ class RunImages:
             return [[] for _ in indices]
         urls = []
         for index, maps in zip(indices, self.maps(indices, classes), strict=True):
-            image, highest = self._thumbnail(index), float(np.nan_to_num(maps).max())
+            image, canvas = self._thumbnail(index)
+            highest = float(np.nan_to_num(maps).max())
             overlaid = (
-                over_center_crop(
-                    image, each, self._data, self._stride, self._origin, highest=highest
-                )
+                over_center_crop(image, each, canvas, self._stride, self._origin, highest=highest)
                 for each in maps
             )
             urls.append([_jpeg_url(each) for each in overlaid])
@@ -96,7 +96,7 @@ class RunImages:
         def batches() -> Iterator[tuple[int, HostBatch]]:
             for first in range(0, len(indices), size):
                 chosen = indices[first : first + size]
-                crops = np.stack([test_crops(self._encoded(i), self._data, 1)[0] for i in chosen])
+                crops = np.stack([self._center_crop(i) for i in chosen])
                 wanted = np.zeros((size, _MAPS), np.int32)
                 for row, of_image in enumerate(classes[first : first + size]):
                     wanted[row, : len(of_image)] = of_image
@@ -105,7 +105,8 @@ class RunImages:
         for count, made in stream(self._run, batches(), self._mesh):
             yield jax.tree.map(lambda rows, count=count: rows[:count], made)
 
-    def _thumbnail(self, index: int) -> Image:
+    def _thumbnail(self, index: int) -> tuple[Image, Canvas]:
+        """Returns a smaller version of an image, and the canvas of the image itself."""
         if index not in self._thumbnails:
             data = self._data
             image = decode(
@@ -115,8 +116,12 @@ class RunImages:
             factor = min(1.0, _LONGER_SIDE / max(height, width))
             size = (max(1, round(width * factor)), max(1, round(height * factor)))
             shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            self._thumbnails[index] = np.asarray(shrunk, np.uint8)
+            canvas = Canvas.of(data, height, width)
+            self._thumbnails[index] = np.asarray(shrunk, np.uint8), canvas
         return self._thumbnails[index]
+
+    def _center_crop(self, index: int) -> Image:
+        return test_crops(self._encoded(index), self._data, 1, self._padding)[0]
 
     def _encoded(self, index: int) -> bytes:
         return self._source[int(self.evaluation.predictions.indices[index])].encoded_image

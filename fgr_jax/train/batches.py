@@ -49,9 +49,12 @@ def open_batches(
     train, test = sources
     seed, data, runtime = config.seed, config.data, config.runtime
     if not data.views:
+        padding = network.padding
         return (
-            pipeline.training_batches(train, data, runtime, share, seed=seed, steps=steps),
-            pipeline.evaluation_batches(test, data, runtime, share, rounds=None),
+            pipeline.training_batches(
+                train, data, runtime, share, seed=seed, steps=steps, padding=padding
+            ),
+            pipeline.evaluation_batches(test, data, runtime, share, rounds=None, padding=padding),
         )
     of_training, of_test = open_features(config, network, variables, sources, mesh, terminal)
     return (

@@ -28,24 +28,31 @@ def encode(pixels: images.Image, suffix: str) -> bytes:
 
 
 @settings(max_examples=300, deadline=None)
-@given(data=st.data(), size=st.sampled_from([36, 97, 144, 512]), seed=st.integers(0, 2**32 - 1))
+@given(
+    data=st.data(),
+    new_height=st.sampled_from([36, 97, 144, 512]),
+    longer=st.sampled_from([0, 0, 1, 50]),
+    seed=st.integers(0, 2**32 - 1),
+)
 def test_a_crop_that_is_resized_alone_is_that_of_the_whole_image_to_the_bit(
-    data: st.DataObject, size: int, seed: int
+    data: st.DataObject, new_height: int, longer: int, seed: int
 ) -> None:
-    crop_size = data.draw(st.integers(1, size))
-    top, left = (data.draw(st.integers(0, size - crop_size)) for _ in range(2))
-    height, width = (data.draw(st.integers(1, size + 20)) for _ in range(2))
+    size = new_height, new_height + longer
+    crop_size = data.draw(st.integers(1, new_height))
+    top, left = (data.draw(st.integers(0, side - crop_size)) for side in size)
+    height, width = (data.draw(st.integers(1, side + 20)) for side in size)
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
     np.testing.assert_array_equal(
-        images.resize_and_crop(image, size, top, left, crop_size),
-        images.crop(images.resize(image, size), top, left, crop_size),
+        images.resize_and_crop(image, *size, top, left, crop_size),
+        images.crop(images.resize(image, *size), top, left, crop_size),
     )
 
 
 def test_a_crop_so_small_that_opencv_would_resize_nothing() -> None:
     image = np.random.default_rng(0).integers(0, 256, (116, 124, 3), np.uint8)
     np.testing.assert_array_equal(
-        images.resize_and_crop(image, 144, 0, 1, 1), images.resize(image, 144)[:1, 1:2]
+        images.resize_and_crop(image, 144, 144, 0, 1, 1),
+        images.resize(image, 144, 144)[:1, 1:2],
     )
 
 
@@ -209,7 +216,7 @@ def test_shrinking_does_not_alias() -> None:
     stripes = np.zeros((512, 512, 3), np.uint8)
     stripes[:, ::2] = 255
     for size in (100, 224, 256, 448):
-        shrunk = images.resize(stripes, size).astype(float)
+        shrunk = images.resize(stripes, size, size).astype(float)
         assert abs(shrunk.mean() - 127.5) < 2
         if size <= 256:
             assert shrunk.std() < 30
@@ -217,7 +224,7 @@ def test_shrinking_does_not_alias() -> None:
 
 def test_resize_fills_the_square_and_keeps_the_corners(smooth: images.Image) -> None:
     for size in (20, 60, 200):
-        resized = images.resize(smooth, size)
+        resized = images.resize(smooth, size, size)
         assert resized.shape == (size, size, 3)
         corners = resized[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
         expected = smooth[[0, 0, -1, -1], [0, -1, 0, -1]].astype(int)
@@ -226,7 +233,8 @@ def test_resize_fills_the_square_and_keeps_the_corners(smooth: images.Image) -> 
 
 @pytest.mark.parametrize(("size", "offset"), [(448, 32), (447, 32), (445, 34), (512, 0)])
 def test_center_offset_rounds_as_torchvision_does(size: int, offset: int) -> None:
-    assert images.center_offset(512, size) == offset
+    canvas = images.Canvas.of(Data(resize=512, crop=size), 30, 40)
+    assert canvas.offset(images.CENTER) == (offset, offset)
 
 
 def torchvision_five_crop(image: np.ndarray, size: int) -> list[np.ndarray]:
@@ -260,13 +268,13 @@ def test_five_crops_are_those_of_torchvision_to_the_pixel(
     size, crop = size_and_crop
     pixels = np.random.default_rng(0).integers(0, 256, (height, 120, 3), np.uint8)
     data = Data(resize=size, crop=crop, cut_bottom=3)
-    crops = images.test_crops(png(pixels), data, 5)
+    crops = images.test_crops(png(pixels), data, 5, None)
     assert crops.shape == (5, crop, crop, 3)
     assert crops.dtype == np.uint8
-    resized = images.resize(pixels[:-3], size)
+    resized = images.resize(pixels[:-3], size, size)
     for ours, theirs in zip(crops, torchvision_five_crop(resized, crop), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    center = images.test_crops(png(pixels), data, 1)
+    center = images.test_crops(png(pixels), data, 1, None)
     np.testing.assert_array_equal(center, crops[-1:])
 
 
@@ -274,7 +282,7 @@ def test_each_of_five_crops_shows_its_corner() -> None:
     pixels = np.zeros((20, 20, 3), np.uint8)
     for color, (row, column) in enumerate([(0, 0), (0, 19), (19, 0), (19, 19), (10, 10)], 1):
         pixels[row, column] = color
-    crops = images.test_crops(png(pixels), Data(resize=20, crop=12), 5)
+    crops = images.test_crops(png(pixels), Data(resize=20, crop=12), 5, None)
     corners = [(0, 0), (0, 11), (11, 0), (11, 11), (6, 6)]
     for number, (crop, (row, column)) in enumerate(zip(crops, corners, strict=True), 1):
         assert (crop[row, column] == number).all()

@@ -117,6 +117,25 @@ def test_threads_and_workers_change_nothing(photographs: ExampleSource, runtime:
     assert_same(stream(photographs, CROPPED, runtime), expected)
 
 
+@pytest.mark.parametrize(("method", "workers"), [("crop", 2), ("pad", 0)])
+def test_nor_do_they_for_other_geometries_and_distorted_crops(
+    photographs: ExampleSource, method: str, workers: int
+) -> None:
+    data = dataclasses.replace(CROPPED, resize_method=method, trivial_augment=True)
+    reading = functools.partial(
+        training_batches, photographs, data, seed=0, steps=range(6), padding=(124, 116, 104)
+    )
+    expected = list(reading(runtime=THREADS, share=Share(8)))
+    runtime = Runtime(decode_threads=1, decode_workers=workers)
+    assert_same(list(reading(runtime=runtime, share=Share(8))), expected)
+    shares = [list(reading(runtime=THREADS, share=Share(8, process, 2))) for process in (0, 1)]
+    for process, batches in enumerate(shares):
+        for whole, part in zip(expected, batches, strict=True):
+            rows = slice(4 * process, 4 * process + 4)
+            np.testing.assert_array_equal(part["image"], whole["image"][rows])
+            np.testing.assert_array_equal(part["symmetry"], whole["symmetry"][rows])
+
+
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_share_the_rows_of_the_same_global_batches(
     photographs: ExampleSource, processes: int
@@ -179,7 +198,7 @@ def reference_rows(source: GrayImages, count: int) -> list[dict[str, Any]]:
     rows = []
     for view in (views[index] for index in range(count)):
         example = source[view.example]
-        image = images.crops_at(images.decode(example.encoded_image), SMALL, view.offsets)[0]
+        image = images.crops_at(images.decode(example.encoded_image), SMALL, view.places)[0]
         rows.append({"image": image, "label": example.label, "symmetry": view.symmetries[0]})
     return rows
 
@@ -399,7 +418,7 @@ def test_annotated_batches_have_the_center_crop_of_evaluation(
     assert annotated[0]["image"].shape == (8, crops, 32, 32, 3)
     assert annotated[0]["parts"].shape == (8, 0, 3)
     if crops == 5:
-        crops_of_one = images.test_crops(photographs[3].encoded_image, CROPPED, 5)
+        crops_of_one = images.test_crops(photographs[3].encoded_image, CROPPED, 5, None)
         np.testing.assert_array_equal(annotated[0]["image"][3], crops_of_one)
 
 
@@ -458,6 +477,23 @@ def test_what_stops_the_training_has_its_own_way_out(
         next(evaluation_batches(GrayImages(4, corrupt=corrupt), data, THREADS, Share(4)))
 
 
+def test_an_image_that_is_too_long_for_its_short_side_is_named() -> None:
+    class Long(GrayImages):
+        def __getitem__(self, index: SupportsIndex) -> Example:
+            i = int(index)
+            pixels = np.zeros((2, 60 if i == 1 else 4), np.uint8)
+            return Example(cv2.imencode(".png", pixels)[1].tobytes(), i, f"{i}.png")
+
+    data = dataclasses.replace(SMALL, resize_method="crop", max_pixels=4 * 8 * 200)
+    words = r"1\.png has 60 × 2 pixels, which .*=crop makes 240 × 8, .*=6400; prepare the data set"
+    with pytest.raises(UserError, match=words):
+        list(evaluation_batches(Long(4), data, THREADS, ALONE))
+    data.corrupt_images = "skip"
+    (batch,) = annotated_batches(Long(4), data, THREADS, ALONE, crops=5)
+    assert batch["mask"].tolist() == [True, False, True, True]
+    assert "resize_method=crop" in batch["problem"][1]
+
+
 @dataclasses.dataclass
 class Birds(GrayImages):
     """One image of 120×90 pixels, with a bright spot where its one visible part is."""
@@ -473,16 +509,30 @@ class Birds(GrayImages):
         return Example(cv2.imencode(".png", pixels)[1].tobytes(), 0, "bird.png", parts)
 
 
+@pytest.mark.parametrize("method", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("resize", [60, 100, 256])
-def test_parts_are_where_the_image_shows_them(resize: int) -> None:
-    data = Data(name="birds", resize=resize, crop=resize * 7 // 8, cut_bottom=6)
-    for x, y in [(60, 40), (20, 60), (99, 17)]:
-        (batch,) = annotated_batches(Birds(1, x=x, y=y), data, THREADS, Share(1), crops=5)
+def test_parts_are_where_the_image_shows_them(resize: int, method: str) -> None:
+    data = Data(
+        name="birds", resize=resize, crop=resize * 7 // 8, cut_bottom=6, resize_method=method
+    )
+    for x, y in [(60, 40), (35, 60), (84, 17)]:
+        batch: AnnotatedBatch
+        (batch,) = annotated_batches(
+            Birds(1, x=x, y=y), data, THREADS, Share(1), crops=5, padding=(0, 0, 0)
+        )
         bright = batch["image"][0, -1, :, :, 0].astype(float)
         rows, columns = np.mgrid[: data.crop, : data.crop]
         center = [float((axis * bright).sum() / bright.sum()) for axis in (columns, rows)]
         np.testing.assert_allclose(batch["parts"][0, 0, :2], center, atol=0.1)
         assert batch["parts"][0, :, 2].tolist() == [1, 0]
+
+
+def test_parts_that_the_crop_of_a_long_image_leaves_out_are_not_visible() -> None:
+    data = Data(name="birds", resize=45, crop=36, resize_method="crop")  # shows 24..96, 8..80
+    places = {(24, 40): 1, (23, 40): 0, (95, 40): 1, (96, 40): 0, (60, 8): 1, (60, 7): 0}
+    for (x, y), seen in places.items():
+        (batch,) = annotated_batches(Birds(1, x=x, y=y), data, THREADS, Share(1), crops=1)
+        assert batch["parts"][0, 0, 2] == seen
 
 
 def test_parts_beside_the_crop_are_not_visible() -> None:

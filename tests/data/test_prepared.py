@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -181,14 +180,15 @@ def test_verifying_decodes_what_is_prepared(
     content = path.read_bytes()
     position = content.index(FILES["test/elm/2.jpg"][-100:])
     path.write_bytes(content[:position] + b"\0" * 50 + content[position + 50 :])
-    decode = images.decode
+    check_readable = images.check_readable
 
-    def without_grays(data: bytes, **options: Any) -> images.Image:
-        if data == FILES["train/oak/13.jpg"]:
+    def without_grays(encoded: bytes, data: Data, *, whole: bool) -> None:
+        assert whole
+        if encoded == FILES["train/oak/13.jpg"]:
             raise images.ImageError("is gray")
-        return decode(data, **options)
+        check_readable(encoded, data, whole=whole)
 
-    monkeypatch.setattr(images, "decode", without_grays)
+    monkeypatch.setattr(images, "check_readable", without_grays)
     problems = verify(open_prepared(NAME, data_dir), Data(), QUIET)
     assert problems == ["train: oak/13.jpg is gray", "test: record 2 cannot be read"]
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from goldens import recipe
 
+from fgr_jax.config import Data
 from fgr_jax.data import images
 
 SIZE = 512
@@ -41,14 +42,14 @@ def difference(pixels: np.ndarray, samples: np.ndarray, inside: np.ndarray | Non
 def test_resize_and_crops(goldens: dict[str, np.ndarray], name: str) -> None:
     decoded = images.decode(goldens[f"{name}/bytes"].tobytes())
     samples = goldens[f"{name}/samples"]
-    resized = images.resize(decoded, SIZE)
+    resized = images.resize(decoded, SIZE, SIZE)
     rows, columns = np.divmod(recipe.places(SIZE * SIZE), SIZE)
     crops = {"top left": (0, 0), "top right": (0, 64), "bottom left": (64, 0)}
     crops |= {"bottom right": (64, 64), "center": (32, 32)}
     for crop, (top, left) in crops.items():
         inside = (top <= rows) & (rows < top + 448) & (left <= columns) & (columns < left + 448)
         assert difference(resized, samples, inside) < BOUNDS[name], crop
-    assert images.center_offset(SIZE, 448) == 32
+    assert images.Canvas.of(Data(), *decoded.shape[:2]).offset(images.CENTER) == (32, 32)
 
     choices = {"ours": resized} | {
         choice: cv2.resize(decoded, (SIZE, SIZE), interpolation=getattr(cv2, f"INTER_{choice}"))

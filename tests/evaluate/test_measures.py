@@ -372,7 +372,7 @@ def test_each_number_of_an_image_by_hand(
     data = run.config.data
     for index in (0, 5, 26):
         example = test_split[index]
-        crops = jnp.asarray(images.test_crops(example.encoded_image, data, 5))
+        crops = jnp.asarray(images.test_crops(example.encoded_image, data, 5, None))
         maps = forward(trained.network, trained.variables, crops).maps
         assert maps is not None
         scores = np.asarray(class_scores(maps))

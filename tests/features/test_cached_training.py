@@ -68,7 +68,7 @@ def image_batches(run: FeatureRun, share: Share) -> list[TrainingBatch]:
         view = view_at(run.config.seed, data.views, image, position // len(source))
         fixed, example = fixed_views(data, data.views, image), source[image]
         decoded = images.decode(example.encoded_image)
-        (cut,) = images.crops_at(decoded, data, [fixed.offsets[view]])
+        (cut,) = images.crops_at(decoded, data, [fixed.places[view]])
         rows.append((cut, example.label, True, fixed.symmetries[view]))
     size, kinds = share.batch_size, (np.uint8, np.int32, np.bool_, np.int32)
     names = ("image", "label", "mask", "symmetry")

@@ -73,14 +73,14 @@ def test_features_are_those_of_the_fixed_views(made: FeatureRun) -> None:
     for image, view in ((0, 0), (10, 2), (51, 1)):
         example = made.sources[0][image]
         fixed = fixed_views(data, 3, image)
-        (cut,) = images.crops_at(images.decode(example.encoded_image), data, [fixed.offsets[view]])
+        (cut,) = images.crops_at(images.decode(example.encoded_image), data, [fixed.places[view]])
         expected = forward(turned(jnp.asarray(cut)[None], jnp.array([fixed.symmetries[view]])))
         batch = train.batch([(image, view), (None, 0)])
         np.testing.assert_allclose(batch["features"][0], expected[0], rtol=1e-4, atol=1e-5)
         assert not batch["features"][1].any()
         assert batch["label"].tolist() == [example.label, 0]
         assert batch["mask"].tolist() == [True, False]
-    center = images.test_crops(made.sources[1][26].encoded_image, data, 1)
+    center = images.test_crops(made.sources[1][26].encoded_image, data, 1, None)
     found = test.batch([(26, 0)])["features"]
     np.testing.assert_allclose(found, forward(center), rtol=1e-4, atol=1e-5)
 
@@ -239,6 +239,8 @@ def named(made: FeatureRun) -> tuple[str, str]:
     [
         ("data.resize", 40, (True, True)),
         ("data.crop", 31, (True, True)),
+        ("data.resize_method", "crop", (True, True)),
+        ("data.resize_method", "pad", (True, True)),
         ("data.cut_bottom", 1, (True, True)),
         ("data.corrupt_images", "skip", (True, True)),
         ("data.augmentation", "dihedral", (True, False)),
@@ -262,6 +264,14 @@ def test_features_are_named_by_what_they_depend_on(
     setattr(getattr(config, section) if section else config, name, value)
     after = names(config, made)
     assert tuple(one != other for one, other in zip(named, after, strict=True)) == changed
+
+
+def test_fields_that_came_later_do_not_rename_the_features_of_before(made: FeatureRun) -> None:
+    identity = made.sources[0].identity
+    about = describe(made.config, made.network, made.variables, identity, views=3).to_json()
+    of_images = ("cut_bottom", "resize", "crop", "max_pixels", "corrupt_images")
+    assert about["images"] == {name: getattr(made.config.data, name) for name in of_images}
+    assert about["crops"] == {"random": 3, "augmentation": "flip"}
 
 
 def test_other_weights_data_code_and_normalization_are_other_features(

@@ -11,10 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import cam_network, random_variables
 
-from fgr_jax.inference.heatmaps import at_pixels, overlay
+from fgr_jax.config import Data
+from fgr_jax.data.images import Canvas
+from fgr_jax.inference.heatmaps import at_pixels, over_center_crop, overlay
 from fgr_jax.models.backbones.convnext import ConvNeXt
 from fgr_jax.models.backbones.interface import Backbone
 from fgr_jax.models.backbones.vit import ViT
+
+
+def square(size: int, crop: int) -> Canvas:
+    """The canvas of an image that is resized to a square, whatever its shape."""
+    return Canvas.of(Data(resize=size, crop=crop), 1, 2)
 
 
 @pytest.mark.parametrize(("last_stride", "stride"), [(2, 32), (1, 16)])
@@ -90,8 +97,8 @@ def test_a_hot_spot_lights_up_at_its_place_in_an_image_of_any_shape(
     rows, columns = np.mgrid[0:crop, 0:crop]
     heat = np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 50.0)
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
-    placed = {"resize": resize, "top": top, "left": left}
-    hot, cold = overlay(image, heat, **placed), overlay(image, 0 * heat, **placed)
+    placed = square(resize, crop), (top, left)
+    hot, cold = overlay(image, heat, *placed), overlay(image, 0 * heat, *placed)
     assert hot.shape == image.shape
     change = np.abs(hot.astype(float) - cold).sum(-1)
     centroid = np.argwhere(change > 0).mean(0)
@@ -102,23 +109,41 @@ def test_a_hot_spot_lights_up_at_its_place_in_an_image_of_any_shape(
     assert centroid == pytest.approx(expected, abs=1.5 * max(height, width) / resize)
 
 
-def test_the_crop_is_colored_and_the_rest_is_gray() -> None:
+@pytest.mark.parametrize(
+    ("method", "size", "inside"),
+    [
+        ("squash", 64, np.s_[8:56, 16:112]),
+        ("crop", 64, np.s_[8:56, 40:88]),  # the middle square of 48 pixels
+        ("pad", 128, np.s_[:, 16:112]),  # of the square of 128 pixels, 96
+    ],
+)
+def test_the_crop_is_colored_and_the_rest_is_gray(method: str, size: int, inside: Any) -> None:
     image = np.zeros((64, 128, 3), np.uint8) + np.asarray([200, 40, 40], np.uint8)
-    overlaid = overlay(image, np.ones((48, 48)), resize=64, top=8, left=8)
+    canvas = Canvas.of(Data(resize=size, crop=size * 3 // 4, resize_method=method), 64, 128)
+    overlaid = over_center_crop(image, np.ones((2, 2)), canvas, 16)
     is_gray = (overlaid == overlaid[..., :1]).all(-1)
     expected = np.ones((64, 128), bool)
-    expected[8:56, 16:112] = False
+    expected[inside] = False
     np.testing.assert_array_equal(is_gray, expected)
+
+
+@pytest.mark.parametrize(("method", "crop"), [("crop", 56), ("squash", 28)])
+def test_an_image_of_so_few_pixels_that_none_is_centered_in_the_crop(
+    method: str, crop: int
+) -> None:
+    canvas = Canvas.of(Data(resize=64, crop=crop, resize_method=method), 1, 2)
+    image = np.full((1, 2, 3), 100, np.uint8)
+    np.testing.assert_array_equal(over_center_crop(image, np.ones((2, 2)), canvas, 16), image // 2)
 
 
 def test_a_map_without_anything_positive_stays_cold() -> None:
     image = np.full((40, 40, 3), 90, np.uint8)
-    cold = overlay(image, np.zeros((32, 32)), resize=40, top=4, left=4)
-    negative = overlay(image, np.full((32, 32), -3.0), resize=40, top=4, left=4)
+    cold = overlay(image, np.zeros((32, 32)), square(40, 32), (4, 4))
+    negative = overlay(image, np.full((32, 32), -3.0), square(40, 32), (4, 4))
     np.testing.assert_array_equal(negative, cold)
     # Beside something positive, too: warm on the right, cold on the left.
     heat = np.where(np.arange(32) < 16, -3.0, 1.0) * np.ones((32, 1))
-    mixed = overlay(image, heat, resize=40, top=4, left=4)
+    mixed = overlay(image, heat, square(40, 32), (4, 4))
     np.testing.assert_array_equal(mixed[:, :19], cold[:, :19])
     assert (mixed[8:32, 22:34] != cold[8:32, 22:34]).any(-1).all()
 

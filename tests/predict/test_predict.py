@@ -98,7 +98,7 @@ def test_predictions_are_the_networks_own(folder: Path, trained: TrainedNetwork)
             assert prediction.maps is None
             continue
         decoded = images.decode(prediction.image.path.read_bytes())
-        crop = images.crop(images.resize(decoded, 36), 2, 2, 32)
+        crop = images.crop(images.resize(decoded, 36, 36), 2, 2, 32)
         maps: Any = apply(crop[None])
         expected = jax.nn.softmax(class_scores(maps))[0]
         assert prediction.maps is not None
@@ -142,9 +142,9 @@ def test_no_more_is_decoded_ahead_than_asked_for(
 ) -> None:
     decoded = []
 
-    def counted(path: Path, data: Data) -> ImageFile:
+    def counted(path: Path, **how: Any) -> ImageFile:
         decoded.append(path)
-        return read(path, data)
+        return read(path, **how)
 
     monkeypatch.setattr("fgr_jax.predict.files.read", counted)
     paths = find([str(folder)]).files
@@ -261,10 +261,11 @@ def maps_of() -> Any:
     return jax.jit(lambda images: forward(network, variables, images).maps)
 
 
+@pytest.mark.parametrize("method", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("shape", [(200, 320), (320, 200), (256, 256)])
 @pytest.mark.parametrize("place", [(0.3, 0.35), (0.7, 0.3), (0.5, 0.5), (0.35, 0.7)])
 def test_a_bright_square_lights_up_where_it_is(
-    maps_of: Any, shape: tuple[int, int], place: tuple[float, float]
+    maps_of: Any, method: str, shape: tuple[int, int], place: tuple[float, float]
 ) -> None:
     """From the file's pixels to the overlay's, through the network: what a square changes."""
     height, width = shape
@@ -272,17 +273,29 @@ def test_a_bright_square_lights_up_where_it_is(
     dark = np.full((height, width, 3), 60, np.uint8)
     bright = dark.copy()
     bright[y - 8 : y + 8, x - 8 : x + 8] = 255
-    crops = [images.resize_and_crop(image, 256, 16, 16, 224) for image in (dark, bright)]
-    maps = np.asarray(maps_of(np.stack(crops)))
+    data = Data(resize=256, crop=224, resize_method=method)
+    crops = [
+        images.crops_at(each, data, [images.CENTER], (124, 116, 104)) for each in (dark, bright)
+    ]
+    maps = np.asarray(maps_of(np.concatenate(crops)))
     heat = at_pixels(np.abs(maps[1] - maps[0]).sum(-1), 224, 16)
-    placed = {"resize": 256, "top": 16, "left": 16}
-    overlaid = overlay(dark, heat**4, **placed).astype(float)
-    warmth = np.abs(overlaid - overlay(dark, 0 * heat, **placed)).sum(-1)
-    warmth[warmth < 0.5 * warmth.max()] = 0
-    rows, columns = np.indices(warmth.shape)
-    center = (warmth * rows).sum() / warmth.sum(), (warmth * columns).sum() / warmth.sum()
-    cell = np.asarray([height, width]) * 16 / 256  # of the image's pixels
-    assert np.abs(np.subtract(center, (y, x)) / cell).max() < 1
+    canvas = images.Canvas.of(data, height, width)
+    placed = canvas, canvas.offset(images.CENTER)
+    resized = {
+        "squash": (256, 256),
+        "crop": (256 * height / min(shape), 256 * width / min(shape)),
+        "pad": (256 * height / max(shape), 256 * width / max(shape)),
+    }
+    cell = np.asarray([height, width]) * 16 / resized[method]  # of the image's pixels
+    # Over the image, and over a smaller version of it, as in the report.
+    for factor in (1, 2):
+        small = np.ascontiguousarray(dark[::factor, ::factor])
+        overlaid = overlay(small, heat**4, *placed).astype(float)
+        warmth = np.abs(overlaid - overlay(small, 0 * heat, *placed)).sum(-1)
+        warmth[warmth < 0.5 * warmth.max()] = 0
+        rows, columns = np.indices(warmth.shape) * factor
+        center = (warmth * rows).sum() / warmth.sum(), (warmth * columns).sum() / warmth.sum()
+        assert np.abs(np.subtract(center, (y, x)) / cell).max() < 1
 
 
 @pytest.mark.long

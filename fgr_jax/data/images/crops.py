@@ -7,22 +7,28 @@ import cv2
 import numpy as np
 
 from fgr_jax.config import Data
+from fgr_jax.data.augmentation import Place
+from fgr_jax.data.images import decoding
 from fgr_jax.data.images.decoding import Image, decode
+from fgr_jax.data.images.errors import ImageError
+from fgr_jax.data.images.geometry import Canvas, test_places
+
+Color = tuple[int, int, int]  # RGB, of 255
 
 
-def resize(image: Image, size: int) -> Image:
-    """Resizes the whole image to `[size, size, 3]`, whatever its aspect ratio.
+def resize(image: Image, height: int, width: int) -> Image:
+    """Resizes the whole image to `[height, width, 3]`, whatever its aspect ratio.
 
     A side that shrinks is averaged over the area of each new pixel, which avoids aliasing; a side that
     grows is interpolated linearly. Of OpenCV's modes, these are the closest to torchvision's
     antialiased bilinear interpolation.
     """
-    height, width = image.shape[:2]
-    smaller = (min(width, size), min(height, size))
-    if smaller != (width, height):
+    old_height, old_width = image.shape[:2]
+    smaller = (min(old_width, width), min(old_height, height))
+    if smaller != (old_width, old_height):
         image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)  # type: ignore[assignment]
-    if smaller != (size, size):
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
+    if smaller != (width, height):
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # type: ignore[assignment]
     return image
 
 
@@ -31,55 +37,97 @@ def crop(image: Image, top: int, left: int, size: int) -> Image:
     return image[top : top + size, left : left + size]
 
 
-def resize_and_crop(image: Image, size: int, top: int, left: int, crop_size: int) -> Image:
-    """Returns `crop(resize(image, size), top, left, crop_size)` bit for bit, but faster.
+def resize_and_crop(
+    image: Image, new_height: int, new_width: int, top: int, left: int, crop_size: int
+) -> Image:
+    """Returns `crop(resize(image, new_height, new_width), top, left, crop_size)`, but faster.
 
-    Where both sides grow, the area below and to the right of the crop is not computed.
+    It is the same bit for bit. Where both sides grow, the area below and to the right of the crop is
+    not computed.
     """
     height, width = image.shape[:2]
-    if height > size or width > size or height == width == size:
-        return crop(resize(image, size), top, left, crop_size)
+    shrinks = height > new_height or width > new_width
+    if shrinks or (height, width) == (new_height, new_width):
+        return crop(resize(image, new_height, new_width), top, left, crop_size)
     # Interpolation needs one row and one column beyond the crop's last ones.
-    rows = min(height, math.ceil((top + crop_size) * height / size) + 1)
-    columns = min(width, math.ceil((left + crop_size) * width / size) + 1)
-    if (round(rows * size / height), round(columns * size / width)) == (rows, columns):
+    rows = min(height, math.ceil((top + crop_size) * height / new_height) + 1)
+    columns = min(width, math.ceil((left + crop_size) * width / new_width) + 1)
+    if (round(rows * new_height / height), round(columns * new_width / width)) == (rows, columns):
         # OpenCV returns an image unchanged if its size is, whatever the factors.
-        return crop(resize(image, size), top, left, crop_size)
-    scale = {"fx": size / width, "fy": size / height}
+        return crop(resize(image, new_height, new_width), top, left, crop_size)
+    scale = {"fx": new_width / width, "fy": new_height / height}
     resized = cv2.resize(image[:rows, :columns], None, **scale, interpolation=cv2.INTER_LINEAR)
     return crop(resized, top, left, crop_size)  # type: ignore[arg-type]  # uint8 as `image`
 
 
-def crops_at(image: Image, data: Data, offsets: Sequence[tuple[int, int]]) -> Image:
-    """Returns the crops `[V, crop, crop, 3]` of the resized image at V offsets (top, left)."""
-    if len(offsets) == 1:
-        return resize_and_crop(image, data.resize, *offsets[0], data.crop)[None]
-    resized = resize(image, data.resize)
-    return np.stack([crop(resized, top, left, data.crop) for top, left in offsets])
+def crops_at(
+    image: Image, data: Data, places: Sequence[Place], padding: Color | None = None
+) -> Image:
+    """Returns the crops `[V, crop, crop, 3]` at V places of the canvas of an image.
 
+    Args:
+      image: the decoded image.
+      data: how it is resized and cropped.
+      places: where.
+      padding: the color around the image, from `Network.padding`; needed with `resize_method="pad"`.
 
-def center_offset(size: int, crop_size: int) -> int:
-    """Returns where a center crop begins, in pixels; odd margins are rounded as in torchvision."""
-    return round((size - crop_size) / 2)
-
-
-def test_crop_offsets(data: Data, crops: int) -> tuple[tuple[int, int], ...]:
-    """Returns (top, left) of each crop of a test image in the resized square, the center last.
-
-    With `crops=5` they are those of torchvision's `FiveCrop`, in its order: upper left, upper right,
-    lower left, lower right, center; with `crops=1`, the center alone.
+    Raises:
+      ImageError: as of `Canvas.of`.
     """
-    end = data.resize - data.crop
-    center = center_offset(data.resize, data.crop)
-    corners = (0, 0), (0, end), (end, 0), (end, end)
-    return (*(corners if crops == 5 else ()), (center, center))
+    canvas = Canvas.of(data, *image.shape[:2])
+    offsets = [canvas.offset(place) for place in places]
+    rows, columns = canvas.vertical, canvas.horizontal
+    if len(offsets) == 1 and canvas.is_filled:
+        return resize_and_crop(image, rows.size, columns.size, *offsets[0], canvas.crop)[None]
+    resized = resize(image, rows.resized, columns.resized)
+    if not canvas.is_filled:
+        assert padding is not None
+        resized = _padded(resized, canvas, padding)
+    return np.stack([crop(resized, top, left, canvas.crop) for top, left in offsets])
 
 
-def test_crops(encoded: bytes, data: Data, crops: int) -> Image:
+def _padded(image: Image, canvas: Canvas, color: Color) -> Image:
+    """Surrounds the resized image with a color."""
+    top, left = canvas.vertical.start, canvas.horizontal.start
+    bottom, right = (
+        axis.size - axis.resized - axis.start for axis in (canvas.vertical, canvas.horizontal)
+    )
+    padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=color)
+    return np.asarray(padded, np.uint8)
+
+
+def test_crops(encoded: bytes, data: Data, crops: int, padding: Color | None) -> Image:
     """Decodes a test image and returns its crops `[V, crop, crop, 3]`, V = `crops` = 1 or 5.
 
     Raises:
-      ImageError: as of `decode`.
+      ImageError: as of `decode` and `Canvas.of`.
     """
     image = decode(encoded, cut_bottom=data.cut_bottom, max_pixels=data.max_pixels)
-    return crops_at(image, data, test_crop_offsets(data, crops))
+    return crops_at(image, data, test_places(crops), padding)
+
+
+def check_readable(encoded: bytes, data: Data, *, whole: bool) -> None:
+    """Checks that an image can be decoded and cropped as `data` says.
+
+    Args:
+      encoded: the image.
+      data: how it is read.
+      whole: whether it is decoded with `strict=True`; otherwise it is checked by `check`.
+
+    Raises:
+      ImageError: as of `decode` and `Canvas.of`.
+    """
+    cut_bottom, max_pixels = data.cut_bottom, data.max_pixels
+    if whole:
+        image = decode(encoded, cut_bottom=cut_bottom, max_pixels=max_pixels, strict=True)
+        sizes = [image.shape[:2]]
+    else:
+        sizes = decoding.check(encoded, cut_bottom=cut_bottom, max_pixels=max_pixels)
+    try:
+        for height, width in sizes:
+            Canvas.of(data, height, width)
+    except ImageError:
+        if len(sizes) == 1:
+            raise
+        image = decode(encoded, cut_bottom=cut_bottom, max_pixels=max_pixels)
+        Canvas.of(data, *image.shape[:2])

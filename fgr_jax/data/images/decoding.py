@@ -79,11 +79,17 @@ class _Plan(NamedTuple):
     checked: bool  # whether `check` has accepted it before
 
 
-def check(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) -> None:
+def check(
+    data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS
+) -> list[tuple[int, int]]:
     """Checks that `decode` with the same arguments accepts an image.
 
     Of JPEGs as they usually are only the structure is read, and the pixels of PNGs without a palette
     are inflated. All other images are decoded.
+
+    Returns:
+      The height and width of what `decode` returns; both possibilities where it was not read whether
+      the image is turned by a quarter.
 
     Raises:
       ImageError: as of `decode`.
@@ -92,8 +98,13 @@ def check(data: bytes, *, cut_bottom: int = 0, max_pixels: int = _MAX_PIXELS) ->
     match plan.header:
         case jpeg.Jpeg(sound=True) | png.Png(usual=True, color=0 | 2 | 4 | 6) as header:
             if cut_bottom < min(header.height, header.width):  # it may be turned by a quarter
-                return
-    _decode_and_cut(data, plan, cut_bottom, max_pixels)
+                height, width = (
+                    -(-side // plan.reduction) for side in (header.height, header.width)
+                )
+                cut = cut_bottom // plan.reduction
+                return [(height - cut, width), (width - cut, height)]
+    height, width = _decode_and_cut(data, plan, cut_bottom, max_pixels).shape[:2]
+    return [(height, width)]
 
 
 def decode(

@@ -194,8 +194,7 @@ def _read(file: ImageFile, reading: Data, verify: bool) -> tuple[bytes, bytes, s
     try:
         with open(file.path, "rb") as opened:  # a Path would take a tenth of the time
             data = opened.read()
-        read = functools.partial(images.decode, strict=True) if verify else images.check
-        read(data, cut_bottom=reading.cut_bottom, max_pixels=reading.max_pixels)
+        images.check_readable(data, reading, whole=verify)
     except OSError as error:
         return b"", b"", f"cannot be read ({error.strerror})"
     except images.ImageError as error:

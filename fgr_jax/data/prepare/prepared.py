@@ -212,8 +212,7 @@ def _verified(
         return None, f"record {index} cannot be read"
     image = (name, label, digest_of(encoded))
     try:
-        cut_bottom, max_pixels = reading.cut_bottom, reading.max_pixels
-        images.decode(encoded, cut_bottom=cut_bottom, max_pixels=max_pixels, strict=True)
+        images.check_readable(encoded, reading, whole=True)
     except images.ImageError as error:
         return image, f"{name} {error}"
     return image, ""
