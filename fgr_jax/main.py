@@ -20,10 +20,10 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from fgr_jax import distributed, signals
+from fgr_jax import compilation, distributed, signals
 from fgr_jax.config import Config
 from fgr_jax.data.prepare.prepared import NotPreparedError
-from fgr_jax.distributed import chosen, compute_deterministically, data_mesh
+from fgr_jax.distributed import chosen, data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run
 from fgr_jax.runs.summary import print_summary
@@ -43,7 +43,7 @@ def main(argv: Sequence[str]) -> int:
     cli.define_job_flags(own_flags)
     invocation = cli.parse(argv, __doc__ or "", own_flags)
     config = invocation.config
-    compute_deterministically(config.deterministic)
+    compilation.set_up(config)
     cli.join_job(own_flags, saves=True)
     workdir = Workdir.open(own_flags.workdir or Path("runs") / invocation.config_path.stem)
     terminal = Terminal(quiet=jax.process_index() > 0)

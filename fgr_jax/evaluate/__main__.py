@@ -25,8 +25,8 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from fgr_jax import distributed
-from fgr_jax.distributed import compute_deterministically, data_mesh
+from fgr_jax import compilation, distributed
+from fgr_jax.distributed import data_mesh
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun, evaluate_run, open_for_test
 from fgr_jax.evaluate.files import FILES, write_files
 from fgr_jax.evaluate.predictions import CROPS
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     if own.data_dir is not None:
         fields["data.data_dir"] = own.data_dir
     run = open_run(Workdir.open(own.workdir), fields)
-    compute_deterministically(run.config.deterministic)
+    compilation.set_up(run.config)
     cli.join_job(own)
     terminal = Terminal(quiet=jax.process_index() > 0)
     mesh = data_mesh()

@@ -26,8 +26,8 @@ from collections.abc import Sequence
 import jax
 from absl import flags
 
-from fgr_jax import distributed
-from fgr_jax.distributed import compute_deterministically, data_mesh
+from fgr_jax import compilation, distributed
+from fgr_jax.distributed import data_mesh
 from fgr_jax.evaluate.predictions import CROPS
 from fgr_jax.inference.saved_run import open_run
 from fgr_jax.report.page import write_report
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     compared = None
     if own.compare is not None:
         compared = open_run(Workdir.open(own.compare, flag="--compare"), fields)
-    compute_deterministically(run.config.deterministic)
+    compilation.set_up(run.config)
     cli.join_job(own)
     terminal = Terminal(quiet=jax.process_index() > 0)
     page = write_report(run, compared, data_mesh(), terminal, crops=own.crops, step=own.step)

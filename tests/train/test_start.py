@@ -28,7 +28,10 @@ def test_what_is_compiled_quickly_draws_the_same_bits(small: Config) -> None:
     optimizer = build_optimizer(small, network, lambda _: jnp.float32(0.05))
     objective = build_objective(small, Calendar.of(small, small.batch_size), data_mesh())
     init = functools.partial(init_state, small, network, objective, optimizer)
-    fully = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+    fully: dict[str, str | bool] = {
+        "xla_backend_optimization_level": "3",
+        "xla_llvm_disable_expensive_passes": False,
+    }
     expected = jax.jit(init).lower().compile(fully)()
     for ours, theirs in zip(as_numpy(state), as_numpy(expected), strict=True):
         assert ours.tobytes() == theirs.tobytes()
