@@ -324,8 +324,8 @@ class Runtime:
     compilation_cache: str = field(
         AUTOMATIC,
         "Folder of compiled programs, which are read when a command starts again instead of being "
-        'compiled; "auto": fgr_jax in the cache folder of the user; empty: none. Only name a folder that '
-        "nobody else can write: programs that are found there are run.",
+        'compiled; "auto": fgr_jax in the cache folder of the user; empty: none. Name only folders that '
+        "nobody else can write: the programs that are found there are run.",
     )
 
 
