@@ -26,7 +26,7 @@ OPTIONS = (
 
 
 @pytest.fixture
-def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], int]]:
+def start(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Sets up as a new process does, in which JAX has compiled nothing and has no folder yet."""
     monkeypatch.setenv("XLA_FLAGS", "")
     before = {name: jax.config.values[name] for name in OPTIONS}
