@@ -15,6 +15,7 @@ from fgr_jax import compilation
 from fgr_jax.compilation import machine, set_up, users_folder
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
+from fgr_jax.inference.saved_run import open_run
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 
@@ -73,7 +74,8 @@ def test_cold_warm_and_without_the_same_bits(
     small.runtime.devices = 1
     runs, hits = {}, {}
     for name, where in (("cold", "cache"), ("warm", "cache"), ("without", "")):
-        start(str(tmp_path / where) if where else "")
+        small.runtime.compilation_cache = str(tmp_path / where) if where else ""
+        start(small.runtime.compilation_cache)
         events.clear()
         train(small, Workdir.open(tmp_path / name), QUIET)
         hits[name] = events.count("cache_hits")
@@ -86,6 +88,10 @@ def test_cold_warm_and_without_the_same_bits(
     assert of_a_run | {"jit_evaluation_step"} <= names
     assert hits["cold"] == hits["without"] == 0
     assert hits["warm"] >= len(names)
+    # A run that is opened may be somebody else's, and names no folder of programs to run.
+    run, field = Workdir.open(tmp_path / "cold"), "runtime.compilation_cache"
+    assert open_run(run).config.runtime.compilation_cache == "auto"
+    assert open_run(run, {field: "mine"}).config.runtime.compilation_cache == "mine"
 
 
 @pytest.mark.parametrize("damage", ["cut off", "emptied", "changed"])
@@ -166,6 +172,7 @@ def test_where_it_is(start: Callable, tmp_path: Path, monkeypatch: pytest.Monkey
     folder = tmp_path / "caches" / "fgr_jax" / machine()
     assert jax.config.values["jax_compilation_cache_dir"] == str(folder)
     assert folder.stat().st_mode & 0o777 == 0o700
+    assert jax.config.values["jax_persistent_cache_enable_xla_caches"] == "none"
     start("")
     assert jax.config.values["jax_compilation_cache_dir"] is None
 
