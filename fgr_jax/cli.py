@@ -31,7 +31,6 @@ except ModuleNotFoundError as error:
     )
 
 from fgr_jax import config as config_lib
-from fgr_jax import distributed
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError, shown
 from fgr_jax.files import python_files
@@ -254,6 +253,8 @@ def join_job(own_flags: flags.FlagValues, *, saves: bool = False) -> None:
     """
     where = (own_flags.coordinator, own_flags.process_count, own_flags.process_id)
     if own_flags.distributed or any(value is not None for value in where):
+        from fgr_jax import distributed  # imports JAX, which --help does without
+
         distributed.join(*where, timeout_s=own_flags.join_timeout)
         if not saves:
             signals.install_handlers()

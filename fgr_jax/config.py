@@ -17,6 +17,7 @@ from fgr_jax import durations
 from fgr_jax.errors import UserError
 
 NEVER = "never"
+AUTOMATIC = "auto"
 
 # No `from __future__ import annotations` here: the command line reads the types of the fields.
 
@@ -336,6 +337,12 @@ class Runtime:
         valid_duration(allow_never=True),
     )
     report: bool = field(True, "Whether the run ends with report.html.")
+    compilation_cache: str = field(
+        AUTOMATIC,
+        "Folder of compiled programs, which are read when a command starts again instead of being "
+        'compiled; "auto": fgr_jax in the cache folder of the user; empty: none. Name only folders that '
+        "nobody else can write: the programs that are found there are run.",
+    )
 
 
 @dataclasses.dataclass(slots=True)

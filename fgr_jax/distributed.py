@@ -87,6 +87,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
+def shapes_everywhere(mesh: Mesh, shapes: Any) -> Any:
+    """Returns the shapes and dtypes of a tree, of arrays that are replicated on every device."""
+    everywhere = replicated(mesh)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=everywhere), shapes
+    )
+
+
 def join(coordinator: str | None, count: int | None, index: int | None, *, timeout_s: int) -> None:
     """Joins the processes of a job. Must be called before JAX initializes a device.
 

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import safetensors.numpy
 from absl import flags
 
+from fgr_jax import compilation
 from fgr_jax.errors import UserError
 from fgr_jax.files.atomic import atomic_write
 from fgr_jax.files.local import local_path
@@ -41,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
     if not output.parent.is_dir():
         raise UserError(f"--output={output}: the folder {output.parent} does not exist")
     run = open_run(Workdir.open(own.workdir))
+    compilation.set_up(run.config)
     network = build_network(run.config, len(run.class_names))
     state = checkpoints.read_latest(run.workdir.checkpoints)
     tensors = to_tensors(inference_variables(state), network.table)

@@ -16,20 +16,17 @@ from fgr_jax import cli  # isort: skip  # first: it says which packages are miss
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jax
 from absl import flags
 
-from fgr_jax import distributed, signals
 from fgr_jax.config import Config
-from fgr_jax.data.prepare.prepared import NotPreparedError
-from fgr_jax.distributed import chosen, compute_deterministically, data_mesh
 from fgr_jax.errors import UserError
-from fgr_jax.inference.saved_run import open_run
-from fgr_jax.runs.summary import print_summary
-from fgr_jax.runs.workdir import REPORT, Workdir
-from fgr_jax.terminal import Terminal
-from fgr_jax.train.loop import Outcome, train
+
+if TYPE_CHECKING:
+    from fgr_jax.runs.workdir import Workdir
+    from fgr_jax.terminal import Terminal
+    from fgr_jax.train.loop import Outcome
 
 
 def main(argv: Sequence[str]) -> int:
@@ -42,8 +39,22 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_string("workdir", None, "where the results go", flag_values=own_flags)
     cli.define_job_flags(own_flags)
     invocation = cli.parse(argv, __doc__ or "", own_flags)
+    return _run(invocation, own_flags)
+
+
+def _run(invocation: cli.Invocation, own_flags: flags.FlagValues) -> int:
+    # These imports take a second, which --help and a mistake in the flags do without.
+    import jax
+
+    from fgr_jax import compilation, distributed, signals
+    from fgr_jax.data.prepare.prepared import NotPreparedError
+    from fgr_jax.runs.summary import print_summary
+    from fgr_jax.runs.workdir import Workdir
+    from fgr_jax.terminal import Terminal
+    from fgr_jax.train.loop import train
+
     config = invocation.config
-    compute_deterministically(config.deterministic)
+    compilation.set_up(config)
     cli.join_job(own_flags, saves=True)
     workdir = Workdir.open(own_flags.workdir or Path("runs") / invocation.config_path.stem)
     terminal = Terminal(quiet=jax.process_index() > 0)
@@ -72,9 +83,13 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _report(config: Config, workdir: Workdir, outcome: Outcome, terminal: Terminal) -> None:
+def _report(config: Config, workdir: "Workdir", outcome: "Outcome", terminal: "Terminal") -> None:
     """Writes the report of a finished run, unless it has been written before."""
-    from fgr_jax.report.page import write_report  # takes half a second to import
+    from fgr_jax import distributed
+    from fgr_jax.distributed import chosen, data_mesh
+    from fgr_jax.inference.saved_run import open_run
+    from fgr_jax.report.page import write_report
+    from fgr_jax.runs.workdir import REPORT, Workdir
 
     is_there = outcome.first_step == outcome.step and (workdir.local / REPORT).exists()
     if distributed.agreed_integer(is_there):

@@ -5,15 +5,16 @@
 
 The first form reads the fingerprints of two workdirs and reports whether they are the same run, or else
 at which step and in what they diverge, and lists the differences of their configs, versions and devices.
-The second form repeats the first steps of a config: unchanged, with other numbers of threads and worker
-processes, killed and resumed, and, where there are several devices, on one. --synthetic uses generated
-images and random weights.
+The second form repeats the first steps of a config: compiled again, with compiled programs that are
+read, with other numbers of threads and worker processes, killed and resumed, and, where there are
+several devices, on one. --synthetic uses generated images and random weights.
 
 The exit status is 0 if the runs are the same, and 1 if they are not or could not be compared.
 """
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
+import os
 import shlex
 import signal
 import subprocess
@@ -38,6 +39,7 @@ from fgr_jax.terminal import Terminal
 # The fingerprints that must not depend on the number of devices.
 _ON_ANY_DEVICES = ("images", "labels", "masks")
 _POLL = 0.02  # seconds
+_SECOND = "a second time"
 
 
 def main(argv: Sequence[str]) -> int:
@@ -100,9 +102,11 @@ def _experiment(
         f"--config.data.test_split=test[:{batch_size}]",
         f"--config.checkpoint_every={max(1, steps // 4)} steps",
         "--config.runtime.fingerprint_every=1 steps",
+        # The first run and the second one compile, and the others read what the first one compiled.
+        f"--config.runtime.compilation_cache={folder}/compiled",
     ]
     runs: dict[str, list[str]] = {
-        "a second time": [],
+        _SECOND: [],
         "1 thread": ["--config.runtime.decode_threads=1"],
         "7 threads": ["--config.runtime.decode_threads=7"],
         "2 worker processes": ["--config.runtime.decode_workers=2"],
@@ -119,7 +123,7 @@ def _experiment(
             workdir = folder / name.replace(" ", "-")
             if name == "killed and resumed":
                 _kill_at([*base, *options], workdir, step=max(1, steps // 2))
-            _run([*base, *options], workdir)
+            _run([*base, *options], workdir, compiles=name == _SECOND)
             comparison = compare(Workdir.open(first), Workdir.open(workdir))
             promised = _ON_ANY_DEVICES if name == "on one device" else STREAMS
             complete = len(comparison.steps) == steps
@@ -143,9 +147,15 @@ def _experiment(
     return int(not all_as_promised)
 
 
-def _run(command: list[str], workdir: Path) -> None:
+def _run(command: list[str], workdir: Path, *, compiles: bool = False) -> None:
+    """Runs a command; if it `compiles`, it reads no compiled programs."""
+    without = {"JAX_ENABLE_COMPILATION_CACHE": "false"} if compiles else {}
     done = subprocess.run(
-        [*command, f"--workdir={workdir}"], stdin=subprocess.DEVNULL, capture_output=True, text=True
+        [*command, f"--workdir={workdir}"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **without},
     )
     if done.returncode:
         reason = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()[-1]

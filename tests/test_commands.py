@@ -63,6 +63,19 @@ def test_the_commands_are_listed_without_an_import(arguments: list[str]) -> None
         assert summary(module) in listed.stdout
 
 
+def test_help_of_training_evaluation_and_reports_does_without_jax() -> None:
+    script = (
+        "import contextlib, importlib, sys\n"
+        "for name in ('main', 'evaluate.__main__', 'report.__main__'):\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        importlib.import_module(f'fgr_jax.{name}').main([name, '--help'])\n"
+        "assert not {'jax', 'numpy'} & sys.modules.keys()\n"
+    )
+    helped = python("-c", script)
+    assert helped.returncode == 0, helped.stderr
+    assert helped.stdout.count("--workdir") >= 3
+
+
 def test_every_command_of_the_package_is_listed() -> None:
     found = {
         path.relative_to(ROOT).with_suffix("").parts[1]

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from fgr_jax.digests import as_hex, digest, digest_of_tree
+from fgr_jax import digests as lib
+from fgr_jax.digests import as_hex, digest_of_tree, digests
 from fgr_jax.distributed import batch_sharding, data_mesh
 
+digest = jax.jit(lib.digest)  # compiled as a whole, not operation by operation
 DTYPES = (np.uint8, np.int32, np.float32, np.float16, np.bool_)
 
 
@@ -76,9 +78,8 @@ def test_how_an_array_is_spread_does_not_show(shape: tuple[int, ...]) -> None:
     array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     spread = jax.device_put(array, batch_sharding(data_mesh()))
     assert len(spread.sharding.device_set) == 8
-    jitted = jax.jit(digest)
-    assert as_hex(jitted(spread)) == as_hex(digest(jnp.asarray(array))) == reference(array)
-    assert "all-gather" not in str(jitted.lower(spread).compile().as_text())
+    assert as_hex(digest(spread)) == as_hex(digest(jnp.asarray(array))) == reference(array)
+    assert "all-gather" not in str(digest.lower(spread).compile().as_text())
 
 
 def test_a_tree_is_its_leaves_in_their_places() -> None:
@@ -92,3 +93,17 @@ def test_a_tree_is_its_leaves_in_their_places() -> None:
     ]
     assert len({as_hex(digest_of_tree(tree)) for tree in trees}) == len(trees)
     assert as_hex(digest_of_tree({"b": two, "a": one})) == as_hex(digest_of_tree(trees[0]))
+
+
+def test_the_digests_of_many_arrays_are_in_their_order() -> None:
+    shapes = [(3, 4), (12,), (5,), (2, 6), (), (5,)]  # three sizes, mixed
+    rng = np.random.default_rng(0)
+    many = [rng.integers(0, 200, shape).astype(kind) for kind in DTYPES for shape in shapes]
+    of_all = jax.jit(digests)([jnp.asarray(array) for array in many])
+    assert [as_hex(each) for each in of_all] == [reference(array) for array in many]
+
+
+def test_arrays_of_one_size_are_summed_together() -> None:
+    tree = [jnp.full((3, 8), number, jnp.float32) for number in range(40)]
+    text = str(jax.jit(digest_of_tree).lower(tree).compile().as_text())
+    assert 1 <= text.count(" reduce(") <= 4

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from tiny_run import QUIET, ROOT, config_flags, small_config, tiny_config
 
 from fgr_jax import diversification, random_streams
+from fgr_jax import verify as verify_lib
 from fgr_jax.config import Config
 from fgr_jax.data import pipeline
 from fgr_jax.data.augmentation import MIRROR
@@ -221,6 +223,32 @@ def test_what_cannot_be_compared(sound: Path, tmp_path: Path) -> None:
     (other / "fingerprints.jsonl").write_text(json.dumps({**record, "step": 77}) + "\n")
     with pytest.raises(UserError, match="no fingerprints of the same step"):
         compare(Workdir.open(sound), Workdir.open(other))
+
+
+def test_the_second_run_alone_reads_no_compiled_programs(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[list[str], bool]] = []
+
+    def run(command: list[str], *, env: dict[str, str], **_: Any) -> Any:
+        calls.append((command, env.get("JAX_ENABLE_COMPILATION_CACHE") == "false"))
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(verify_lib, "_kill_at", lambda *_, **__: None)
+    same = types.SimpleNamespace(steps=range(4), parted={})
+    monkeypatch.setattr(verify_lib, "compare", lambda *_: same)
+    assert verify_lib.main(["verify", *config_flags(config), "--steps=4"]) == 0
+    assert [compiles for _, compiles in calls] == [False, True] + [False] * (len(calls) - 2)
+    assert len(calls) > 4
+    folders = {
+        argument
+        for command, _ in calls
+        for argument in command
+        if argument.startswith("--config.runtime.compilation_cache=")
+    }
+    assert len(folders) == 1
+    assert "verify-" in folders.pop()
 
 
 @pytest.mark.long

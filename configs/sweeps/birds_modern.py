@@ -35,7 +35,7 @@ def get_sweep() -> Sweep:
     }
     modern = {**_recipe("modern/cub.py"), "optimizer.warmup": "0.5 epochs"}
     ours = {name: value for name, value in modern.items() if name not in ("pretrained", "duration")}
-    without = {
+    without: dict[str, dict[str, object]] = {
         "label smoothing": {"loss.label_smoothing": 0.0},
         "Nesterov": {"optimizer.nesterov": False},
         "a factor on the head's learning rate": {"optimizer.head_factor": 1.0},

@@ -21,19 +21,15 @@ Several processes evaluate together when all are started with --distributed, or 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-import jax
 from absl import flags
 
-from fgr_jax import distributed
-from fgr_jax.distributed import compute_deterministically, data_mesh
-from fgr_jax.evaluate.evaluated_run import EvaluatedRun, evaluate_run, open_for_test
-from fgr_jax.evaluate.files import FILES, write_files
-from fgr_jax.evaluate.predictions import CROPS
-from fgr_jax.evaluate.tables import print_tables
-from fgr_jax.inference.saved_run import open_run
-from fgr_jax.runs.workdir import Workdir
-from fgr_jax.terminal import Terminal
+from fgr_jax.evaluate.crops import CROPS
+
+if TYPE_CHECKING:
+    from fgr_jax.evaluate.evaluated_run import EvaluatedRun
+    from fgr_jax.terminal import Terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -48,8 +44,22 @@ def main(argv: Sequence[str]) -> int:
     fields = cli.parse_fields(argv, __doc__ or "", own)
     if own.data_dir is not None:
         fields["data.data_dir"] = own.data_dir
+    return _run(own, fields)
+
+
+def _run(own: flags.FlagValues, fields: dict[str, Any]) -> int:
+    # These imports take a second, which --help and a mistake in the flags do without.
+    import jax
+
+    from fgr_jax import compilation, distributed
+    from fgr_jax.distributed import data_mesh
+    from fgr_jax.evaluate.evaluated_run import evaluate_run, open_for_test
+    from fgr_jax.inference.saved_run import open_run
+    from fgr_jax.runs.workdir import Workdir
+    from fgr_jax.terminal import Terminal
+
     run = open_run(Workdir.open(own.workdir), fields)
-    compute_deterministically(run.config.deterministic)
+    compilation.set_up(run.config)
     cli.join_job(own)
     terminal = Terminal(quiet=jax.process_index() > 0)
     mesh = data_mesh()
@@ -60,7 +70,10 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _print_and_write(evaluated: EvaluatedRun | None, crops: str, terminal: Terminal) -> None:
+def _print_and_write(evaluated: "EvaluatedRun | None", crops: str, terminal: "Terminal") -> None:
+    from fgr_jax.evaluate.files import FILES, write_files
+    from fgr_jax.evaluate.tables import print_tables
+
     assert evaluated is not None  # this is process 0
     run, step, evaluation = evaluated.run, evaluated.trained.step, evaluated.evaluation
     alpha = run.config.diversification.alpha

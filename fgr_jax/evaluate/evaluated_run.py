@@ -10,8 +10,9 @@ from fgr_jax.data.prepare.prepared import NotPreparedError
 from fgr_jax.data.source import ExampleSource, completed, open_splits
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
+from fgr_jax.evaluate.crops import CROPS
 from fgr_jax.evaluate.evaluation import Evaluation, evaluate
-from fgr_jax.evaluate.predictions import CROPS, Predictions, predict_split
+from fgr_jax.evaluate.predictions import Predictions, predict_split
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun, restore
 from fgr_jax.runs.workdir import CLASSES, CONFIG
 from fgr_jax.terminal import Terminal

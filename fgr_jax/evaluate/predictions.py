@@ -22,8 +22,6 @@ from fgr_jax.inference.saved_run import TrainedNetwork
 from fgr_jax.losses.interface import Outputs
 from fgr_jax.terminal import Terminal
 
-CROPS = {"one": 1, "five": 5}
-
 # The arrays that are moved to the devices; names and problems stay on the host.
 _ARRAYS = ("image", "label", "mask", "parts")
 

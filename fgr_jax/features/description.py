@@ -112,7 +112,7 @@ def describe(
       data: the split.
       views: the number of random views of each image; 0 for its center crop.
     """
-    shapes = jax.tree.leaves(frozen_output_shapes(network, variables, config.data.crop))
+    shapes = jax.tree.leaves(frozen_output_shapes(network, config.data.crop))
     stored = config.data.features_dtype
     dtypes = [
         stored if jnp.issubdtype(leaf.dtype, jnp.floating) else str(leaf.dtype) for leaf in shapes

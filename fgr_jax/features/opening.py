@@ -73,7 +73,7 @@ def open_features(
         if distributed.agreed_integer(len(store.missing())):
             view_of = functools.partial(_views, config.data, count)
             compute_missing(store, config, network, variables, source, view_of, mesh, terminal)
-    structure = jax.tree.structure(frozen_output_shapes(network, variables, config.data.crop))
+    structure = jax.tree.structure(frozen_output_shapes(network, config.data.crop))
     train, test = (_opened(store, structure, terminal) for store in stores)
     return train, test
 

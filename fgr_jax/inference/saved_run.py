@@ -62,6 +62,8 @@ def open_run(workdir: Workdir, fields: Mapping[str, Any] | None = None) -> Train
     """
     described = workdir.read()
     config = _config_of(described.config, workdir)
+    # The programs that a run names are of another machine, or of somebody whom the user does not trust.
+    config.runtime.compilation_cache = Config().runtime.compilation_cache
     for name, value in (fields or {}).items():
         if is_with_effect(name):
             raise UserError(

@@ -241,23 +241,38 @@ def inference_variables(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: source[name] for name in ("params", "batch_stats") if name in source}
 
 
-def frozen_output_shapes(network: Network, variables: Any, size: int) -> Any:
+def frozen_output_shapes(network: Network, size: int) -> Any:
     """Returns the shapes and dtypes of `frozen_output` for one image of `size` × `size` pixels."""
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.uint8)
-    return jax.eval_shape(functools.partial(frozen_output, network), variables, image)
+    return _frozen_shapes(network, size)[0]
 
 
 def _trained_variables(network: Network, size: int) -> Any:
     """Returns the shapes of the variables that the network has when it starts after its frozen part."""
+    return _frozen_shapes(network, size)[1]
 
+
+def _frozen_shapes(network: Network, size: int) -> tuple[Any, Any]:
+    """Returns the shapes of the frozen part's output, and of the variables of what follows it."""
+    try:
+        return _traced_frozen_shapes(network, size)
+    except TypeError:  # a network of the user's own with an attribute that has no hash
+        return _traced_frozen_shapes.__wrapped__(network, size)
+
+
+@functools.lru_cache(maxsize=64)  # a start asks ten times, and takes half a second to answer
+def _traced_frozen_shapes(network: Network, size: int) -> tuple[Any, Any]:
     def init(start: str, x: Any) -> Any:
         variables = network.init(jax.random.key(0), x, train=False, start=start)
         return {name: variables[name] for name in ("params", "batch_stats") if name in variables}
 
-    image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
-    variables = jax.eval_shape(functools.partial(init, ""), image)
-    output = frozen_output_shapes(network, variables, size)
-    return jax.eval_shape(functools.partial(init, network.frozen), output)
+    shape = (1, size, size, 3)
+    variables = jax.eval_shape(
+        functools.partial(init, ""), jax.ShapeDtypeStruct(shape, jnp.float32)
+    )
+    output = jax.eval_shape(
+        functools.partial(frozen_output, network), variables, jax.ShapeDtypeStruct(shape, jnp.uint8)
+    )
+    return output, jax.eval_shape(functools.partial(init, network.frozen), output)
 
 
 def with_trained_part(params: Any, trained: Any) -> Any:

@@ -21,8 +21,9 @@ from pathlib import Path
 
 from absl import flags
 
+from fgr_jax import compilation
 from fgr_jax.data.image_files import is_fault
-from fgr_jax.distributed import compute_deterministically, data_mesh
+from fgr_jax.distributed import data_mesh
 from fgr_jax.errors import UserError, shown
 from fgr_jax.files.local import local_path
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun, open_run, restore
@@ -50,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     if output:
         check(output, found.files)
     run = open_run(Workdir.open(own.workdir))
-    compute_deterministically(run.config.deterministic)
+    compilation.set_up(run.config)
     mesh = data_mesh()
     trained = restore(run, own.step, mesh)
     if heatmaps:

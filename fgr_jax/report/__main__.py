@@ -22,17 +22,11 @@ Several processes write it together when all are started with --distributed, or 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
 from collections.abc import Sequence
+from typing import Any
 
-import jax
 from absl import flags
 
-from fgr_jax import distributed
-from fgr_jax.distributed import compute_deterministically, data_mesh
-from fgr_jax.evaluate.predictions import CROPS
-from fgr_jax.inference.saved_run import open_run
-from fgr_jax.report.page import write_report
-from fgr_jax.runs.workdir import Workdir
-from fgr_jax.terminal import Terminal
+from fgr_jax.evaluate.crops import CROPS
 
 
 def main(argv: Sequence[str]) -> int:
@@ -47,11 +41,25 @@ def main(argv: Sequence[str]) -> int:
     fields = cli.parse_fields(argv, __doc__ or "", own)
     if own.data_dir is not None:
         fields["data.data_dir"] = own.data_dir
+    return _run(own, fields)
+
+
+def _run(own: flags.FlagValues, fields: dict[str, Any]) -> int:
+    # These imports take a second, which --help and a mistake in the flags do without.
+    import jax
+
+    from fgr_jax import compilation, distributed
+    from fgr_jax.distributed import data_mesh
+    from fgr_jax.inference.saved_run import open_run
+    from fgr_jax.report.page import write_report
+    from fgr_jax.runs.workdir import Workdir
+    from fgr_jax.terminal import Terminal
+
     run = open_run(Workdir.open(own.workdir), fields)
     compared = None
     if own.compare is not None:
         compared = open_run(Workdir.open(own.compare, flag="--compare"), fields)
-    compute_deterministically(run.config.deterministic)
+    compilation.set_up(run.config)
     cli.join_job(own)
     terminal = Terminal(quiet=jax.process_index() > 0)
     page = write_report(run, compared, data_mesh(), terminal, crops=own.crops, step=own.step)

@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from orbax.checkpoint import checkpoint_managers
 
-from fgr_jax.digests import digest
+from fgr_jax.digests import digests
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
 from fgr_jax.files.atomic import atomic_write
@@ -251,8 +251,8 @@ def _without_digest(saved: dict[str, Any]) -> dict[str, Any]:
 @jax.jit
 def _digest(state: dict[str, Any]) -> jax.Array:
     """Returns a digest of all arrays, uint32 `[2]`, whatever the tree is made of and its order."""
-    digests = [digest(jnp.asarray(leaf)) for leaf in jax.tree.leaves(state)]
-    return jnp.sum(jnp.stack(digests), axis=0, dtype=jnp.uint32)
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(state)]
+    return jnp.sum(digests(leaves), axis=0, dtype=jnp.uint32)
 
 
 @contextlib.contextmanager

@@ -88,15 +88,18 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     if step == calendar.total_steps and not is_untested:
         terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
         return outcome
-    state = steps.init()
     start = weights = "random weights"
     if step:
         start = f"step {step:,} of this workdir"
+        state = distributed.shapes_everywhere(mesh, jax.eval_shape(steps.init))
     elif config.pretrained:
+        state = steps.init(head_only=True)
         variables, start, weights = start_from(
             config.pretrained, jax.device_get(state.variables), network.table, config.network
         )
         state = state.starting_from(jax.device_put(variables, distributed.replicated(mesh)))
+    else:
+        state = steps.init()
 
     distributed.once_for_all(lambda: workdir.claim(run))
     checkpoints = Checkpoints(workdir.checkpoints)

@@ -26,6 +26,7 @@ from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
 from fgr_jax.models.backbones.drop_path import STREAM
 from fgr_jax.models.network import (
     AVERAGE,
+    HEAD,
     Network,
     inference_variables,
     trained_part,
@@ -112,7 +113,7 @@ class StepRecord(NamedTuple):
 class Steps(NamedTuple):
     """The compiled functions of a run."""
 
-    init: Callable[[], TrainState]
+    init: Any  # jitted () -> TrainState; with head_only=True, see `init_state`
     zeros: Callable[[], Totals]
     is_finite: Callable[[TrainState], jax.Array]  # whether all weights and statistics are finite
     train: Any  # jitted (TrainState, DeviceBatch) -> (TrainState, StepRecord)
@@ -135,7 +136,11 @@ def build_steps(
     jit = functools.partial(jax.jit, out_shardings=everywhere)
     parts = (config, network, objective, optimizer)
     return Steps(
-        init=jit(functools.partial(init_state, *parts)),
+        init=jit(
+            functools.partial(init_state, *parts),
+            static_argnames="head_only",
+            compiler_options=_compiled_quickly(mesh),
+        ),
         zeros=jit(Totals.zeros),
         is_finite=_is_finite,
         train=jit(
@@ -151,17 +156,37 @@ def build_steps(
     )
 
 
+def _compiled_quickly(mesh: Mesh) -> dict[str, int] | None:
+    """Returns the compiler's options for a function that is called once.
+
+    On CPUs, LLVM takes most of the time to compile random numbers, and at its first level of
+    optimization a fraction of that. The numbers are the same to the bit.
+    """
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    return {"xla_backend_optimization_level": 1} if on_cpu else None
+
+
 def init_state(
     config: Config,
     network: Network,
     objective: Objective,
     optimizer: optax.GradientTransformation,
+    *,
+    head_only: bool = False,
 ) -> TrainState:
-    """Returns the state before the first step, with random weights."""
+    """Returns the state before the first step, with random weights.
+
+    With `head_only` they are those of the head, and all others are zeros: for a network whose other
+    weights are read from a file, where drawing them would only be compiled.
+    """
     size = config.data.crop
     key = stream_key(config.seed, Stream.PARAMETERS)
     outputs, variables = network.init_with_output(key, jnp.zeros((1, size, size, 3)), train=False)
-    variables = {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    if head_only:
+        params = {**jax.tree.map(jnp.zeros_like, params), HEAD: params[HEAD]}
+        batch_stats = jax.tree.map(jnp.zeros_like, batch_stats)
+    variables = {"params": params, "batch_stats": batch_stats}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         **variables,
@@ -346,8 +371,9 @@ def _learned(state: TrainState) -> tuple[Any, ...]:
 
 @jax.jit
 def _is_finite(state: TrainState) -> jax.Array:
-    leaves = jax.tree.leaves(_learned(state))
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in leaves]))
+    # All values together: XLA takes seconds to compile a reduction for each array.
+    leaves = [leaf.reshape(-1) for leaf in jax.tree.leaves(_learned(state))]
+    return jnp.all(jnp.isfinite(jnp.concatenate(leaves)))
 
 
 def sum_over_examples(scores: jax.Array, losses: jax.Array, batch: DeviceBatch) -> Totals:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,8 +17,10 @@ from fgr_jax.models.network import (
     Network,
     forward,
     frozen_output,
+    frozen_output_shapes,
     output_shapes,
     parameter_count,
+    trained_part,
 )
 
 
@@ -162,3 +165,30 @@ def test_a_frozen_backbone_is_pooled_before_its_features_are_kept() -> None:
     assert features.shape == (2, 1, 1, 64)
     after: Any = network.apply(variables, features, train=False, start="backbone")
     np.testing.assert_array_equal(after.scores, forward(network, variables, images).scores)
+
+
+class Counting(nn.Module):
+    """A backbone that counts its calls; with an array it has no hash."""
+
+    weights: Any
+    stride: int = 1
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        CALLS.append(train)
+        return nn.Dense(4)(images) * self.weights
+
+
+CALLS: list[bool] = []
+
+
+@pytest.mark.parametrize(("weights", "is_traced_again"), [(2.0, False), (np.ones(4), True)])
+def test_what_follows_the_frozen_part_is_traced_once(weights: Any, is_traced_again: bool) -> None:
+    network = Network(Counting(weights), cam_network(3).classifier, frozen="backbone")
+    params = {"backbone": 1, "classifier": {"kernel": 2, "bias": 3}}
+    assert trained_part(network, params, 97) == {"classifier": {"kernel": 2, "bias": 3}}
+    CALLS.clear()
+    assert trained_part(network, params, 97) == {"classifier": {"kernel": 2, "bias": 3}}
+    assert bool(CALLS) == is_traced_again
+    assert frozen_output_shapes(network, 97).shape == (1, 97, 97, 4)
+    assert frozen_output_shapes(network, 33).shape == (1, 33, 33, 4)
