@@ -12,7 +12,7 @@ LAYERS = [
     ["arguments", "signals"],
     ["errors", "output", "durations", "random_streams", "digests", "diversification", "losses"],
     ["terminal", "files", "distributed", "config"],
-    ["calendar", "cli"],
+    ["calendar", "cli", "compilation"],
     ["data"],
     ["runs"],
     ["models"],
@@ -28,7 +28,8 @@ LAYERS = [
 
 # The same within `data`.
 DATA_LAYERS = [
-    ["images", "augmentation", "mixing", "identity", "read_ahead"],
+    ["augmentation", "mixing", "identity", "read_ahead"],
+    ["images"],
     ["image_files"],
     ["batch", "prepare"],
     ["sets"],

@@ -268,11 +268,13 @@ def test_eight_devices_exchange_one_sum_of_all_gradients(tiny: Config) -> None:
         return tuple(sorted(length for length in shape if length > 1))
 
     kernels = sorted(axes(leaf.shape) for leaf in jax.tree.leaves(state.params) if leaf.ndim > 1)
-    exchanged = [sorted(axes(shape) for shape in each.shapes if len(shape) > 1) for each in found]
+    exchanged = [
+        sorted(axes(shape) for shape in each.shapes if len(axes(shape)) > 1) for each in found
+    ]
     assert [shapes for shapes in exchanged if shapes] == [kernels]
     largest = max(leaf.size for leaf in jax.tree.leaves(state.batch_stats))
     for each in found:
-        vectors = [shape for shape in each.shapes if len(shape) <= 1]
+        vectors = [shape for shape in each.shapes if len(axes(shape)) <= 1]
         assert all(math.prod(shape) <= largest for shape in vectors)
     layers = len(jax.tree.leaves(state.batch_stats)) // 2
     assert len(found) <= 2 * layers + 3
