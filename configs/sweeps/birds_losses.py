@@ -32,6 +32,6 @@ def get_sweep() -> Sweep:
         config="configs/birds.py",
         rows=[row.with_overrides(for_all) for row in rows],
         seeds=5,
-        search=Search("optimizer.learning_rate", (0.03, 0.1, 0.3, 1.0, 3.0)),
+        search=Search("optimizer.learning_rate", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
         baseline="cross-entropy",
     )
