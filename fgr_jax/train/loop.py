@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import signal
+from typing import NamedTuple
 
 import jax
+from jax.sharding import Mesh
 
 from fgr_jax import distributed
 from fgr_jax.calendar import Calendar
@@ -13,7 +15,7 @@ from fgr_jax.data.pipeline import Share, WorkerError
 from fgr_jax.data.source import completed, open_splits
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
-from fgr_jax.models.network import build_network, description
+from fgr_jax.models.network import Network, build_network, description
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.runs.checkpoints import Checkpoints, latest_step
 from fgr_jax.runs.description import Description
@@ -27,7 +29,7 @@ from fgr_jax.train.interruption import Interruption
 from fgr_jax.train.objective import build_objective
 from fgr_jax.train.optimizer import build_optimizer, learning_rate_schedule
 from fgr_jax.train.recorder import Recorder
-from fgr_jax.train.step import TrainState, build_steps
+from fgr_jax.train.step import Steps, TrainState, build_steps
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,25 +90,15 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     if step == calendar.total_steps and not is_untested:
         terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
         return outcome
-    start = weights = "random weights"
-    if step:
-        start = f"step {step:,} of this workdir"
-        state = distributed.shapes_everywhere(mesh, jax.eval_shape(steps.init))
-    elif config.pretrained:
-        state = steps.init(head_only=True)
-        variables, start, weights = start_from(
-            config.pretrained, jax.device_get(state.variables), network.table, config.network
-        )
-        state = state.starting_from(jax.device_put(variables, distributed.replicated(mesh)))
-    else:
-        state = steps.init()
+    start = _start(config, network, steps, step, mesh)
 
     distributed.once_for_all(lambda: workdir.claim(run))
     checkpoints = Checkpoints(workdir.checkpoints)
+    state = start.state
     if step:
         state = state.restored(checkpoints.restore(step, state.saved()))
     if jax.process_index() == 0:
-        of_start = {} if step else {"weights": weights}
+        of_start = {} if step else {"weights": start.weights}
         json_lines.append(workdir.local / PROVENANCE, {"step": step, **of_start, **provenance()})
     terminal.line(
         f"data      {train_source.data_set}: {len(train_source):,} training and {len(test_source):,} "
@@ -115,9 +107,9 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     for line in train_source.contents.lines():
         terminal.line(line)
     terminal.line(f"network   {description(config, network, state.variables)}")
-    terminal.line(f"start     {start}")
+    terminal.line(f"start     {start.point}")
     if not step and config.pretrained:
-        terminal.line(f"weights   {weights}")
+        terminal.line(f"weights   {start.weights}")
     terminal.line(
         f"training  {config.duration}, {calendar.total_steps:,} steps of {config.batch_size} "
         f"images, on {mesh.size} × {jax.devices()[0].device_kind}"
@@ -179,6 +171,27 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
             f"{interruption.failure}. Step {step:,} is saved, and the same command resumes the run"
         )
     return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)
+
+
+class _Start(NamedTuple):
+    state: TrainState  # only shapes and dtypes if it is to be restored from a checkpoint
+    point: str  # what the run goes on from, in words
+    weights: str  # which weights, with their license; without meaning for a run that is resumed
+
+
+def _start(config: Config, network: Network, steps: Steps, step: int, mesh: Mesh) -> _Start:
+    """Returns the state that a run begins or resumes with, `step` steps after its beginning."""
+    if step:
+        shapes = distributed.shapes_everywhere(mesh, jax.eval_shape(steps.init))
+        return _Start(shapes, f"step {step:,} of this workdir", "")
+    if not config.pretrained:
+        return _Start(steps.init(), "random weights", "random weights")
+    state = steps.init(head_only=True)
+    variables, point, weights = start_from(
+        config.pretrained, jax.device_get(state.variables), network.table, config.network
+    )
+    replicated = jax.device_put(variables, distributed.replicated(mesh))
+    return _Start(state.starting_from(replicated), point, weights)
 
 
 def _check_workdir(
