@@ -5,8 +5,6 @@ python -m fgr_jax.sweep --sweep=configs/sweeps/birds_block.py
 
 from fgr_jax.sweep.plan import Row, Search, Sweep
 
-_SHORT = dict.fromkeys(("duration", "evaluate_every", "checkpoint_every"), "10 epochs")
-
 
 def _row(p_peak: float, p_patch: float, patch_size: int) -> Row:
     return Row(
@@ -33,7 +31,7 @@ def get_sweep() -> Sweep:
     return Sweep(
         title="The block's parameters on frozen features of birds, with GCE",
         config="configs/birds.py",
-        rows=[row.with_overrides(_SHORT) for row in rows],
+        rows=[row.with_overrides({"duration": "10 epochs"}) for row in rows],
         seeds=3,
         search=Search("optimizer.learning_rate", (1.0, 3.0, 10.0)),
         baseline="GCE without the block",

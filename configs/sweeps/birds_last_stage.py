@@ -14,7 +14,7 @@ _GENTLE = {"diversification.p_patch": 0.1}
 
 def get_sweep() -> Sweep:
     for_all = {
-        **dict.fromkeys(("duration", "evaluate_every", "checkpoint_every"), "8 epochs"),
+        "duration": "8 epochs",
         "network.frozen": "blocks_5",
         "data.views": 2,
         # The classifier starts from random weights and wants a far higher rate than the stage.

@@ -12,16 +12,21 @@ from fgr_jax.files import python_files
 from fgr_jax.sweep.plan import Row, Sweep
 
 
-def _recipe(file: str) -> dict[str, object]:
-    """Returns what a config file sets."""
-    path = Path(__file__).parent.parent / file
-    config = flat(python_files.load(path, "get_config", Config, flag="--config"))
-    return {name: value for name, value in config.items() if value != flat(Config())[name]}
+def _modern() -> dict[str, object]:
+    """Returns what configs/modern/cub.py sets, but for the weights and the time."""
+    path = Path(__file__).parent.parent / "modern" / "cub.py"
+    config = python_files.load(path, "get_config", Config, flag="--config")
+    defaults, ours = flat(Config()), ("pretrained", "duration")
+    return {
+        name: value
+        for name, value in flat(config).items()
+        if value != defaults[name] and name not in ours
+    }
 
 
 def get_sweep() -> Sweep:
     for_all = {
-        **dict.fromkeys(("duration", "evaluate_every", "checkpoint_every"), "10 epochs"),
+        "duration": "10 epochs",
         "pretrained": "efficientnet-lite0",
         "network.backbone": "tf_efficientnet_lite0",
         "network.frozen": "",
@@ -33,8 +38,7 @@ def get_sweep() -> Sweep:
         "optimizer.learning_rate": 0.001,
         "batch_size": 16,
     }
-    modern = {**_recipe("modern/cub.py"), "optimizer.warmup": "0.5 epochs"}
-    ours = {name: value for name, value in modern.items() if name not in ("pretrained", "duration")}
+    modern = {**_modern(), "optimizer.warmup": "0.5 epochs"}
     without: dict[str, dict[str, object]] = {
         "label smoothing": {"loss.label_smoothing": 0.0},
         "Nesterov": {"optimizer.nesterov": False},
@@ -43,10 +47,10 @@ def get_sweep() -> Sweep:
     }
     rows = [
         Row("configs/cub.py", {}),
-        Row("configs/modern/cub.py", ours),
+        Row("configs/modern/cub.py", modern),
         Row("configs/cub.py, its learning rate × 10", {"optimizer.learning_rate": 0.01}),
         *(
-            Row(f"configs/modern/cub.py without {name}", {**ours, **off})
+            Row(f"configs/modern/cub.py without {name}", {**modern, **off})
             for name, off in without.items()
         ),
     ]

@@ -10,7 +10,7 @@ from fgr_jax.sweep.plan import Row, Search, Sweep
 
 def get_sweep() -> Sweep:
     for_all = {
-        **dict.fromkeys(("duration", "evaluate_every", "checkpoint_every"), "6 epochs"),
+        "duration": "6 epochs",
         "data.resize": 256,
         "data.crop": 224,
         "data.views": 4,
