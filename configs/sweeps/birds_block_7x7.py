@@ -15,7 +15,7 @@ _SMALLER = {3: 2, 7: 3}
 
 def _on_small_maps(row: Row) -> Row:
     size = row.overrides.get(_PATCH_SIZE)
-    if size is None:  # without the block
+    if not isinstance(size, int):  # without the block
         return row.with_overrides({**_IMAGES, "network.pool": 7})
     name = row.name.replace(f"G = {size}", f"G = {_SMALLER[size]}")
     return Row(name, {**row.overrides, **_IMAGES, _PATCH_SIZE: _SMALLER[size]})
