@@ -13,6 +13,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "predict": "predict",
     "report": "report",
+    "serve": "serve",
     "sweep": "sweep",
     "verify": "verify",
     "export_weights": "export_weights",

@@ -21,7 +21,7 @@ LAYERS = [
     ["inference"],
     ["evaluate"],
     ["predict"],
-    ["benchmark", "sweep", "report"],
+    ["benchmark", "sweep", "report", "serve"],
     ["main", "prepare", "verify", "export_weights", "__main__"],
 ]
 

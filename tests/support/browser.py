@@ -17,6 +17,9 @@ _OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    # A camera that shows a pattern, and the permission to use it.
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
 ]
 
 
@@ -28,8 +31,17 @@ def chromium() -> str:
 
 
 @contextlib.contextmanager
-def opened(path: Path, *, width: int, height: int) -> Iterator[tuple[Page, list[str]]]:
-    """A page in a window of that size, and everything it should not have done, as it happens."""
+def opened(where: Path | str, *, width: int, height: int) -> Iterator[tuple[Page, list[str]]]:
+    """A page in a window of that size, and everything it should not have done, as it happens.
+
+    A page in a file asks for nothing else; one at an address may ask for whatever is below that.
+    """
+    url = where.as_uri() if isinstance(where, Path) else where
+
+    def is_expected(asked: str) -> bool:
+        own = asked == url if isinstance(where, Path) else asked.startswith(url)
+        return own or asked.startswith(("data:", f"blob:{url}"))
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=_OPTIONS)
         page = browser.new_page(viewport={"width": width, "height": height})
@@ -40,11 +52,9 @@ def opened(path: Path, *, width: int, height: int) -> Iterator[tuple[Page, list[
         page.on(
             "request",
             lambda request: (
-                None
-                if request.url.startswith("data:") or request.url == path.as_uri()
-                else wrong.append(f"request: {request.url}")
+                None if is_expected(request.url) else wrong.append(f"request: {request.url}")
             ),
         )
-        page.goto(path.as_uri())
+        page.goto(url)
         yield page, wrong
         browser.close()

@@ -1,0 +1,61 @@
+"""An image as it was uploaded, ready for the network and for the page."""
+
+import base64
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from fgr_jax.config import Data
+from fgr_jax.data.images import CENTER, Canvas, Color, Image, crops_at, decode
+
+_LONGER_SIDE = 640  # of the image on the page, in pixels
+_JPEG_QUALITY = 85
+
+
+class Upload(NamedTuple):
+    """A decoded image."""
+
+    crop: Image  # the network's input, uint8 `[crop, crop, 3]`
+    shown: Image | None  # the whole image, with at most 640 pixels on its longer side
+    canvas: Canvas  # of the decoded image
+    size: tuple[int, int]  # height and width as decoded
+
+
+def read(encoded: bytes, data: Data, padding: Color | None, *, to_show: bool = False) -> Upload:
+    """Decodes an image and cuts its center crop, as evaluation does.
+
+    Args:
+      encoded: the image.
+      data: how the run decodes and crops images.
+      padding: as for `crops_at`.
+      to_show: whether the whole image is wanted, too.
+
+    Raises:
+      ImageError: it is no image of a known format, damaged or too large.
+    """
+    image = decode(encoded, cut_bottom=data.cut_bottom, max_pixels=data.max_pixels)
+    height, width = image.shape[:2]
+    crop = crops_at(image, data, (CENTER,), padding)[0]
+    canvas = Canvas.of(data, height, width)
+    shown = shrunk(image, _LONGER_SIDE) if to_show else None
+    return Upload(crop, shown, canvas, (height, width))
+
+
+def shrunk(image: Image, longer_side: int) -> Image:
+    """Resizes an image to at most `longer_side` pixels on its longer side."""
+    height, width = image.shape[:2]
+    factor = min(1.0, longer_side / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def as_jpeg(image: Image) -> bytes:
+    """Encodes an RGB image as a JPEG."""
+    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+    return cv2.imencode(".jpg", image[:, :, ::-1], options)[1].tobytes()
+
+
+def as_url(image: Image) -> str:
+    """Returns an RGB image as a `data:` URL."""
+    return f"data:image/jpeg;base64,{base64.b64encode(as_jpeg(image)).decode()}"
