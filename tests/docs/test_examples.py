@@ -35,6 +35,7 @@ from fgr_jax.train.objective import build_objective
 SHELL, NEITHER = ("", "sh", "bash"), ("text", "{toctree}", "{eval-rst}")
 # Programs that are not ours, and arguments that are not looked at.
 OTHERS = {
+    "curl",
     "docker",
     "gcloud",
     "kubectl",
