@@ -220,6 +220,28 @@ class Diversification:
     p_patch: float = field(0.5, "Probability that a patch of a map is suppressed.", _PROBABILITY)
     patch_size: int = field(3, "G, the side of a patch in map cells.", between(1, 10_000))
     alpha: float = field(0.1, "Factor on suppressed cells; 1 turns the block off.", between(0, 1))
+    fit_to_maps: bool = field(
+        False,
+        "Whether the block is gentler on small maps: with fewer than 10 rows or columns of cells, "
+        "patch_size is at most 2 and p_patch at most 0.1; with fewer than 4, the block is off.",
+    )
+
+    def in_words(self) -> str:
+        """Describes the block, as in "suppresses peaks with probability 0.5, …"."""
+        return (
+            f"suppresses peaks with probability {self.p_peak:g}, patches of {self.patch_size}×"
+            f"{self.patch_size} cells with {self.p_patch:g}, by a factor of {self.alpha:g}"
+        )
+
+    def on_maps(self, rows: int, columns: int) -> "Diversification":
+        """Returns the block as it is applied to maps of this size."""
+        side = min(rows, columns)
+        if not self.fit_to_maps or side >= 10:
+            return self
+        if side < 4:
+            return dataclasses.replace(self, alpha=1.0)
+        size, p_patch = min(self.patch_size, 2), min(self.p_patch, 0.1)
+        return dataclasses.replace(self, patch_size=size, p_patch=p_patch)
 
 
 @dataclasses.dataclass(slots=True)
