@@ -27,5 +27,5 @@ def get_sweep() -> Sweep:
         large,
         title="The block's parameters on maps of 7×7 cells, with GCE",
         rows=[_on_small_maps(row) for row in large.rows],
-        search=Search("optimizer.learning_rate", (0.3, 1.0, 3.0)),
+        search=Search("optimizer.learning_rate", (0.1, 0.3, 1.0)),
     )

@@ -73,10 +73,13 @@ def _run(own: flags.FlagValues, fields: dict[str, Any]) -> int:
 def _print_and_write(evaluated: "EvaluatedRun | None", crops: str, terminal: "Terminal") -> None:
     from fgr_jax.evaluate.files import FILES, write_files
     from fgr_jax.evaluate.tables import print_tables
+    from fgr_jax.models.network import applied_block
 
     assert evaluated is not None  # this is process 0
     run, step, evaluation = evaluated.run, evaluated.trained.step, evaluated.evaluation
-    alpha = run.config.diversification.alpha
+    network, variables = evaluated.trained.network, evaluated.trained.variables
+    block = applied_block(run.config, network, variables)
+    alpha = 1.0 if block is None else block.alpha
     images = len(evaluation.predictions.names)
     title = f"step {step:,} of {run.workdir.name}, {images:,} test image{'s' * (images != 1)}"
     print_tables(evaluation, title, alpha, terminal)

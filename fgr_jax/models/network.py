@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fgr_jax import config as config_lib
-from fgr_jax.config import Config
+from fgr_jax.config import Config, Diversification
 from fgr_jax.errors import UserError
 from fgr_jax.files.python_files import listed_or_own
 from fgr_jax.losses.interface import Outputs
@@ -165,6 +165,15 @@ def description(config: Config, network: Network, variables: Any) -> str:
         trained = parameter_count(trained_part(network, params, size))
         count += f", of which {trained:,} are trained (frozen: {network.frozen})"
     return f"{network_name(config.network)}, {count}; {size}×{size} pixels give {gives}"
+
+
+def applied_block(config: Config, network: Network, variables: Any) -> Diversification | None:
+    """Returns the diversification block as it is applied in training; None where it is not."""
+    maps = output_shapes(network, variables, config.data.crop).maps
+    if maps is None:
+        return None
+    block = config.diversification.on_maps(*maps.shape[1:3])
+    return None if block.alpha == 1 else block
 
 
 def forward(network: Network, variables: Any, images: jax.Array) -> Outputs:

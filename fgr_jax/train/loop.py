@@ -15,7 +15,7 @@ from fgr_jax.data.pipeline import Share, WorkerError
 from fgr_jax.data.source import completed, open_splits
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
-from fgr_jax.models.network import Network, build_network, description
+from fgr_jax.models.network import Network, applied_block, build_network, description
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.runs.checkpoints import Checkpoints, latest_step
 from fgr_jax.runs.description import Description
@@ -107,6 +107,8 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     for line in train_source.contents.lines():
         terminal.line(line)
     terminal.line(f"network   {description(config, network, state.variables)}")
+    block = applied_block(config, network, state.variables)
+    terminal.line(f"block     {'off' if block is None else block.in_words()}")
     terminal.line(f"start     {start.point}")
     if not step and config.pretrained:
         terminal.line(f"weights   {start.weights}")

@@ -351,9 +351,12 @@ def diversified(
       The outputs with the scores of the suppressed maps, and the digest, uint32 `[2]`, of the draws;
       zeros if the block is off or the head has no maps.
     """
-    if block.alpha == 1 or outputs.maps is None:
+    if outputs.maps is None:
         return outputs, jnp.zeros(2, jnp.uint32)
     count, *rest = outputs.maps.shape
+    block = block.on_maps(*rest[:2])
+    if block.alpha == 1:
+        return outputs, jnp.zeros(2, jnp.uint32)
     shape = (parts * count, *rest)
     draws = draw(
         key, shape, p_peak=block.p_peak, p_patch=block.p_patch, patch_size=block.patch_size

@@ -14,14 +14,14 @@ from tiny_step import CLASSES, as_numpy, batch_of, build, relative_difference, s
 
 from fgr_jax.benchmark.scaling import collectives
 from fgr_jax.calendar import Calendar
-from fgr_jax.config import Config
+from fgr_jax.config import Config, Diversification
 from fgr_jax.distributed import batch_sharding, data_mesh
-from fgr_jax.diversification import suppression_mask
+from fgr_jax.diversification import class_scores, suppression_mask
 from fgr_jax.losses.interface import Outputs, Targets
 from fgr_jax.models.network import build_network
 from fgr_jax.random_streams import Stream, stream_key
 from fgr_jax.train.objective import build_objective
-from fgr_jax.train.step import Totals, sum_over_examples
+from fgr_jax.train.step import Totals, diversified, sum_over_examples
 
 
 def test_the_step_is_network_block_and_gce_put_together(tiny: Config) -> None:
@@ -312,3 +312,31 @@ def test_a_nan_image_gives_a_nan_loss(tiny: Config, label: int) -> None:
     state = state.replace(params={**state.params, "classifier": poisoned})
     batch = {**batch_of(8), "label": jnp.full(8, label, jnp.int32)}
     assert np.isnan(float(steps.train(state, batch)[1].loss))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "as_if"),
+    [
+        (14, 10, {}),
+        (9, 14, {"patch_size": 2, "p_patch": 0.1}),
+        (7, 4, {"patch_size": 2, "p_patch": 0.1}),
+        (3, 14, {"alpha": 1.0}),
+    ],
+)
+def test_the_block_fits_the_maps_where_that_is_wanted(
+    rows: int, columns: int, as_if: dict[str, Any]
+) -> None:
+    maps = jax.random.normal(jax.random.key(0), (4, rows, columns, CLASSES))
+    outputs = Outputs(class_scores(maps), jnp.zeros((4, 2)), maps)
+    key = jax.random.key(1)
+    fitted, digest = diversified(outputs, Diversification(fit_to_maps=True), key)
+    expected, of_expected = diversified(outputs, Diversification(**as_if), key)
+    np.testing.assert_array_equal(fitted.scores, expected.scores)
+    np.testing.assert_array_equal(digest, of_expected)
+    as_paper, _ = diversified(outputs, Diversification(), key)
+    assert np.array_equal(fitted.scores, as_paper.scores) == (not as_if)
+    # It makes nothing stronger.
+    weak = Diversification(p_patch=0.05, patch_size=1, fit_to_maps=True)
+    weaker, _ = diversified(outputs, weak, key)
+    own = dataclasses.replace(weak, fit_to_maps=False, alpha=1.0 if rows < 4 else weak.alpha)
+    np.testing.assert_array_equal(weaker.scores, diversified(outputs, own, key)[0].scores)
