@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from fgr_jax.evaluate import measures
 from fgr_jax.evaluate.diversity import MapMeasures
-from fgr_jax.evaluate.measures import Calibration, ConfusedPair, Integers, PerClass, Scores
+from fgr_jax.evaluate.measures import Calibration, ConfusedPair, Scores
 from fgr_jax.evaluate.predictions import Predictions
+from fgr_jax.per_class import Integers, PerClass, confusion_matrix, per_class
 
 # The number of classes listed for every image, most probable first.
 TOP = 5
@@ -83,6 +84,11 @@ class Evaluation:
             "images": len(self.predictions.names),
             "corrupt": self.predictions.corrupt,
             **{name: _json_of(value) for name, value in accuracies.items() if value},
+            "balanced_accuracy": self.classes.balanced_accuracy,
+            "macro_precision": self.classes.macro(self.classes.precisions),
+            "macro_recall": self.classes.macro(self.classes.recalls),
+            "macro_f1": self.classes.macro(self.classes.f1_scores),
+            "never_recognized": [self.class_names[i] for i in self.classes.never_recognized],
             **({"maps": maps} if maps else {}),
         }
 
@@ -92,13 +98,13 @@ def evaluate(predictions: Predictions, class_names: list[str]) -> Evaluation:
     per_image, scores = predictions.per_image, predictions.scores
     labels, averaged = per_image.label, per_image.averaged_scores
     predicted = measures.top_classes(scores, TOP)
-    confusion = measures.confusion_matrix(labels, predicted[:, 0], len(class_names))
+    confusion = confusion_matrix(labels, predicted[:, 0], len(class_names))
     return Evaluation(
         predictions,
         class_names,
         center_crop=_accuracy(per_image.center_scores, labels),
         five_crops=None if averaged is None else _accuracy(averaged, labels),
-        classes=measures.per_class(confusion),
+        classes=per_class(confusion),
         confusion=confusion,
         pairs=measures.confused_pairs(confusion),
         predicted=predicted,

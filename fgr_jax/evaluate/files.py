@@ -17,7 +17,7 @@ Columns = dict[str, Sequence[Any]]
 
 FILES = {
     "results.json": "everything in the tables above, and the bins of the calibration",
-    "per_class.csv": "the accuracy of each class",
+    "per_class.csv": "accuracy, precision, recall and F1 of each class",
     "confusions.csv": "which classes are confused, most often first",
     "predictions.csv": "every image: its class, the most probable classes, its maps",
     "predictions.parquet": "the same, for pandas and others",
@@ -78,6 +78,10 @@ def _class_columns(evaluation: Evaluation) -> Columns:
         "images": classes.counts.tolist(),
         "correct": classes.hits.tolist(),
         "accuracy": classes.accuracies.tolist(),
+        "predicted": classes.predicted.tolist(),
+        "precision": classes.precisions.tolist(),
+        "recall": classes.recalls.tolist(),
+        "f1": classes.f1_scores.tolist(),
     }
 
 

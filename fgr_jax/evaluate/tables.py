@@ -44,9 +44,22 @@ def print_tables(evaluation: Evaluation, title: str, alpha: float, terminal: Ter
         "ECE, the expected calibration error, is the mean difference between confidence and accuracy "
         f"over {CALIBRATION_BINS} bins."
     )
+    _print_means(evaluation, terminal)
     _print_pairs(evaluation, terminal)
     _print_classes(evaluation, terminal)
     _print_maps(evaluation, alpha, terminal)
+
+
+def _print_means(evaluation: Evaluation, terminal: Terminal) -> None:
+    classes = evaluation.classes
+    means = (classes.precisions, classes.recalls, classes.f1_scores)
+    terminal.table(
+        "means over the classes",
+        [(f"{classes.balanced_accuracy:.2%}", *(f"{classes.macro(each):.2%}" for each in means))],
+        header=("balanced accuracy", "macro precision", "macro recall", "macro F1"),
+    )
+    if never := classes.never_recognized_in_words(evaluation.class_names):
+        terminal.line(f"{never}.")
 
 
 def _print_pairs(evaluation: Evaluation, terminal: Terminal) -> None:
@@ -82,12 +95,14 @@ def _print_classes(evaluation: Evaluation, terminal: Terminal) -> None:
             (
                 names[index],
                 f"{accuracies[index]:.1%}",
+                f"{classes.precisions[index]:.1%}",
+                f"{classes.f1_scores[index]:.1%}",
                 f"{classes.counts[index]:,}",
                 evaluation.mostly_confused_with(index)[0] or MISSING,
             )
             for index in worst
         ],
-        header=("class", "top-1", "images", "mostly confused with"),
+        header=("class", "top-1", "precision", "F1", "images", "mostly confused with"),
     )
 
 

@@ -46,6 +46,7 @@ def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> SimpleNamespace:
         has_maps=any(each.has_maps for each in run_images),
         worst_pair=evaluation.pairs[0] if evaluation.pairs else None,
         class_names=evaluation.class_names,
+        never=evaluation.classes.never_recognized_in_words(evaluation.class_names),
         corrupt=evaluation.predictions.corrupt,
         metrics=metrics(evaluations, paper),
         paper=paper,
