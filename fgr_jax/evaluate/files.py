@@ -39,7 +39,7 @@ def write_files(evaluation: Evaluation, about: dict[str, Any], folder: Path) -> 
             if name.endswith(".parquet"):
                 pyarrow.parquet.write_table(pyarrow.table(columns), unfinished)
             else:
-                _write_csv(unfinished, columns)
+                write_csv(unfinished, columns)
     results = {**about, **evaluation.json()}
     text = json.dumps(results, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(folder / "results.json") as unfinished:
@@ -97,7 +97,8 @@ def _confusion_columns(evaluation: Evaluation) -> Columns:
     }
 
 
-def _write_csv(path: Path, columns: Columns) -> None:
+def write_csv(path: Path, columns: Columns) -> None:
+    """Writes a table with a header; NaN becomes an empty cell."""
     with path.open("w", encoding="utf-8", newline="") as file:
         for row in (columns, *zip(*columns.values(), strict=True)):
             line = io.StringIO(newline="")
