@@ -70,6 +70,7 @@ def contents(
         label_issues=LABEL_ISSUES,
         curves=plots.draw_curves([_curves(each) for each in runs]),
         calibration=plots.draw_calibration([each.main.calibration for each in evaluations]),
+        coverage=plots.draw_coverage([each.coverage for each in evaluations]),
         rows=class_rows(evaluations),
         embedding=embedding(run_images),
         facts=[(name, [of_run.get(name, "") for of_run in facts]) for name in fact_names],
