@@ -108,6 +108,13 @@ class Data:
             'empty or I/N, such as "2/5", with I from 1 to N and N at least 2',
         ),
     )
+    balance: float = field(
+        0.0,
+        "Images are sampled so that a class of n training images has a probability proportional to "
+        "n^(1 − balance). 0: every image once in an epoch; 1: all classes are equally frequent. In any "
+        "case, an epoch has as many images as the training split.",
+        _PROBABILITY,
+    )
     cut_bottom: int = field(
         0, "Rows of pixels to cut off at the bottom: 20 for FGVC-Aircraft.", at_least(0)
     )
@@ -248,9 +255,8 @@ class Diversification:
 class Loss:
     """Gradient-boosting cross-entropy (paper §3.2), and the losses that it is compared with.
 
-    The fields from `label_smoothing` to `lgm` are weights, and 0 turns a loss off. All but
-    `label_smoothing` modify cross-entropy and therefore require gce_start="never"; they work with and
-    without the block.
+    The fields from `max_entropy` to `lgm` are weights, and 0 turns a loss off. They modify cross-entropy
+    and therefore require gce_start="never"; they work with and without the block.
     """
 
     objective: str = field("", "FILE.py:FUNCTION of your own; empty: the loss of the fields below.")
@@ -273,6 +279,20 @@ class Loss:
     )
     label_smoothing: float = field(
         0.0, "ε, of cross-entropy and of GCE; 0.1 is usual.", at_least(0, below=1)
+    )
+    logit_adjustment: float = field(
+        0.0,
+        "τ: in training, τ · ln of each class's share of the training images is added to its score in "
+        "cross-entropy and GCE, for rare classes to be predicted as readily as frequent ones. 1 is "
+        "usual, 0: off.",
+        _FINITE,
+    )
+    class_weights: float = field(
+        0.0,
+        "p: cross-entropy and GCE of an image are multiplied by a weight proportional to n^(−p) for n "
+        "training images of its class; the mean over all training images is 1. 1: all classes weigh the "
+        "same, 0: off.",
+        between(0, 1),
     )
     max_entropy: float = field(0.0, "γ of MaxEnt.", _FINITE)
     pairwise_confusion: float = field(0.0, "λ; 0.05 to 0.1 × classes is usual.", _FINITE)
@@ -441,6 +461,7 @@ def validate(config: Config) -> None:
     if config.optimizer.nesterov and config.optimizer.name != "sgd":
         _refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")
     _check_losses(config.loss)
+    _check_imbalance(config)
 
 
 def _check_batch(config: Config) -> None:
@@ -484,6 +505,26 @@ def _check_losses(loss: Loss) -> None:
         )
     if loss.lgm and len(weights) > 1:
         raise UserError(f"{weights[0]}: does not go with {weights[-1]}: set one of them to 0")
+
+
+def _check_imbalance(config: Config) -> None:
+    """Checks that imbalanced classes are made up for once, and in a loss that knows of it."""
+    loss = config.loss
+    of_loss = {
+        "loss.logit_adjustment": loss.logit_adjustment,
+        "loss.class_weights": loss.class_weights,
+    }
+    used = {name: value for name, value in of_loss.items() if value}
+    for name, value in used.items():
+        if loss.objective or loss.lgm:
+            other = "loss.objective" if loss.objective else "loss.lgm"
+            _refuse(name, value, f"0 with {other}, which is another loss")
+    used |= {"data.balance": config.data.balance} if config.data.balance else {}
+    if len(used) > 1:
+        (name, value), (other, _), *_ = used.items()
+        _refuse(
+            name, value, f"0 with {other}: both make up for rare classes, which would count twice"
+        )
 
 
 def _refuse(name: str, value: Any, wanted: str) -> NoReturn:

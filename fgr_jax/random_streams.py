@@ -26,6 +26,8 @@ class Stream(enum.StrEnum):
     """Shares and boxes of mixup and CutMix, drawn at every step."""
     ORDER = "order"
     """Order of the training examples, different in each epoch; drawn on the host."""
+    BALANCE = "balance"
+    """Order of the training examples where classes are balanced; drawn on the host."""
     AUGMENTATION = "augmentation"
     """Crops and symmetries of the training images; drawn on the host."""
     VIEWS = "views"

@@ -10,7 +10,16 @@ PACKAGE = Path(__file__).parent.parent / "fgr_jax"
 # From the bottom up. A package or module imports only itself and what is in the lines above its own.
 LAYERS = [
     ["arguments", "signals"],
-    ["errors", "output", "durations", "random_streams", "digests", "diversification", "losses"],
+    [
+        "errors",
+        "output",
+        "durations",
+        "random_streams",
+        "digests",
+        "diversification",
+        "losses",
+        "per_class",
+    ],
     ["terminal", "files", "distributed", "config"],
     ["calendar", "cli", "compilation"],
     ["data"],
@@ -28,7 +37,7 @@ LAYERS = [
 
 # The same within `data`.
 DATA_LAYERS = [
-    ["augmentation", "mixing", "identity", "read_ahead"],
+    ["augmentation", "balance", "mixing", "identity", "read_ahead"],
     ["images"],
     ["image_files"],
     ["batch", "prepare"],

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fgr_jax.benchmark.interleaving import interleaved, median_and_quartiles
 from fgr_jax.calendar import Calendar
@@ -31,7 +32,8 @@ def steps_of(config: Config, classes: int) -> Steps:
     rate = jnp.float32(config.optimizer.learning_rate)
     optimizer = build_optimizer(config, network, lambda _: rate)
     mesh = data_mesh()
-    objective = build_objective(config, Calendar.of(config, config.batch_size), mesh)
+    calendar = Calendar.of(config, config.batch_size)
+    objective = build_objective(config, calendar, mesh, np.ones(classes, np.int64))
     return build_steps(config, network, objective, optimizer, mesh)
 
 

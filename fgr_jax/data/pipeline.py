@@ -27,6 +27,7 @@ from fgr_jax import signals
 from fgr_jax.config import Data, Runtime
 from fgr_jax.data import images
 from fgr_jax.data.augmentation import Place, View, random_view
+from fgr_jax.data.balance import BalancedOrder, Visit
 from fgr_jax.data.batch import AnnotatedBatch, Batch, TrainingBatch, ViewsBatch
 from fgr_jax.data.source import Example
 from fgr_jax.errors import UserError
@@ -79,18 +80,21 @@ def training_batches(
     seed: int,
     steps: range,
     padding: images.Color | None = None,
+    labels: npt.NDArray[np.integer] | None = None,
 ) -> Iterator[TrainingBatch]:
     """Yields the shuffled, augmented batches of `steps`; the first step of a run is step 0.
 
-    Every epoch has its own order, and an example is augmented differently in every epoch. `padding` is
-    as for `images.crops_at`, here and in the other functions.
+    Every epoch has its own order, and an example is augmented differently at each of its visits.
+    `padding` is as for `images.crops_at`, here and in the other functions. `labels` are those of all
+    examples of `source`, `[N]`; they are needed where `data.balance` is not 0.
 
     Raises:
       UserError: (while iterating) an image is corrupt and `data.corrupt_images` is "stop".
       WorkerError: shared memory is too small, or (while iterating) a worker process died.
     """
-    views = shuffled(len(source), share, seed=seed, steps=steps).random_map(
-        functools.partial(random_view, data), seed=stream_seed(seed, Stream.AUGMENTATION)
+    order = visits(len(source), data.balance, labels, share, seed=seed, steps=steps)
+    views = order.random_map(
+        functools.partial(_view_of_visit, data), seed=stream_seed(seed, Stream.AUGMENTATION)
     )
     render = functools.partial(_render, TrainingBatch, source, data, padding)
     batches = batches_of(views, render, share, steps)
@@ -204,6 +208,10 @@ def _read_in_order(
     return _read(batches, runtime, crops * _batch_bytes(data, share))
 
 
+def _view_of_visit(data: Data, visit: Visit, generator: np.random.Generator) -> View:
+    return random_view(data, visit.example, generator)
+
+
 def _test_view(places: tuple[Place, ...], index: int) -> View:
     return View(None if index < 0 else index, places)
 
@@ -217,6 +225,39 @@ def shuffled(examples: int, share: Share, *, seed: int, steps: range) -> grain.M
     order = grain.MapDataset.range(examples).shuffle(seed=stream_seed(seed, Stream.ORDER))
     # The number of epochs is given: in Grain, batches of one of an endless data set overflow.
     return order.repeat(-(-steps.stop * share.batch_size // examples))
+
+
+def visits(
+    examples: int,
+    balance: float,
+    labels: npt.NDArray[np.integer] | None,
+    share: Share,
+    *,
+    seed: int,
+    steps: range,
+) -> grain.MapDataset:
+    """Returns the visits of examples that `steps` train on, as functions of the seed and the position.
+
+    Args:
+      examples: their number, N, which is also the number of visits in an epoch.
+      balance: 0: every example is visited once in an epoch, in the order of `shuffled`; otherwise as
+        for `BalancedOrder`.
+      labels: `[N]`, or None if `balance` is 0.
+      share: the share of every global batch that this process reads.
+      seed: of the run.
+      steps: the steps to take.
+    """
+    if not balance:
+        order = shuffled(examples, share, seed=seed, steps=steps)
+        return order.map_with_index(functools.partial(_natural_visit, examples))
+    if labels is None or len(labels) != examples:
+        raise ValueError("a balanced order needs the label of every example")
+    epochs = -(-steps.stop * share.batch_size // examples)
+    return grain.MapDataset.source(BalancedOrder(labels, balance, seed=seed, epochs=epochs))
+
+
+def _natural_visit(examples: int, position: int, example: int) -> Visit:
+    return Visit(example, position // examples)
 
 
 def in_order(examples: int, share: Share) -> grain.MapDataset:

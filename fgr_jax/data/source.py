@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,14 @@ from fgr_jax.data.prepare import variants
 from fgr_jax.data.prepare.bucket_copy import copy_from_bucket
 from fgr_jax.data.prepare.preparation import local_data_dir
 from fgr_jax.data.prepare.prepared import Prepared, Records, open_prepared
+from fgr_jax.data.read_ahead import map_ahead
 from fgr_jax.data.sets import catalog
 from fgr_jax.errors import UserError
 from fgr_jax.files import buckets
 from fgr_jax.terminal import Terminal
 
 _PARTS = "part_locations"  # the feature, as `sets.cub` stores it
+_READERS, _READ_AHEAD = 4, 32  # threads, and records, whose labels are read
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -78,19 +80,41 @@ class ExampleSource:
     def __getitem__(self, index: SupportsIndex) -> Example:
         row = int(self._rows[index.__index__()])
         record = self._records[row]
-        label = record["label"].int64_list.value[0]
+        return Example(
+            encoded_image=record["image"].bytes_list.value[0],
+            label=self._label(record, row),
+            name=self._records.file_name(record, row),
+            part_locations=tuple(record[_PARTS].float_list.value) if self.part_count else (),
+        )
+
+    def labels(self, terminal: Terminal) -> npt.NDArray[np.int32]:
+        """Reads the labels of all examples, `[N]`, for which all records are read.
+
+        Raises:
+          UserError: a label is none of the classes.
+        """
+
+        def label(row: int) -> int:
+            return self._label(self._records[row], row)
+
+        found = np.empty(len(self), np.int32)
+        rows = map(int, self._rows)
+        with terminal.bar("reading labels", len(self), unit="images", per=1) as bar:
+            read = map_ahead(label, rows, threads=_READERS, ahead=_READ_AHEAD)
+            for index, value in enumerate(read):
+                found[index] = value
+                bar.update(index + 1)
+        return found
+
+    def _label(self, record: Any, row: int) -> int:
+        label = int(record["label"].int64_list.value[0])
         if not 0 <= label < len(self.class_names):
             raise UserError(
                 f"data set {self.data_set}, split {self.split}, example {row} has the label "
                 f"{label}, which is none of its {len(self.class_names)} classes: "
                 "choose a split that is labeled"
             )
-        return Example(
-            encoded_image=record["image"].bytes_list.value[0],
-            label=label,
-            name=self._records.file_name(record, row),
-            part_locations=tuple(record[_PARTS].float_list.value) if self.part_count else (),
-        )
+        return label
 
 
 def open_splits(

@@ -9,8 +9,10 @@ import numpy.typing as npt
 
 from fgr_jax.evaluate import measures
 from fgr_jax.evaluate.diversity import MapMeasures
-from fgr_jax.evaluate.measures import Calibration, ConfusedPair, Integers, PerClass, Scores
+from fgr_jax.evaluate.measures import Calibration, ConfusedPair, Scores
 from fgr_jax.evaluate.predictions import Predictions
+from fgr_jax.evaluate.rejection import Coverage, Rejection, coverage
+from fgr_jax.per_class import Integers, PerClass, confusion_matrix, per_class
 
 # The number of classes listed for every image, most probable first.
 TOP = 5
@@ -56,6 +58,12 @@ class Evaluation:
     pairs: list[ConfusedPair]
     predicted: Integers  # the most probable classes, [N, min(5, C)]
     confidences: npt.NDArray[np.float64]  # their probabilities
+    # Of the center crop, with the accuracy of its predictions where those below a percentile are
+    # rejected.
+    rejection: Rejection
+    coverage: Coverage
+    # The loss and calibration of the center crop at the temperature.
+    calibrated: Accuracy
     true_map: MapSummary | None  # both None for networks without maps
     predicted_map: MapSummary | None
 
@@ -83,6 +91,13 @@ class Evaluation:
             "images": len(self.predictions.names),
             "corrupt": self.predictions.corrupt,
             **{name: _json_of(value) for name, value in accuracies.items() if value},
+            "temperature": self.rejection.temperature,
+            "center_crop_at_temperature": _json_of(self.calibrated),
+            "balanced_accuracy": self.classes.balanced_accuracy,
+            "macro_precision": self.classes.macro(self.classes.precisions),
+            "macro_recall": self.classes.macro(self.classes.recalls),
+            "macro_f1": self.classes.macro(self.classes.f1_scores),
+            "never_recognized": [self.class_names[i] for i in self.classes.never_recognized],
             **({"maps": maps} if maps else {}),
         }
 
@@ -92,17 +107,23 @@ def evaluate(predictions: Predictions, class_names: list[str]) -> Evaluation:
     per_image, scores = predictions.per_image, predictions.scores
     labels, averaged = per_image.label, per_image.averaged_scores
     predicted = measures.top_classes(scores, TOP)
-    confusion = measures.confusion_matrix(labels, predicted[:, 0], len(class_names))
+    center = per_image.center_scores
+    rejection = Rejection.of(center, labels)
+    is_correct = measures.ranks(center, labels) < 1
+    confusion = confusion_matrix(labels, predicted[:, 0], len(class_names))
     return Evaluation(
         predictions,
         class_names,
-        center_crop=_accuracy(per_image.center_scores, labels),
+        center_crop=_accuracy(center, labels),
         five_crops=None if averaged is None else _accuracy(averaged, labels),
-        classes=measures.per_class(confusion),
+        classes=per_class(confusion),
         confusion=confusion,
         pairs=measures.confused_pairs(confusion),
         predicted=predicted,
         confidences=np.take_along_axis(measures.probabilities(scores), predicted, axis=1),
+        rejection=rejection,
+        coverage=coverage(rejection.percentiles(center), is_correct),
+        calibrated=_accuracy(center.astype(np.float64) / rejection.temperature, labels),
         true_map=_summary(per_image.true_map, per_image.visible_parts),
         predicted_map=_summary(per_image.predicted_map, per_image.visible_parts),
     )

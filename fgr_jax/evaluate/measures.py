@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
+from fgr_jax.per_class import Integers
+
 Scores = npt.NDArray[np.floating]
-Integers = npt.NDArray[np.integer]
 
 CALIBRATION_BINS = 15
 NEVER = np.iinfo(np.int64).max  # the rank of an example that is not a hit for any n
@@ -80,30 +81,6 @@ def calibration(
         return _ratio(np.bincount(places, weights=values, minlength=bins), counts)
 
     return Calibration(counts, mean(confidences), mean(is_correct))
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class PerClass:
-    """The number of examples of each class, and of those that are predicted correctly, `[C]`."""
-
-    counts: Integers
-    hits: Integers
-
-    @property
-    def accuracies(self) -> npt.NDArray[np.float64]:
-        """The accuracy of each class, hits_c / counts_c; NaN for a class without examples."""
-        return _ratio(self.hits, self.counts)
-
-
-def per_class(confusion: Integers) -> PerClass:
-    """Computes the counts and hits of each class from a confusion matrix `[C, C]`."""
-    return PerClass(confusion.sum(axis=1), np.diagonal(confusion).copy())
-
-
-def confusion_matrix(labels: Integers, predicted: Integers, classes: int) -> Integers:
-    """Counts the examples of class i that were predicted as class j, `[C, C]`."""
-    pairs = labels.astype(np.int64) * classes + predicted
-    return np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -6,12 +6,14 @@ import numpy as np
 
 from fgr_jax.evaluate.diversity import MASS_SHARE
 from fgr_jax.evaluate.evaluation import Evaluation
+from fgr_jax.evaluate.foreign import ForeignImages
 from fgr_jax.evaluate.measures import CALIBRATION_BINS
 from fgr_jax.terminal import Terminal
 
 MISSING = "–"
 _PAIRS_SHOWN = 10
 _CLASSES_SHOWN = 10
+_REJECTED = (0.0, 0.05, 0.1, 0.2, 0.5)
 
 
 def as_text(value: float | None, form: str = ".1%") -> str:
@@ -44,9 +46,48 @@ def print_tables(evaluation: Evaluation, title: str, alpha: float, terminal: Ter
         "ECE, the expected calibration error, is the mean difference between confidence and accuracy "
         f"over {CALIBRATION_BINS} bins."
     )
+    terminal.line(
+        f"At the temperature {evaluation.rejection.temperature:.2f}, fitted to these images, the loss "
+        f"of the center crop is {evaluation.calibrated.loss:.3f} and its ECE "
+        f"{evaluation.calibrated.calibration.error:.2%}."
+    )
+    _print_means(evaluation, terminal)
+    _print_coverage(evaluation, terminal)
     _print_pairs(evaluation, terminal)
     _print_classes(evaluation, terminal)
     _print_maps(evaluation, alpha, terminal)
+
+
+def _print_means(evaluation: Evaluation, terminal: Terminal) -> None:
+    classes = evaluation.classes
+    means = (classes.precisions, classes.recalls, classes.f1_scores)
+    terminal.table(
+        "means over the classes",
+        [(f"{classes.balanced_accuracy:.2%}", *(f"{classes.macro(each):.2%}" for each in means))],
+        header=("balanced accuracy", "macro precision", "macro recall", "macro F1"),
+    )
+    if never := classes.never_recognized_in_words(evaluation.class_names):
+        terminal.line(f"{never}.")
+
+
+def _print_coverage(evaluation: Evaluation, terminal: Terminal) -> None:
+    rows: list[tuple[str, ...]] = []
+    for share in _REJECTED:
+        kept, accuracy = evaluation.coverage.at(share)
+        rows.append((f"{share:.0%}", f"{kept:.1%}", as_text(accuracy, ".2%")))
+    title = "accuracy where the least confident predictions are rejected"
+    terminal.table(title, rows, header=("rejected", "kept", "top-1 of those"))
+
+
+def print_foreign(foreign: ForeignImages, terminal: Terminal) -> None:
+    """Prints how well images of none of the classes are told from the test images."""
+    rows: list[tuple[str, ...]] = [
+        (f"{share:.0%}", f"{rejected:.1%}") for share, rejected in foreign.rejected.items()
+    ]
+    title = f"{foreign.images:,} foreign images of {foreign.folder}, AUROC {foreign.auroc:.3f}"
+    terminal.table(title, rows, header=("test images rejected", "foreign images rejected"))
+    if foreign.unreadable:
+        terminal.line(f"{foreign.unreadable:,} foreign images could not be read.")
 
 
 def _print_pairs(evaluation: Evaluation, terminal: Terminal) -> None:
@@ -82,12 +123,14 @@ def _print_classes(evaluation: Evaluation, terminal: Terminal) -> None:
             (
                 names[index],
                 f"{accuracies[index]:.1%}",
+                f"{classes.precisions[index]:.1%}",
+                f"{classes.f1_scores[index]:.1%}",
                 f"{classes.counts[index]:,}",
                 evaluation.mostly_confused_with(index)[0] or MISSING,
             )
             for index in worst
         ],
-        header=("class", "top-1", "images", "mostly confused with"),
+        header=("class", "top-1", "precision", "F1", "images", "mostly confused with"),
     )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fgr_jax.config import Runtime
-from fgr_jax.data.pipeline import Share, batches_of, in_order, read_in_threads, shuffled
+from fgr_jax.data.balance import Visit
+from fgr_jax.data.pipeline import Share, batches_of, in_order, read_in_threads, visits
 from fgr_jax.features.store import Shard
 from fgr_jax.features.views import view_at
 
@@ -62,14 +63,22 @@ class Features:
 
 
 def training_batches(
-    features: Features, runtime: Runtime, share: Share, *, seed: int, steps: range
+    features: Features,
+    runtime: Runtime,
+    share: Share,
+    *,
+    seed: int,
+    steps: range,
+    balance: float = 0.0,
+    labels: npt.NDArray[np.integer] | None = None,
 ) -> Iterator[FeatureBatch]:
     """Yields the shuffled batches of `steps`, in the order of `pipeline.training_batches`.
 
-    The view of an image in an epoch is that of `views.view_at`.
+    The view at a visit of an image is that of `views.view_at`. `balance` and `labels` are as for
+    `pipeline.visits`.
     """
-    order = shuffled(len(features), share, seed=seed, steps=steps)
-    rows = order.map_with_index(functools.partial(_training_row, features, seed))
+    order = visits(len(features), balance, labels, share, seed=seed, steps=steps)
+    rows = order.map(functools.partial(_training_row, features, seed))
     batches = batches_of(rows, features.batch, share, steps)
     return iter(read_in_threads(batches, runtime.decode_threads))
 
@@ -85,8 +94,8 @@ def evaluation_batches(
     return iter(read_in_threads(endless, runtime.decode_threads))
 
 
-def _training_row(features: Features, seed: int, position: int, image: int) -> Row:
-    return image, view_at(seed, features.views, image, position // len(features))
+def _training_row(features: Features, seed: int, visit: Visit) -> Row:
+    return visit.example, view_at(seed, features.views, visit.example, visit.number)
 
 
 def _evaluation_row(index: int) -> Row:

@@ -21,14 +21,15 @@ def fixed_views(data: Data, views: int, example: int) -> View:
     return View(example, places, tuple(view.symmetries[0] for view in drawn))
 
 
-def view_at(seed: int, views: int, example: int, epoch: int) -> int:
-    """Returns the view of an image in an epoch of training, in [0, views).
+def view_at(seed: int, views: int, example: int, visit: int) -> int:
+    """Returns the view of an image at one of its visits, in [0, views).
 
-    In every `views` epochs each view is taken once, in an order that is drawn anew.
+    In every `views` visits each view is taken once, in an order that is drawn anew. The number of a
+    visit is that of `balance.Visit`: without balancing, that of the epoch.
     """
     if views == 1:
         return 0
     generator = np.random.default_rng(
-        [stream_seed(seed, Stream.VIEW_ORDER), example, epoch // views]
+        [stream_seed(seed, Stream.VIEW_ORDER), example, visit // views]
     )
-    return int(generator.permutation(views)[epoch % views])
+    return int(generator.permutation(views)[visit % views])

@@ -1,7 +1,7 @@
 """Predicts the classes of unlabeled images with a trained network.
 
     python -m fgr_jax.predict --workdir=runs/mine PATH ... [--top=5] [--output=FILE.csv|.json|.jsonl]
-                              [--heatmaps=FOLDER] [--batch_size=N] [--step=N]
+                              [--heatmaps=FOLDER] [--reject_below=X] [--batch_size=N] [--step=N]
 
 PATH is an image, or a folder, in which images are found as in preparing a data set; what is left out is
 named. For each image the --top most probable classes are printed, or written, as they come, to the file
@@ -9,6 +9,10 @@ that --output names. --heatmaps writes, for each of these
 classes, the image overlaid with the class activation map: warm colors are evidence for the class, and
 gray lies outside the crop that the network is applied to. Files that cannot be read are reported and
 skipped, and the exit status is then 1.
+
+With --reject_below=0.05, an image is said to belong to none of the classes if the network is less
+confident in its prediction than in those of 95% of the test images. The run must have been evaluated
+before, by python -m fgr_jax.evaluate.
 """
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
@@ -25,6 +29,7 @@ from fgr_jax import compilation
 from fgr_jax.data.image_files import is_fault
 from fgr_jax.distributed import data_mesh
 from fgr_jax.errors import UserError, shown
+from fgr_jax.evaluate.files import read_rejection
 from fgr_jax.files.local import local_path
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun, open_run, restore
 from fgr_jax.models.network import output_shapes
@@ -43,6 +48,14 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_integer("top", 5, "how many classes", lower_bound=1, flag_values=own)
     flags.DEFINE_string("output", None, "a .csv, .json or .jsonl file", flag_values=own)
     flags.DEFINE_string("heatmaps", None, "a folder for overlays", flag_values=own)
+    flags.DEFINE_float(
+        "reject_below",
+        None,
+        "share of test images",
+        lower_bound=0,
+        upper_bound=1,
+        flag_values=own,
+    )
     flags.DEFINE_integer("batch_size", 32, "images at once", lower_bound=1, flag_values=own)
     flags.DEFINE_integer("step", None, "which checkpoint", lower_bound=1, flag_values=own)
     found = find(cli.parse_flags(argv, __doc__ or "", own, positional=("PATH ...",)))
@@ -54,6 +67,9 @@ def main(argv: Sequence[str]) -> int:
     compilation.set_up(run.config)
     mesh = data_mesh()
     trained = restore(run, own.step, mesh)
+    rejection = None
+    if own.reject_below is not None:
+        rejection = read_rejection(run.workdir, trained.step)
     if heatmaps:
         _create(heatmaps, trained, run)
     for line in in_words(found.left_out):
@@ -68,6 +84,8 @@ def main(argv: Sequence[str]) -> int:
         batch_size=batch_size,
         top=top,
         with_maps=heatmaps is not None,
+        rejection=rejection,
+        reject_below=own.reject_below or 0.0,
     )
     threads, ahead = run.config.runtime.decode_threads, BATCHES_AHEAD * batch_size
     network = trained.network
@@ -77,7 +95,11 @@ def main(argv: Sequence[str]) -> int:
     overlays = (
         Overlays(heatmaps, found.files, run, network.stride, network.origin) if heatmaps else None
     )
-    with PredictionFile(output, run.class_names, top) if output else nullcontext() as file:
+    with (
+        PredictionFile(output, run.class_names, top, with_percentiles=rejection is not None)
+        if output
+        else nullcontext() as file
+    ):
         problems = _use_all(predictor.predict(images), len(found.files), run, file, overlays)
     terminal = Terminal()
     done = len(found.files) - problems.unreadable
@@ -148,6 +170,8 @@ def _use_all(
             elif not problem:
                 pairs = prediction.named(run.class_names)
                 listed = ", ".join(f"{class_name} {value:.1%}" for class_name, value in pairs)
+                if prediction.is_rejected:
+                    listed = f"none of the classes ({listed})"
                 terminal.line(f"{name}: {listed}")
             problem = overlays.write(prediction) if overlays and not problem else ""
             if problem:

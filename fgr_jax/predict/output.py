@@ -39,8 +39,11 @@ class PredictionFile:
     Whenever the process ends, the predictions so far are in the file, and the file is valid.
     """
 
-    def __init__(self, path: Path, class_names: Sequence[str], top: int):
+    def __init__(
+        self, path: Path, class_names: Sequence[str], top: int, *, with_percentiles: bool = False
+    ):
         self._path, self._class_names, self._top = path, class_names, top
+        self._with_percentiles = with_percentiles
         self._suffix = path.suffix.lower()
         self._count = 0
         self._file = path.open("wb", buffering=0)
@@ -50,6 +53,7 @@ class PredictionFile:
         if self._suffix == ".csv":
             places = range(1, top + 1)
             columns = [f"{kind}_{place}" for place in places for kind in ("class", "probability")]
+            columns += ["percentile", "rejected"] if with_percentiles else []
             self._append(_csv_row(["file", *columns, "problem"]))
 
     def __enter__(self) -> "PredictionFile":
@@ -67,6 +71,9 @@ class PredictionFile:
         if self._suffix == ".csv":
             pairs = prediction.named(self._class_names)
             cells = [cell for pair in pairs for cell in pair] or [""] * (2 * self._top)
+            if self._with_percentiles:
+                percentile, rejected = prediction.percentile, prediction.is_rejected
+                cells += ["", ""] if percentile is None else [percentile, str(rejected).lower()]
             image = prediction.image
             self._append(_csv_row([as_text(image.path), *cells, image.problem]))
         else:
@@ -85,6 +92,8 @@ class PredictionFile:
             {"class": name, "probability": probability if math.isfinite(probability) else None}
             for name, probability in prediction.named(self._class_names)
         ]
+        if prediction.percentile is not None:
+            record |= {"percentile": prediction.percentile, "rejected": prediction.is_rejected}
         return record | {"predictions": named}
 
     def _append(self, data: bytes) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
+from fgr_jax.evaluate.rejection import Rejection
 from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of, stream
 from fgr_jax.inference.saved_run import TrainedNetwork
 from fgr_jax.losses.interface import Outputs
@@ -22,6 +23,9 @@ class Prediction(NamedTuple):
     classes: Sequence[int]  # [top], the most probable first
     probabilities: Sequence[float]
     maps: npt.NDArray[np.float32] | None  # of these classes, [top, h, w]; None if not requested
+    # The share of test images with a lower confidence; None if not requested.
+    percentile: float | None = None
+    is_rejected: bool = False  # as an image of none of the classes
 
     def named(self, class_names: Sequence[str]) -> list[tuple[str, float]]:
         """Returns the names and the probabilities of the classes."""
@@ -39,6 +43,9 @@ class Predictor:
       batch_size: a multiple of the number of devices.
       top: the number of classes in each prediction.
       with_maps: whether predictions include the maps of these classes.
+      rejection: the confidence in the test images, to compare the predictions with; None: none is
+        rejected.
+      reject_below: the percentile among the test images below which an image is rejected.
     """
 
     def __init__(
@@ -50,16 +57,20 @@ class Predictor:
         batch_size: int,
         top: int,
         with_maps: bool = False,
+        rejection: Rejection | None = None,
+        reject_below: float = 0.0,
     ):
         self._mesh = mesh
+        self._rejection, self._reject_below = rejection, reject_below
         self._shape = (batch_size, crop, crop, 3)
 
         def select(outputs: Outputs, _: DeviceBatch) -> Any:
             probabilities, classes = jax.lax.top_k(jax.nn.softmax(outputs.scores), top)
+            scores = None if rejection is None else outputs.scores
             if not with_maps:
-                return classes, probabilities, None
+                return classes, probabilities, None, scores
             assert outputs.maps is not None
-            return classes, probabilities, maps_of(outputs.maps, classes)
+            return classes, probabilities, maps_of(outputs.maps, classes), scores
 
         self._run = compiled(trained, mesh, select)
 
@@ -69,14 +80,23 @@ class Predictor:
         While a batch is on the devices, the previous one is yielded and the next one is assembled.
         """
         results = stream(self._run, self._batches(images), self._mesh)
-        for files, (classes, probabilities, maps) in results:
+        for files, (classes, probabilities, maps, scores) in results:
+            percentiles = None
+            if self._rejection is not None:
+                percentiles = self._rejection.percentiles(scores).tolist()
             for row, image in enumerate(files):
                 if image.crop is None:
                     yield Prediction(image, [], [], None)
                     continue
                 of_image = None if maps is None else maps[row]
+                percentile = None if percentiles is None else percentiles[row]
                 yield Prediction(
-                    image, classes[row].tolist(), probabilities[row].tolist(), of_image
+                    image,
+                    classes[row].tolist(),
+                    probabilities[row].tolist(),
+                    of_image,
+                    percentile,
+                    percentile is not None and percentile < self._reject_below,
                 )
 
     def _batches(self, images: Iterable[ImageFile]) -> Iterator[tuple[list[ImageFile], HostBatch]]:

@@ -1,7 +1,7 @@
 """Test images with maps over them: the gallery, and the pairs of classes that are confused."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from fgr_jax.evaluate.measures import ConfusedPair
@@ -9,10 +9,12 @@ from fgr_jax.evaluate.tables import as_text
 from fgr_jax.report.plots import RUN_NAMES
 from fgr_jax.report.run_images import RunImages
 from fgr_jax.report.selection import most_confident, spread_over
+from fgr_jax.report.suspects import Suspects
 
 _GALLERY = 12  # images
 _PAIRS = 8
 _EXAMPLES = 2  # errors in each direction of a pair
+_SUSPECTS = 12
 
 
 class View(NamedTuple):
@@ -115,6 +117,33 @@ def confused_pairs(runs: Sequence[RunImages]) -> list[PairSection]:
         ]
         sections.append(PairSection(names[pair.first], names[pair.second], pair, errors, cards))
     return sections
+
+
+def suspect_cards(suspects: Suspects, run_images: Callable[[int], RunImages]) -> list[Card]:
+    """Shows the first images whose label looks wrong, with maps of the label and of the prediction.
+
+    Args:
+      suspects: the images.
+      run_images: returns the images of the run of a number, as in `Suspect.run`.
+    """
+    shown = suspects.found[:_SUSPECTS]
+    cards: dict[int, Card] = {}
+    for number in sorted({each.run for each in shown}):
+        run = run_images(number)
+        places = [place for place, each in enumerate(shown) if each.run == number]
+        indices = [shown[place].image for place in places]
+        classes = [
+            [int(run.labels[index]), int(run.evaluation.predicted[index, 0])] for index in indices
+        ]
+        urls = run.heat_map_urls(indices, classes)
+        for place, index, of_image in zip(places, indices, urls, strict=True):
+            each = shown[place]
+            titles = [f"map of {each.label}, the label", f"map of {each.prediction}"]
+            notes = [each.probability_of_label, each.probability_of_prediction]
+            views = [View("image", run.image_url(index), each.split)]
+            views += map(View, titles, of_image, [f"probability {as_text(p)}" for p in notes])
+            cards[place] = _card([run], index, views)
+    return [cards[place] for place in range(len(shown))]
 
 
 def _card(runs: Sequence[RunImages], index: int, views: list[View]) -> Card:

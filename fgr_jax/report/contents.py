@@ -1,5 +1,6 @@
 """The contents of the page, computed from one or two evaluated runs."""
 
+import functools
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -10,20 +11,25 @@ from fgr_jax.evaluate.diversity import MASS_SHARE
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun, OpenedRun
 from fgr_jax.evaluate.measures import CALIBRATION_BINS
 from fgr_jax.report import plots
-from fgr_jax.report.cards import confused_pairs, gallery
+from fgr_jax.report.cards import confused_pairs, gallery, suspect_cards
 from fgr_jax.report.embedding import embedding
 from fgr_jax.report.facts import config_fields, run_facts
 from fgr_jax.report.run_images import RunImages
+from fgr_jax.report.suspects import find_suspects
 from fgr_jax.report.tables import class_rows, metrics, paper_accuracy
 from fgr_jax.runs.logs import Curve, error_curve, read_metrics
+from fgr_jax.runs.workdir import LABEL_ISSUES
 
 
-def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> SimpleNamespace:
+def contents(
+    runs: Sequence[EvaluatedRun], mesh: Mesh, folds: Sequence[EvaluatedRun] = ()
+) -> SimpleNamespace:
     """Computes the contents of the template, applying the networks again to the images shown.
 
     Args:
       runs: one, or two with the same test split.
       mesh: the devices, of which those of this process are used.
+      folds: runs that are tested on folds of the training split, for labels that look wrong.
 
     Raises:
       UserError: one of two runs could not read all images that the other could.
@@ -33,6 +39,12 @@ def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> SimpleNamespace:
     run_images = [RunImages(each, mesh) for each in runs]
     evaluation, evaluations = ours.evaluation, [each.evaluation for each in runs]
     paper = paper_accuracy(ours.run.config.data)
+    suspects = find_suspects(ours, folds) if len(runs) == 1 else None
+
+    @functools.cache
+    def images_of(number: int) -> RunImages:
+        return RunImages(folds[number - 1], mesh) if number else run_images[0]
+
     facts = [run_facts(each.run, each.trained.step) for each in runs]
     fact_names = dict.fromkeys(name for of_run in facts for name in of_run)
     return SimpleNamespace(
@@ -46,14 +58,19 @@ def contents(runs: Sequence[EvaluatedRun], mesh: Mesh) -> SimpleNamespace:
         has_maps=any(each.has_maps for each in run_images),
         worst_pair=evaluation.pairs[0] if evaluation.pairs else None,
         class_names=evaluation.class_names,
+        never=evaluation.classes.never_recognized_in_words(evaluation.class_names),
         corrupt=evaluation.predictions.corrupt,
         metrics=metrics(evaluations, paper),
         paper=paper,
         pairs=confused_pairs(run_images),
         pair_count=len(evaluation.pairs),
         gallery=gallery(run_images),
+        suspects=suspects,
+        suspect_cards=suspect_cards(suspects, images_of) if suspects else [],
+        label_issues=LABEL_ISSUES,
         curves=plots.draw_curves([_curves(each) for each in runs]),
         calibration=plots.draw_calibration([each.main.calibration for each in evaluations]),
+        coverage=plots.draw_coverage([each.coverage for each in evaluations]),
         rows=class_rows(evaluations),
         embedding=embedding(run_images),
         facts=[(name, [of_run.get(name, "") for of_run in facts]) for name in fact_names],

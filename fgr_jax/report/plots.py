@@ -15,6 +15,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from fgr_jax.evaluate.measures import Calibration
+from fgr_jax.evaluate.rejection import Coverage
 from fgr_jax.runs.logs import Curve
 
 # For the run and the compared run; distinguishable with any color vision and in gray.
@@ -58,6 +59,20 @@ def draw_calibration(calibrations: Sequence[Calibration]) -> str:
     axes.grid(visible=True, alpha=0.3)
     if len(calibrations) > 1:
         axes.legend(loc="upper left")
+    return _url(figure)
+
+
+def draw_coverage(coverages: Sequence[Coverage]) -> str:
+    """Draws the accuracy of the images that are kept over their share."""
+    figure = _figure()
+    axes = figure.add_subplot()
+    for each, color, name in zip(coverages, RUN_COLORS, RUN_NAMES, strict=False):
+        axes.plot(100 * each.kept, 100 * each.accuracies, color=color, label=name)
+    axes.set(xlabel="images kept, %", ylabel="accuracy of those, %", xlim=(0, 100))
+    axes.set_ylim(top=100.5)
+    axes.grid(visible=True, alpha=0.3)
+    if len(coverages) > 1:
+        axes.legend(loc="lower left")
     return _url(figure)
 
 

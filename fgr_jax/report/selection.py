@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fgr_jax.evaluate.measures import ConfusedPair, Integers, Scores
+from fgr_jax.evaluate.measures import ConfusedPair, Scores
+from fgr_jax.per_class import Integers
 
 
 def spread_over(true_probabilities: Scores, count: int) -> Integers:

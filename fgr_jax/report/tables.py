@@ -51,10 +51,21 @@ def metrics(evaluations: Sequence[Evaluation], paper: PaperAccuracy | None) -> l
     if len(evaluations[0].class_names) > 5:
         rows.append(Metric("top-5 accuracy", [as_text(each.top5) for each in main]))
     rows += [
+        *_class_means(evaluations),
         Metric("loss, cross-entropy", [as_text(each.loss, ".3f") for each in main]),
         Metric("expected calibration error", [as_text(each.calibration.error) for each in main]),
     ]
     return rows + _map_metrics([each.true_map for each in evaluations])
+
+
+def _class_means(evaluations: Sequence[Evaluation]) -> list[Metric]:
+    classes = [each.classes for each in evaluations]
+    return [
+        Metric("balanced accuracy", [as_text(each.balanced_accuracy) for each in classes]),
+        Metric("macro precision", [as_text(each.macro(each.precisions)) for each in classes]),
+        Metric("macro recall", [as_text(each.macro(each.recalls)) for each in classes]),
+        Metric("macro F1", [as_text(each.macro(each.f1_scores)) for each in classes]),
+    ]
 
 
 def _map_metrics(maps: Sequence[MapSummary | None]) -> list[Metric]:
@@ -85,6 +96,8 @@ class ClassRow(NamedTuple):
     name: str
     images: int
     accuracies: list[float]  # of each run; NaN without images
+    precision: float  # of the first run, as the others
+    f1: float
     confused_with: str  # as in `Evaluation.mostly_confused_with`
     errors: int
 
@@ -97,6 +110,8 @@ def class_rows(evaluations: Sequence[Evaluation]) -> list[ClassRow]:
             name,
             int(ours.classes.counts[index]),
             [float(each.classes.accuracies[index]) for each in evaluations],
+            float(ours.classes.precisions[index]),
+            float(ours.classes.f1_scores[index]),
             *ours.mostly_confused_with(index),
         )
         for index, name in enumerate(ours.class_names)

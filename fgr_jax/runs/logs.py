@@ -110,6 +110,8 @@ def write_predictions(folder: Path, predictions: npt.NDArray[np.int32]) -> None:
 def read_predictions(folder: Path) -> npt.NDArray[np.int32]:
     """Reads label and predicted class of each test image after the last evaluation, `[N, 2]`.
 
+    The label of a corrupt image is −1.
+
     Raises:
       UserError: the file is missing or damaged.
     """

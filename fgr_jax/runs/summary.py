@@ -1,8 +1,9 @@
 """The results of a finished run, in a table and in sentences."""
 
 from fgr_jax.errors import UserError
+from fgr_jax.per_class import confusion_matrix, per_class
 from fgr_jax.runs import workdir as files
-from fgr_jax.runs.logs import read_metrics
+from fgr_jax.runs.logs import read_metrics, read_predictions
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
 
@@ -64,6 +65,13 @@ def print_summary(
         f"{last['top1']:.1%} of them its first prediction among {class_count} classes is correct"
         + (f", for {last['top5']:.1%} one of its first five." if class_count > 5 else ".")
     )
+    if (workdir.local / files.PREDICTIONS).exists():  # older versions wrote none
+        labels, predicted = read_predictions(workdir.local).T
+        tested = labels >= 0  # the others are corrupt
+        names = workdir.read().class_names
+        classes = per_class(confusion_matrix(labels[tested], predicted[tested], len(names)))
+        if never := classes.never_recognized_in_words(names):
+            terminal.line(f"{never}.")
     if image_license:
         terminal.line(f"The images are licensed under {image_license}.")
     terminal.line(f"Files in {workdir.name}:")

@@ -40,6 +40,7 @@ DATA = "data.json"
 PROVENANCE = "provenance.jsonl"
 REPORT = "report.html"
 COMPARISON = "comparison.html"
+LABEL_ISSUES = "label_issues.csv"
 EVALUATION = "evaluation"
 LOCK = "lock"  # held by the process that trains there
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from jax.sharding import Mesh
 
 from fgr_jax.config import Config
@@ -23,6 +25,7 @@ def open_batches(
     network: Network,
     variables: Any,
     sources: tuple[ExampleSource, ExampleSource],
+    labels: npt.NDArray[np.integer] | None,
     share: Share,
     steps: range,
     mesh: Mesh,
@@ -38,6 +41,7 @@ def open_batches(
       network: its network.
       variables: its variables, of which only the frozen part counts.
       sources: the training split and the test split.
+      labels: of the training split; None if the config does not need them.
       share: the share of every global batch that this process reads.
       steps: the steps to take.
       mesh: the devices.
@@ -52,12 +56,27 @@ def open_batches(
         padding = network.padding
         return (
             pipeline.training_batches(
-                train, data, runtime, share, seed=seed, steps=steps, padding=padding
+                train,
+                data,
+                runtime,
+                share,
+                seed=seed,
+                steps=steps,
+                padding=padding,
+                labels=labels,
             ),
             pipeline.evaluation_batches(test, data, runtime, share, rounds=None, padding=padding),
         )
     of_training, of_test = open_features(config, network, variables, sources, mesh, terminal)
     return (
-        reading.training_batches(of_training, runtime, share, seed=seed, steps=steps),
+        reading.training_batches(
+            of_training,
+            runtime,
+            share,
+            seed=seed,
+            steps=steps,
+            balance=data.balance,
+            labels=labels,
+        ),
         reading.evaluation_batches(of_test, runtime, share),
     )

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fgr_jax.data.pipeline import Share, Source, evaluation_batch_count
+from fgr_jax.per_class import confusion_matrix, per_class
 from fgr_jax.terminal import Terminal
 from fgr_jax.train.batches import HostBatch
 from fgr_jax.train.interruption import Interruption
@@ -21,7 +22,8 @@ class Tested(NamedTuple):
     """The results on the N images of a split."""
 
     results: Results
-    # Of each image in order: its label, and the class with the highest score, [N, 2].
+    # Of each image in order: its label, −1 if it is corrupt, and the class with the highest score,
+    # [N, 2].
     predictions: npt.NDArray[np.int32]
 
 
@@ -30,12 +32,13 @@ def evaluate(
     state: TrainState,
     batches: Iterator[HostBatch],
     source: Source,
+    num_classes: int,
     share: Share,
     to_devices: Callable[[HostBatch], DeviceBatch],
     interruption: Interruption,
     terminal: Terminal,
 ) -> Tested | None:
-    """Computes loss, top-1, top-5 and predictions of `state` over all examples of `source`.
+    """Computes loss, accuracies and predictions of `state` over all examples of `source`.
 
     Args:
       batches: the batches of `source`, again and again, from its first one on.
@@ -53,7 +56,10 @@ def evaluate(
             if done < count and interruption.is_due():
                 return None
     whole = np.concatenate(jax.device_get(predictions))[: len(source)]
-    return Tested(averages(totals, expected=len(source)), whole)
+    labels, predicted = whole[whole[:, 0] >= 0].T
+    classes = per_class(confusion_matrix(labels, predicted, num_classes))
+    results = averages(totals, expected=len(source))
+    return Tested({**results, "balanced_accuracy": classes.balanced_accuracy}, whole)
 
 
 def averages(totals: Totals, *, expected: int) -> Results:

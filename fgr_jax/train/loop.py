@@ -6,6 +6,7 @@ import signal
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from fgr_jax import distributed
@@ -26,7 +27,7 @@ from fgr_jax.terminal import Terminal
 from fgr_jax.train.batches import open_batches
 from fgr_jax.train.evaluation import evaluate
 from fgr_jax.train.interruption import Interruption
-from fgr_jax.train.objective import build_objective
+from fgr_jax.train.objective import build_objective, needs_class_counts
 from fgr_jax.train.optimizer import build_optimizer, learning_rate_schedule
 from fgr_jax.train.recorder import Recorder
 from fgr_jax.train.step import Steps, TrainState, build_steps
@@ -72,7 +73,11 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
 
     # Network, objective, optimizer and the compiled steps.
     network = build_network(config, len(class_names))
-    objective = build_objective(config, calendar, mesh)
+    labels, class_counts = None, None
+    if config.data.balance or needs_class_counts(config.loss):
+        labels = train_source.labels(terminal)
+        class_counts = np.bincount(labels, minlength=len(class_names))
+    objective = build_objective(config, calendar, mesh, class_counts)
     schedule = learning_rate_schedule(
         config, epoch=calendar.epoch, total_steps=calendar.total_steps
     )
@@ -123,6 +128,7 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         network,
         state.variables,
         (train_source, test_source),
+        labels,
         share,
         range(step, calendar.total_steps),
         mesh,
@@ -135,7 +141,15 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     def test(step: int, state: TrainState) -> None:
         recorder.catch_up()
         tested = evaluate(
-            steps, state, test_batches, test_source, share, to_devices, interruption, terminal
+            steps,
+            state,
+            test_batches,
+            test_source,
+            len(class_names),
+            share,
+            to_devices,
+            interruption,
+            terminal,
         )
         if tested is not None:  # it was not interrupted
             recorder.evaluation(step, tested)

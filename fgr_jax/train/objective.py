@@ -4,18 +4,33 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
 from jax.sharding import Mesh, PartitionSpec
 
 from fgr_jax import config as config_lib
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.files.python_files import listed_or_own
-from fgr_jax.losses import ADDED, cross_entropy, gradient_boosting_cross_entropy, lgm
+from fgr_jax.losses import ADDED, cross_entropy, gradient_boosting_cross_entropy, imbalance, lgm
+from fgr_jax.losses.ce import at_least_float32
 from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets, sum_of
 
 
-def build_objective(config: Config, calendar: Calendar, mesh: Mesh) -> Objective:
+def build_objective(
+    config: Config,
+    calendar: Calendar,
+    mesh: Mesh,
+    class_counts: npt.NDArray[np.integer] | None = None,
+) -> Objective:
     """Builds the objective that a config describes.
+
+    Args:
+      config: the run.
+      calendar: when GCE replaces cross-entropy.
+      mesh: the devices.
+      class_counts: the number of training images of each class, `[C]`; None if the config does not need
+        it.
 
     Raises:
       UserError: `loss.objective` is not FILE.py:FUNCTION, or it fails.
@@ -28,10 +43,20 @@ def build_objective(config: Config, calendar: Calendar, mesh: Mesh) -> Objective
     if loss.lgm:
         return lgm.objective(loss.lgm, loss.lgm_margin)
     added = [add(weight) for name, add in ADDED.items() if (weight := getattr(loss, name))]
-    return sum_of([_classification(loss, calendar, mesh), *added])
+    return sum_of([_classification(loss, calendar, mesh, class_counts), *added])
 
 
-def _classification(loss: config_lib.Loss, calendar: Calendar, mesh: Mesh) -> Objective:
+def needs_class_counts(loss: config_lib.Loss) -> bool:
+    """Returns whether an objective depends on the number of training images of each class."""
+    return bool(loss.logit_adjustment or loss.class_weights)
+
+
+def _classification(
+    loss: config_lib.Loss,
+    calendar: Calendar,
+    mesh: Mesh,
+    class_counts: npt.NDArray[np.integer] | None,
+) -> Objective:
     """Returns cross-entropy, GCE, or cross-entropy followed by GCE; the fade is not in the paper."""
     start, fade = calendar.gce_start_step, calendar.gce_fade_steps
     smoothed = functools.partial(cross_entropy, label_smoothing=loss.label_smoothing)
@@ -60,4 +85,14 @@ def _classification(loss: config_lib.Loss, calendar: Calendar, mesh: Mesh) -> Ob
     def losses(outputs: Outputs, targets: Targets, _: Extra) -> jax.Array:
         return by_row(outputs.scores, targets.labels, targets.step)
 
-    return Objective(losses)
+    if not needs_class_counts(loss):
+        return Objective(losses)
+    assert class_counts is not None
+    adjustments = imbalance.logit_adjustments(class_counts, loss.logit_adjustment)
+    weights = imbalance.class_weights(class_counts, loss.class_weights)
+
+    def for_rare_classes(outputs: Outputs, targets: Targets, extra: Extra) -> jax.Array:
+        adjusted = outputs._replace(scores=at_least_float32(outputs.scores) + adjustments)
+        return losses(adjusted, targets, extra) * jnp.asarray(weights)[targets.labels]
+
+    return Objective(for_rare_classes)

@@ -46,9 +46,10 @@ class Recorder:
         self._words: list[str] = []
         self._saved_step = first_step
         self._test_top1: dict[int, float] = {}  # of the step that was evaluated last
-        # The chance level of GCE's loss; None after the warning, and for a user's own objective.
-        negatives = min(self.config.loss.k, self.num_classes - 1)
-        self._chance = None if self.config.loss.objective else math.log(negatives + 1)
+        # The chance level of GCE's loss; None after the warning, and where the loss has another one.
+        negatives, loss = min(self.config.loss.k, self.num_classes - 1), self.config.loss
+        is_other = loss.objective or loss.logit_adjustment or loss.class_weights
+        self._chance = None if is_other else math.log(negatives + 1)
         self._fingerprints = FingerprintLog(folder, first_step=first_step, writes=self._writes)
         total, size = self.calendar.total_steps, self.config.batch_size
         bar = self.terminal.bar("training", total, start=first_step, unit="images", per=size)

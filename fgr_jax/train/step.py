@@ -291,7 +291,8 @@ def evaluation_step(
     """Adds a batch of the test split to `totals`; the loss is cross-entropy.
 
     Returns:
-      The sums, and for each image its label and the class with the highest score, int32 `[B, 2]`.
+      The sums, and for each image its label, which is −1 where the mask is false, and the class with the
+      highest score, int32 `[B, 2]`.
     """
     x, start = network_input(config, network, batch, train=False)
     variables = inference_variables(vars(state))
@@ -299,7 +300,8 @@ def evaluation_step(
     scores = outputs.scores
     labels = batch["label"]
     totals += sum_over_examples(scores, cross_entropy(scores, labels), batch)
-    return totals, jnp.stack([labels, jnp.argmax(scores, axis=-1)], axis=1).astype(jnp.int32)
+    shown = jnp.where(batch["mask"], labels, -1)
+    return totals, jnp.stack([shown, jnp.argmax(scores, axis=-1)], axis=1).astype(jnp.int32)
 
 
 def network_input(

@@ -21,6 +21,7 @@ import official_layouts
 import pytest
 import tensorflow_datasets as tfds
 from absl import flags
+from gray_images import GrayImages
 from symmetries_reference import turned_by_numpy
 from tiny_run import QUIET
 
@@ -41,25 +42,6 @@ from fgr_jax.data.sets.synthetic import Synthetic
 from fgr_jax.data.source import Example, ExampleSource, open_splits
 from fgr_jax.errors import UserError
 from fgr_jax.random_streams import Stream, stream_seed
-
-
-@dataclasses.dataclass
-class GrayImages:
-    """A data set in memory: image i is of gray level i throughout, and has label i."""
-
-    count: int
-    data_set: str = "gray"
-    split: str = "train"
-    part_count: int = 0
-    corrupt: frozenset[int] = frozenset()
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: SupportsIndex) -> Example:
-        i = int(index)
-        data = cv2.imencode(".png", np.full((8, 8), i, np.uint8))[1].tobytes()
-        return Example(data[:30] if i in self.corrupt else data, i, f"gray-{i}.png")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -27,6 +27,7 @@ from fgr_jax.evaluate.files import FILES, write_files
 from fgr_jax.evaluate.predictions import Predictions, averaged_over_crops, predict_split
 from fgr_jax.inference.saved_run import TrainedRun, open_run, restore
 from fgr_jax.models.network import forward
+from fgr_jax.per_class import confusion_matrix, per_class
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 from fgr_jax.train.step import sum_over_examples
@@ -89,18 +90,18 @@ def test_confusions_and_classes_against_loops(
 ) -> None:
     a_class = st.lists(st.integers(0, classes - 1), min_size=count, max_size=count)
     labels, predicted = (np.array(data.draw(a_class)) for _ in range(2))
-    matrix = measures.confusion_matrix(labels, predicted, classes)
+    matrix = confusion_matrix(labels, predicted, classes)
     both = list(zip(labels.tolist(), predicted.tolist(), strict=True))
     for i, j in itertools.product(range(classes), repeat=2):
         assert matrix[i, j] == both.count((i, j))
-    per_class = measures.per_class(matrix)
+    of_classes = per_class(matrix)
     for c in range(classes):
         mine = [prediction for label, prediction in both if label == c]
-        assert (per_class.counts[c], per_class.hits[c]) == (len(mine), mine.count(c))
+        assert (of_classes.counts[c], of_classes.hits[c]) == (len(mine), mine.count(c))
         if mine:
-            assert per_class.accuracies[c] == mine.count(c) / len(mine)
+            assert of_classes.accuracies[c] == mine.count(c) / len(mine)
         else:
-            assert math.isnan(per_class.accuracies[c])
+            assert math.isnan(of_classes.accuracies[c])
     pairs = measures.confused_pairs(matrix)
     errors = sum(label != prediction for label, prediction in both)
     expected = {
@@ -465,9 +466,12 @@ def test_the_files_hold_what_was_measured(evaluation: Evaluation, tmp_path: Path
         assert row["true_map_area"] == ("" if math.isnan(area) else str(area))
     assert {row["file_name"] for row in rows} == {f"test/{i:05}.jpg" for i in range(27)}
     correct = sum(row["label"] == row["predicted"] for row in rows)
-    per_class = read_csv(folder / "per_class.csv")
-    assert [row["class"] for row in per_class] == names
-    assert sum(int(row["correct"]) for row in per_class) == correct
+    of_classes = read_csv(folder / "per_class.csv")
+    assert [row["class"] for row in of_classes] == names
+    assert sum(int(row["correct"]) for row in of_classes) == correct
+    assert sum(int(row["predicted"]) for row in of_classes) == 27
+    assert [float(row["f1"]) for row in of_classes] == evaluation.classes.f1_scores.tolist()
+    assert results["balanced_accuracy"] == evaluation.classes.balanced_accuracy
     confusions = read_csv(folder / "confusions.csv")
     assert sum(int(row["errors"]) for row in confusions) == 27 - correct
 

@@ -1,5 +1,6 @@
 """Training on features against training on images in the same views, and whole runs on features."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from tiny_run import QUIET, ROOT, config_flags
 
 from fgr_jax.calendar import Calendar
 from fgr_jax.data import images
+from fgr_jax.data.balance import BalancedOrder
 from fgr_jax.data.batch import TrainingBatch
 from fgr_jax.data.pipeline import Share, evaluation_batches, shuffled, training_batches
 from fgr_jax.distributed import data_mesh, rows_to_devices
@@ -159,6 +161,36 @@ def test_two_processes_read_halves_of_the_batches(own_dir: Path) -> None:
         train_features, runtime, Share(8), seed=seed, steps=range(8, 9)
     )
     assert next(later)["features"].tobytes() == whole[3]["features"].tobytes()
+    # The balanced order is that of training on images, too.
+    labels = np.arange(52) % 13 // 6
+    balanced = list(
+        reading.training_batches(
+            train_features,
+            runtime,
+            Share(8),
+            seed=seed,
+            steps=range(5, 20),
+            balance=0.8,
+            labels=labels,
+        )
+    )
+    of_images = training_batches(
+        run.sources[0],
+        dataclasses.replace(run.config.data, balance=0.8),
+        runtime,
+        Share(8),
+        seed=seed,
+        steps=range(5, 20),
+        labels=labels,
+    )
+    assert [each["label"].tolist() for each in balanced] == [
+        each["label"].tolist() for each in of_images
+    ]
+    order = BalancedOrder(labels, 0.8, seed=seed, epochs=4)
+    visits = [order[position] for position in range(40, 160)]
+    rows = [(visit.example, view_at(seed, 3, *visit)) for visit in visits]
+    whole_features = train_features.batch(rows)["features"].tobytes()
+    assert b"".join(each["features"].tobytes() for each in balanced) == whole_features
     masks = [
         next(reading.evaluation_batches(test_features, runtime, share))["mask"].tolist()
         for share in (Share(32), Share(32, 0, 2), Share(32, 1, 2))

@@ -168,6 +168,8 @@ def test_it_says_what_evaluate_says(runs: Path, page: Path) -> None:
     text = text_of(page)
     for name, value in (
         ("accuracy, one crop (the center)", lambda result: f"{result['center_crop']['top1']:.1%}"),
+        ("balanced accuracy", lambda result: f"{result['balanced_accuracy']:.1%}"),
+        ("macro F1", lambda result: f"{result['macro_f1']:.1%}"),
         ("loss, cross-entropy", lambda result: f"{result['center_crop']['loss']:.3f}"),
         (
             "area that holds 80% of it",
@@ -266,6 +268,7 @@ def test_nothing_confused_and_classes_without_images(evaluated: EvaluatedRun) ->
     assert filled.embedding is None
     page = as_html(filled)
     assert "No classes were confused" in page
+    assert "never recognized" not in page
     assert "&lt;i&gt;broken.png is empty" in page
     assert np.isnan(filled.rows[2].accuracies).all()
     assert (filled.rows[2].images, filled.rows[1].accuracies) == (0, [1.0])

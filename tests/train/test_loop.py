@@ -510,7 +510,7 @@ def test_the_fade_of_the_config_reaches_the_step(
     class Enough(Exception):  # noqa: N818  # nothing is wrong
         pass
 
-    def build_objective(_config: Config, calendar: Calendar, _mesh: Any) -> Any:
+    def build_objective(_config: Config, calendar: Calendar, *_: Any) -> Any:
         given["calendar"] = calendar
         raise Enough
 

@@ -121,6 +121,7 @@ def test_evaluation_does_not_depend_on_padding(tiny: Config) -> None:
     for one, other in zip(as_numpy(ours), as_numpy(theirs), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
     np.testing.assert_array_equal(predicted[:6], expected)
+    assert (predicted[6:, 0] == -1).all()
     np.testing.assert_array_equal(expected[:, 0], batch["label"][:6])
     assert np.count_nonzero(expected[:, 0] == expected[:, 1]) == theirs.top1
 
