@@ -3,8 +3,8 @@
 A config file in `configs/` defines `get_config() -> Config`. Any field can be overridden on the command
 line, `--config.optimizer.learning_rate=0.01`; `--help` lists them all.
 
-Two runs on the same images whose configs differ only in the section `runtime`, in `data.data_dir` or in
-`data.folder` are the same run.
+Two runs on the same images whose configs differ only in the section `runtime`, in `data.data_dir`,
+`data.folder`, `data.table` or `data.table_columns` are the same run.
 """
 
 import dataclasses
@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 from fgr_jax import durations
 from fgr_jax.errors import UserError
 
+# Where data sets are on this machine, by command-line names.
+LOCATIONS = ("data.data_dir", "data.folder", "data.table", "data.table_columns")
 NEVER = "never"
 AUTOMATIC = "auto"
 
@@ -72,6 +74,27 @@ def parsed_fold(fold: str) -> tuple[int, int] | None:
     return (index, count) if 1 <= index <= count >= 2 else None
 
 
+# What a column of a table of images can hold.
+TABLE_COLUMNS = ("path", "label", "split", "group")
+
+
+def parsed_columns(columns: str) -> dict[str, str] | None:
+    """Returns the columns "path=file,label=species" by what they hold; None if they are invalid.
+
+    A column is given by its name or, from 1, by its number; the one of splits or groups may be empty.
+    """
+    if not columns:
+        return {}
+    pairs = [pair.partition("=") for pair in columns.split(",")]
+    found = {key.strip(): column.strip() for key, _, column in pairs}
+    is_valid = (
+        len(found) == len(pairs)
+        and all(key.strip() in TABLE_COLUMNS and sign for key, sign, _ in pairs)
+        and all(found.get(key, key) for key in ("path", "label"))
+    )
+    return found if is_valid else None
+
+
 def field(default: Any, documentation: str, check: Check | None = None) -> Any:
     """Defines a dataclass field with its documentation and its check."""
     metadata = {"documentation": documentation, "check": check}
@@ -91,7 +114,27 @@ class Data:
         'A tfds data set with `image` and `label`: "cub", "elpv/eight"; or "folder".',
         Check(bool, "the name of a tfds data set"),
     )
-    folder: str = field("", 'With the name "folder": your own images, a folder for each class.')
+    folder: str = field(
+        "",
+        'With the name "folder": your own images, a folder for each class; with data.table, what its '
+        "paths are relative to.",
+    )
+    table: str = field(
+        "",
+        'With the name "folder": a table with the path and the label of each image, in place of folders '
+        'for the classes. CSV, Parquet or JSON Lines; or one for each split, "train.csv,test.csv".',
+    )
+    table_columns: str = field(
+        "",
+        "Columns of the table, by name or by number, where their names do not tell: "
+        '"path=file,label=species", or "path=1,label=2" without a header line. "split=" and "group=" '
+        "name those of the splits and of the groups, or none.",
+        Check(
+            lambda value: parsed_columns(value) is not None,
+            "empty or a list of path=COLUMN, label=COLUMN, split=COLUMN and group=COLUMN, such as "
+            '"path=1,label=2"',
+        ),
+    )
     data_dir: str = field("", "Where data sets are prepared; empty: the default folder of tfds.")
     train_split: str = field(
         "train",
@@ -405,6 +448,10 @@ def validate(config: Config) -> None:
     data = config.data
     if data.folder and data.name != "folder":
         _refuse("data.folder", data.folder, 'empty where data.name is not "folder"')
+    if data.table and data.name != "folder":
+        _refuse("data.table", data.table, 'empty where data.name is not "folder"')
+    if data.table_columns and not data.table:
+        _refuse("data.table_columns", data.table_columns, "empty where data.table is empty")
     if data.crop > data.resize:
         _refuse("data.crop", data.crop, f"at most data.resize, which is {data.resize}")
     if data.max_pixels < 4 * data.resize**2:

@@ -56,7 +56,8 @@ def main(argv: Sequence[str]) -> int:
     config_arguments = invocation.config_arguments
     if own.synthetic:
         config_arguments += ["--config.data.name=synthetic/photographs", "--config.pretrained="]
-        config_arguments += ["--config.data.folder="]
+        config_arguments += ["--config.data.folder=", "--config.data.table="]
+        config_arguments += ["--config.data.table_columns="]
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         if own.synthetic:
             config_arguments.append(f"--config.data.data_dir={folder}/data")

@@ -7,9 +7,9 @@
 checkpoint; by default, the latest is evaluated, even if the run is still training. --batch_size is over
 all devices and does not change the results; by default it is the run's, at most 16 for each device.
 
---config.data.data_dir is the folder in which data sets are prepared, and --config.data.folder that of
-your own images, if they are no longer where the run had them; --data_dir is the first of them, too. The
-fields of --config.runtime can be given as well.
+--config.data.data_dir is the folder in which data sets are prepared, and --config.data.folder or
+--config.data.table are your own images, if they are no longer where the run had them; --data_dir is the
+first of them, too. The fields of --config.runtime can be given as well.
 
 The tables are printed and, together with the predictions for every image, written to
 DIR/evaluation/step-N-<one or five>/.

@@ -9,9 +9,9 @@ run was made. --compare adds another run with the same test split. Training writ
 for a run that is still training, it shows the latest checkpoint. --crops=five averages the softmax
 outputs of five crops, which is the default where the paper reports five crops.
 
---config.data.data_dir is the folder in which data sets are prepared, and --config.data.folder that of
-your own images, if they are no longer where the run had them; --data_dir is the first of them, too. The
-fields of --config.runtime can be given as well.
+--config.data.data_dir is the folder in which data sets are prepared, and --config.data.folder or
+--config.data.table are your own images, if they are no longer where the run had them; --data_dir is the
+first of them, too. The fields of --config.runtime can be given as well.
 
 The page is DIR/report.html; with --compare, DIR/comparison.html.
 

@@ -36,7 +36,7 @@ from fgr_jax.data.sets.layout import (
 from fgr_jax.errors import UserError
 
 BESIDE = "images beside the folders of the classes"
-_TEST_PERCENT = 20
+TEST_PERCENT = 20
 _SHOWN = 8  # names of folders in a message
 
 
@@ -152,7 +152,7 @@ def split_by_name(files: Sequence[str], at_least: int = 1) -> tuple[list[str], l
 
 def is_test(file_name: str) -> bool:
     """Returns whether an image belongs to the test split, by the hash of its name: one in five."""
-    return _hash(file_name) < _TEST_PERCENT
+    return _hash(file_name) < TEST_PERCENT
 
 
 def _hash(file_name: str) -> int:

@@ -132,6 +132,16 @@ def is_split(name: str) -> bool:
     return _split(Path(name)) is not None
 
 
+def split_named(name: str) -> str:
+    """Returns "train", "validation" or "test" if `name` says that and nothing else, or ""."""
+    split = _split(Path(name.replace("/", " ")))
+    if split is None or not split.is_certain:
+        return ""
+    if split.is_train:
+        return "train"
+    return "validation" if split.place >= _TEST.index("val") else "test"
+
+
 def are_named_by_split(names: Sequence[str]) -> bool:
     """Returns whether some names begin or end with a word for training, and others for testing."""
     text = "\n".join(names).lower()
