@@ -136,16 +136,41 @@ class Data:
         ),
     )
     data_dir: str = field("", "Where data sets are prepared; empty: the default folder of tfds.")
+    split: str = field(
+        "given",
+        '"given": train_split and test_split; "hash": all images of the data set together, divided by '
+        "hashes of their names. Each class with two images has one for testing, and images that are "
+        "added move almost no others.",
+        one_of("given", "hash"),
+    )
+    test_share: float = field(
+        0.2, 'With the split "hash": share of the test split.', at_least(0, below=1)
+    )
+    validation_share: float = field(
+        0.0, "Likewise, of the validation split; see validation_split.", at_least(0, below=1)
+    )
+    group: int = field(
+        0,
+        'With the split "hash": number of levels of folders below that of the class that name a group: '
+        "1 for <class>/<group>/*. All images of a group are on one side. A table has a column for it.",
+        at_least(0),
+    )
     train_split: str = field(
         "train",
         "In tfds notation. Images are in the order of their files, often class by class: slices such as "
         '"train[:80%]" may leave out whole classes.',
     )
     test_split: str = field("test", "In tfds notation.")
+    validation_split: str = field(
+        "",
+        "In tfds notation: what the run is evaluated on while it trains, to choose settings by; it is "
+        "then tested once, at the end. Empty: there is none, and these evaluations are tests.",
+    )
     fold: str = field(
         "",
         '"1/5": every fifth image of train_split, from the first on, is not trained on, and the '
-        'run is tested on these instead of test_split. "2/5": from the second on. To choose settings.',
+        'run is tested on these instead of test_split. "2/5": from the second on. To choose settings. '
+        'With the split "hash", or groups, by hashes of names rather than every fifth.',
         Check(
             lambda value: not value or parsed_fold(value) is not None,
             'empty or I/N, such as "2/5", with I from 1 to N and N at least 2',
@@ -452,6 +477,7 @@ def validate(config: Config) -> None:
         _refuse("data.table", data.table, 'empty where data.name is not "folder"')
     if data.table_columns and not data.table:
         _refuse("data.table_columns", data.table_columns, "empty where data.table is empty")
+    _check_split(data)
     if data.crop > data.resize:
         _refuse("data.crop", data.crop, f"at most data.resize, which is {data.resize}")
     if data.max_pixels < 4 * data.resize**2:
@@ -465,6 +491,31 @@ def validate(config: Config) -> None:
     if config.optimizer.nesterov and config.optimizer.name != "sgd":
         _refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")
     _check_losses(config.loss)
+
+
+def _check_split(data: Data) -> None:
+    """Checks the fields that select images for training and testing."""
+    if data.split == "hash":
+        for name, default in (("train_split", "train"), ("test_split", "test")):
+            if (value := getattr(data, name)) != default:
+                wanted = f'{default!r} with data.split="hash", which divides all images anew'
+                _refuse(f"data.{name}", value, wanted)
+        if data.validation_split:
+            wanted = 'empty with data.split="hash"; data.validation_share takes its place'
+            _refuse("data.validation_split", data.validation_split, wanted)
+        if data.test_share + data.validation_share >= 1:
+            wanted = f"less than 1 together with data.test_share, which is {data.test_share}"
+            _refuse("data.validation_share", data.validation_share, wanted)
+        if not (data.test_share or data.fold):
+            _refuse("data.test_share", data.test_share, "above 0 without data.fold")
+    else:
+        for name in ("test_share", "validation_share", "group"):
+            value, default = getattr(data, name), getattr(Data(), name)
+            if value != default:
+                _refuse(f"data.{name}", value, f'{default} without data.split="hash"')
+    if data.group and (data.name != "folder" or data.table):
+        what = "with a table, which has a column for groups" if data.table else "without a folder"
+        _refuse("data.group", data.group, f"0 {what}")
 
 
 def _check_batch(config: Config) -> None:

@@ -79,6 +79,8 @@ def test_any_field_can_be_overridden() -> None:
         if name == "data.crop":
             wanted = 400
         needed = ["--config.network.frozen=layer3"] if name == "data.views" else []
+        if name in ("data.test_share", "data.group"):
+            needed = ["--config.data.split=hash", "--config.data.name=folder"]
         config = parse(f"--config.{name}={wanted}", *needed)
         assert config_lib.flat(config)[name] == wanted, name
 

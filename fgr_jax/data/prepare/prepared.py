@@ -51,6 +51,11 @@ class Prepared(NamedTuple):
         return str(self.builder.info.full_name)
 
     @property
+    def is_ours(self) -> bool:
+        """Whether a builder of this package prepared it."""
+        return _is_ours(self.builder)
+
+    @property
     def folder(self) -> Path:
         return Path(self.builder.data_dir)
 
@@ -135,6 +140,11 @@ class Records:
         names = [record[feature] for feature in _FILE_NAMES if feature in record]
         name = names[0].bytes_list.value[0].decode("utf-8", "backslashreplace") if names else ""
         return name or f"example {int(index)}"
+
+
+def has_file_names(prepared: Prepared) -> bool:
+    """Returns whether a data set keeps the names of its files."""
+    return any(feature in prepared.builder.info.features for feature in _FILE_NAMES)
 
 
 def content_of(prepared: Prepared, terminal: Terminal) -> str:
