@@ -451,6 +451,11 @@ def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
             yield f"{prefix}{each.name}", each, value
 
 
+def has_validation(data: Data) -> bool:
+    """Returns whether a run has a validation split, on which it is evaluated while it trains."""
+    return bool(data.validation_split or data.validation_share)
+
+
 def flat(config: Config) -> dict[str, Any]:
     """Returns the values of all fields by command-line name: `{"data.crop": 448, ...}`."""
     return {name: value for name, _, value in fields(config)}

@@ -90,9 +90,14 @@ class Sources(NamedTuple):
 
     train: ExampleSource
     test: ExampleSource
-    validation: (
-        ExampleSource | None
-    )  # what it is evaluated on while it trains; None: the test split
+    # What it is evaluated on while it trains; None: the test split.
+    validation: ExampleSource | None
+
+    @property
+    def evaluated(self) -> dict[str, ExampleSource]:
+        """The splits to evaluate on, by name; that for testing is the last."""
+        of_validation = {} if self.validation is None else {VALIDATION: self.validation}
+        return {**of_validation, TEST: self.test}
 
 
 def open_splits(

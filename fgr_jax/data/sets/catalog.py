@@ -139,7 +139,8 @@ def _open_own(
         listing = table.read_tables(data)
     else:
         examples = None if recorded is None else recorded.examples
-        listing = Folder.read(root, train_examples=examples)
+        validation = bool(data.validation_split) or data.split == "hash"
+        listing = Folder.read(root, train_examples=examples, validation=validation)
     images = variants.FolderImages(root, listing)
 
     def find() -> Prepared | None:

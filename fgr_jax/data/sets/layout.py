@@ -112,6 +112,15 @@ def understand(root: Path, *, lenient: bool = False) -> Layout:
     return Layout(root, None, [], notes)
 
 
+def validation_folder(layout: Layout) -> tuple[Path, Path] | None:
+    """Returns an unused split for validation, and the folder of its classes, if there is one."""
+    for path in layout.unused:
+        split = _split(path)
+        if split is not None and not split.is_train and split.place >= _TEST.index("val"):
+            return path, _innermost(split)
+    return None
+
+
 def below(root: Path, path: Path) -> str:
     """Returns a path relative to a folder above it, as text."""
     return as_text(path.relative_to(root).as_posix())
