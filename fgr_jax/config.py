@@ -3,8 +3,8 @@
 A config file in `configs/` defines `get_config() -> Config`. Any field can be overridden on the command
 line, `--config.optimizer.learning_rate=0.01`; `--help` lists them all.
 
-Two runs on the same images whose configs differ only in the section `runtime`, in `data.data_dir` or in
-`data.folder` are the same run.
+Two runs on the same images whose configs differ only in the section `runtime`, in `data.data_dir`,
+`data.folder`, `data.table` or `data.table_columns` are the same run.
 """
 
 import dataclasses
@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 from fgr_jax import durations
 from fgr_jax.errors import UserError
 
+# Where data sets are on this machine, by command-line names.
+LOCATIONS = ("data.data_dir", "data.folder", "data.table", "data.table_columns")
 NEVER = "never"
 AUTOMATIC = "auto"
 
@@ -72,6 +74,27 @@ def parsed_fold(fold: str) -> tuple[int, int] | None:
     return (index, count) if 1 <= index <= count >= 2 else None
 
 
+# What a column of a table of images can hold.
+TABLE_COLUMNS = ("path", "label", "split", "group")
+
+
+def parsed_columns(columns: str) -> dict[str, str] | None:
+    """Returns the columns "path=file,label=species" by what they hold; None if they are invalid.
+
+    A column is given by its name or, from 1, by its number; the one of splits or groups may be empty.
+    """
+    if not columns:
+        return {}
+    pairs = [pair.partition("=") for pair in columns.split(",")]
+    found = {key.strip(): column.strip() for key, _, column in pairs}
+    is_valid = (
+        len(found) == len(pairs)
+        and all(key.strip() in TABLE_COLUMNS and sign for key, sign, _ in pairs)
+        and all(found.get(key, key) for key in ("path", "label"))
+    )
+    return found if is_valid else None
+
+
 def field(default: Any, documentation: str, check: Check | None = None) -> Any:
     """Defines a dataclass field with its documentation and its check."""
     metadata = {"documentation": documentation, "check": check}
@@ -91,18 +114,63 @@ class Data:
         'A tfds data set with `image` and `label`: "cub", "elpv/eight"; or "folder".',
         Check(bool, "the name of a tfds data set"),
     )
-    folder: str = field("", 'With the name "folder": your own images, a folder for each class.')
+    folder: str = field(
+        "",
+        'With the name "folder": your own images, a folder for each class; with data.table, what its '
+        "paths are relative to.",
+    )
+    table: str = field(
+        "",
+        'With the name "folder": a table with the path and the label of each image, in place of folders '
+        'for the classes. CSV, Parquet or JSON Lines; or one for each split, "train.csv,test.csv".',
+    )
+    table_columns: str = field(
+        "",
+        "Columns of the table, by name or by number, where their names do not tell: "
+        '"path=file,label=species", or "path=1,label=2" without a header line. "split=" and "group=" '
+        "name those of the splits and of the groups, or none.",
+        Check(
+            lambda value: parsed_columns(value) is not None,
+            "empty or a list of path=COLUMN, label=COLUMN, split=COLUMN and group=COLUMN, such as "
+            '"path=1,label=2"',
+        ),
+    )
     data_dir: str = field("", "Where data sets are prepared; empty: the default folder of tfds.")
+    split: str = field(
+        "given",
+        '"given": train_split and test_split; "hash": all images of the data set together, divided by '
+        "hashes of their names. Each class with two images has one for testing, and images that are "
+        "added move almost no others.",
+        one_of("given", "hash"),
+    )
+    test_share: float = field(
+        0.2, 'With the split "hash": share of the test split.', at_least(0, below=1)
+    )
+    validation_share: float = field(
+        0.0, "Likewise, of the validation split; see validation_split.", at_least(0, below=1)
+    )
+    group: int = field(
+        0,
+        'With the split "hash": number of levels of folders below that of the class that name a group: '
+        "1 for <class>/<group>/*. All images of a group are on one side. A table has a column for it.",
+        at_least(0),
+    )
     train_split: str = field(
         "train",
         "In tfds notation. Images are in the order of their files, often class by class: slices such as "
         '"train[:80%]" may leave out whole classes.',
     )
     test_split: str = field("test", "In tfds notation.")
+    validation_split: str = field(
+        "",
+        "In tfds notation: what the run is evaluated on while it trains, to choose settings by; it is "
+        "then tested once, at the end. Empty: there is none, and these evaluations are tests.",
+    )
     fold: str = field(
         "",
         '"1/5": every fifth image of train_split, from the first on, is not trained on, and the '
-        'run is tested on these instead of test_split. "2/5": from the second on. To choose settings.',
+        'run is tested on these instead of test_split. "2/5": from the second on. To choose settings. '
+        'With the split "hash", or groups, by hashes of names rather than every fifth.',
         Check(
             lambda value: not value or parsed_fold(value) is not None,
             'empty or I/N, such as "2/5", with I from 1 to N and N at least 2',
@@ -426,6 +494,11 @@ def fields(config: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
             yield f"{prefix}{each.name}", each, value
 
 
+def has_validation(data: Data) -> bool:
+    """Returns whether a run has a validation split, on which it is evaluated while it trains."""
+    return bool(data.validation_split or data.validation_share)
+
+
 def flat(config: Config) -> dict[str, Any]:
     """Returns the values of all fields by command-line name: `{"data.crop": 448, ...}`."""
     return {name: value for name, _, value in fields(config)}
@@ -448,6 +521,11 @@ def validate(config: Config) -> None:
     data = config.data
     if data.folder and data.name != "folder":
         _refuse("data.folder", data.folder, 'empty where data.name is not "folder"')
+    if data.table and data.name != "folder":
+        _refuse("data.table", data.table, 'empty where data.name is not "folder"')
+    if data.table_columns and not data.table:
+        _refuse("data.table_columns", data.table_columns, "empty where data.table is empty")
+    _check_split(data)
     if data.crop > data.resize:
         _refuse("data.crop", data.crop, f"at most data.resize, which is {data.resize}")
     if data.max_pixels < 4 * data.resize**2:
@@ -462,6 +540,31 @@ def validate(config: Config) -> None:
         _refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")
     _check_losses(config.loss)
     _check_imbalance(config)
+
+
+def _check_split(data: Data) -> None:
+    """Checks the fields that select images for training and testing."""
+    if data.split == "hash":
+        for name, default in (("train_split", "train"), ("test_split", "test")):
+            if (value := getattr(data, name)) != default:
+                wanted = f'{default!r} with data.split="hash", which divides all images anew'
+                _refuse(f"data.{name}", value, wanted)
+        if data.validation_split:
+            wanted = 'empty with data.split="hash"; data.validation_share takes its place'
+            _refuse("data.validation_split", data.validation_split, wanted)
+        if data.test_share + data.validation_share >= 1:
+            wanted = f"less than 1 together with data.test_share, which is {data.test_share}"
+            _refuse("data.validation_share", data.validation_share, wanted)
+        if not (data.test_share or data.fold):
+            _refuse("data.test_share", data.test_share, "above 0 without data.fold")
+    else:
+        for name in ("test_share", "validation_share", "group"):
+            value, default = getattr(data, name), getattr(Data(), name)
+            if value != default:
+                _refuse(f"data.{name}", value, f'{default} without data.split="hash"')
+    if data.group and (data.name != "folder" or data.table):
+        what = "with a table, which has a column for groups" if data.table else "without a folder"
+        _refuse("data.group", data.group, f"0 {what}")
 
 
 def _check_batch(config: Config) -> None:

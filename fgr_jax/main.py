@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from absl import flags
 
-from fgr_jax.config import Config
+from fgr_jax.config import LOCATIONS, Config, flat
 from fgr_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _report(config: Config, workdir: "Workdir", outcome: "Outcome", terminal: "T
     if distributed.agreed_integer(is_there):
         return
     # Opened again: the other processes have no copy yet of a folder in a bucket.
-    here = {"data.data_dir": config.data.data_dir, "data.folder": config.data.folder}
+    here = {name: value for name, value in flat(config).items() if name in LOCATIONS}
     run = open_run(Workdir.open(workdir.name), here)
     try:
         page = write_report(run, None, data_mesh(chosen(config.runtime.devices)), terminal)

@@ -18,8 +18,9 @@ from absl import flags
 
 from fgr_jax.data.prepare.listing import counted, raise_if_any
 from fgr_jax.data.prepare.near_duplicates import near_duplicates
-from fgr_jax.data.prepare.preparation import local_data_dir, warn_of_pairs
+from fgr_jax.data.prepare.preparation import local_data_dir, warn_of_copies, warn_of_pairs
 from fgr_jax.data.prepare.prepared import NotPreparedError, verify
+from fgr_jax.data.prepare.used_splits import copies, used_splits, with_splits
 from fgr_jax.data.sets import catalog
 from fgr_jax.errors import UserError
 from fgr_jax.files.buckets import is_in_bucket
@@ -56,11 +57,17 @@ def main(argv: Sequence[str]) -> int:
             warn_of_pairs(pairs, what, "Accuracy on copies says little", terminal)
             if not pairs:
                 terminal.line("no two images of different splits look the same")
+        sizes = {name: each.num_examples for name, each in prepared.builder.info.splits.items()}
+        if data.split == "hash":
+            used = used_splits(prepared, data, terminal)
+            warn_of_copies(copies(used), terminal)
+            prepared = prepared._replace(contents=with_splits(prepared.contents, used))
+            sizes = {split: sum(counts) for split, counts in prepared.contents.images.items()}
     except NotPreparedError as error:
         again = shlex.join(["python", "-m", "fgr_jax.prepare", *invocation.config_arguments])
         raise UserError(f"{error}: run {again}") from error
     info = prepared.builder.info
-    splits = ", ".join(f"{split.num_examples:,} {name}" for name, split in info.splits.items())
+    splits = ", ".join(f"{size:,} {name}" for name, size in sizes.items())
     terminal.line(
         f"data set {prepared.name.rpartition('/')[0]}: {splits} images, "
         f"{len(prepared.contents.class_names):,} classes, {int(info.dataset_size) / 1e6:,.0f} MB, in "

@@ -28,6 +28,7 @@ import jax
 import numpy as np
 from absl import flags
 
+from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
 from fgr_jax.runs import checkpoints
@@ -54,14 +55,19 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_bool("synthetic", False, "generated images, random weights", flag_values=own)
     invocation = cli.parse(argv, __doc__ or "", own)
     config_arguments = invocation.config_arguments
+    config = invocation.config
     if own.synthetic:
+        config.data.split = "given"
+        config_arguments += ["--config.data.split=given", "--config.data.test_share=0.2"]
+        config_arguments += ["--config.data.validation_share=0", "--config.data.group=0"]
+        config_arguments += ["--config.data.validation_split="]
         config_arguments += ["--config.data.name=synthetic/photographs", "--config.pretrained="]
-        config_arguments += ["--config.data.folder="]
+        config_arguments += ["--config.data.folder=", "--config.data.table="]
+        config_arguments += ["--config.data.table_columns="]
     with tempfile.TemporaryDirectory(prefix="verify-") as folder:
         if own.synthetic:
             config_arguments.append(f"--config.data.data_dir={folder}/data")
-        batch_size = invocation.config.batch_size
-        return _experiment(config_arguments, own.steps, batch_size, Path(folder), terminal)
+        return _experiment(config_arguments, config, own.steps, Path(folder), terminal)
 
 
 def _compare_two(one: Workdir, other: Workdir, terminal: Terminal) -> int:
@@ -93,13 +99,14 @@ def _compare_two(one: Workdir, other: Workdir, terminal: Terminal) -> int:
 
 
 def _experiment(
-    config_arguments: list[str], steps: int, batch_size: int, folder: Path, terminal: Terminal
+    config_arguments: list[str], config: Config, steps: int, folder: Path, terminal: Terminal
 ) -> int:
+    batch_size, has_test_split = config.batch_size, config.data.split == "given"
     base = [
         *[sys.executable, "-m", "fgr_jax.main", *config_arguments, "--config.runtime.report=False"],
         f"--config.duration={steps} steps",
         f"--config.evaluate_every={steps} steps",
-        f"--config.data.test_split=test[:{batch_size}]",
+        *([f"--config.data.test_split=test[:{batch_size}]"] if has_test_split else []),
         f"--config.checkpoint_every={max(1, steps // 4)} steps",
         "--config.runtime.fingerprint_every=1 steps",
         # The first run and the second one compile, and the others read what the first one compiled.

@@ -79,6 +79,8 @@ def test_any_field_can_be_overridden() -> None:
         if name == "data.crop":
             wanted = 400
         needed = ["--config.network.frozen=layer3"] if name == "data.views" else []
+        if name in ("data.test_share", "data.group"):
+            needed = ["--config.data.split=hash", "--config.data.name=folder"]
         config = parse(f"--config.{name}={wanted}", *needed)
         assert config_lib.flat(config)[name] == wanted, name
 
@@ -113,6 +115,8 @@ def test_any_field_can_be_overridden() -> None:
         ("--config.loss.gce_fade=never", "--config.loss.gce_fade='never': must be a duration"),
         ("--config.optimizer.weight_decay=inf", "decay=inf: must be at least 0, and finite"),
         ("--config.data.folder=x", "data.folder='x': must be empty where data.name is not "),
+        ("--config.data.table=x", "data.table='x': must be empty where data.name is not "),
+        ("--config.data.table_columns=path=1", "must be empty where data.table is empty"),
         ("--config.seed=4294967296", "--config.seed=4294967296: must be between 0 and"),
         ("--config.network.width=0", "--config.network.width=0.0: must be between "),
         ("--config.seed=-1", "--config.seed=-1: must be between 0 and"),

@@ -40,6 +40,7 @@ def print_predict_speed(config: Config, *, classes: int, count: int, rounds: int
     with tempfile.TemporaryDirectory() as folder:
         config.data.name, config.data.data_dir = "synthetic/photographs", folder
         config.data.train_split, config.data.test_split, config.data.fold = "train", "test", ""
+        config.data.split, config.data.validation_split = "given", ""
         source, _ = open_splits(config.data, Terminal())
         paths = [Path(folder, f"{index:05}.jpg") for index in range(count)]
         for index, path in enumerate(paths):  # repeated if there are fewer

@@ -52,7 +52,7 @@ def print_record_cost(config: Config, *, classes: int, examples: int, rounds: in
         with Checkpoints(epath.Path(folder) / "checkpoints") as checkpoints:
 
             def with_save() -> None:
-                checkpoints.save(next(numbers), state.saved(), test_top1=None)
+                checkpoints.save(next(numbers), state.saved(), top1=None)
                 take(beside)
                 checkpoints.wait()
 

@@ -3,18 +3,27 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
 
-from fgr_jax.config import Data, parsed_fold
+from fgr_jax.config import Data
 from fgr_jax.data.identity import DataIdentity
 from fgr_jax.data.prepare import variants
 from fgr_jax.data.prepare.bucket_copy import copy_from_bucket
-from fgr_jax.data.prepare.preparation import local_data_dir
+from fgr_jax.data.prepare.preparation import local_data_dir, warn_of_copies
 from fgr_jax.data.prepare.prepared import Prepared, Records, open_prepared
+from fgr_jax.data.prepare.used_splits import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Used,
+    copies,
+    used_splits,
+    with_splits,
+)
 from fgr_jax.data.read_ahead import map_ahead
 from fgr_jax.data.sets import catalog
 from fgr_jax.errors import UserError
@@ -37,31 +46,14 @@ class Example:
 
 
 class ExampleSource:
-    """Random access to the examples of a split, for Grain to read from.
+    """Random access to the examples of a split, for Grain to read from."""
 
-    Args:
-      prepared: the data set.
-      split: in tfds notation.
-      fold: I and N, to leave out every N-th example from the I-th on; None: none is left out.
-      inverted: whether these examples are the only ones instead.
-    """
-
-    def __init__(
-        self,
-        prepared: Prepared,
-        split: str,
-        *,
-        fold: tuple[int, int] | None = None,
-        inverted: bool = False,
-    ):
-        self._records = Records(prepared, split)
+    def __init__(self, prepared: Prepared, used: Used):
+        self._records = Records(prepared, used.records)
         self._rows: Sequence[int] | npt.NDArray[np.integer] = range(len(self._records))
-        if fold is not None:
-            number, count = fold
-            split += f", {'' if inverted else 'without '}fold {number}/{count}"
-            in_fold = np.arange(len(self._records)) % count == number - 1
-            self._rows = np.flatnonzero(in_fold == inverted)
-        self.split = split
+        if used.rows is not None:
+            self._rows = used.rows
+        self.split = split = used.name
         self.contents = prepared.contents
         self.data_set = prepared.name
         self.identity = DataIdentity(
@@ -117,10 +109,31 @@ class ExampleSource:
         return label
 
 
+class Sources(NamedTuple):
+    """The splits of a run."""
+
+    train: ExampleSource
+    test: ExampleSource
+    # What it is evaluated on while it trains; None: the test split.
+    validation: ExampleSource | None
+
+    @property
+    def evaluated(self) -> dict[str, ExampleSource]:
+        """The splits to evaluate on, by name; that for testing is the last."""
+        of_validation = {} if self.validation is None else {VALIDATION: self.validation}
+        return {**of_validation, TEST: self.test}
+
+
 def open_splits(
     data: Data, terminal: Terminal, recorded: DataIdentity | None = None
 ) -> tuple[ExampleSource, ExampleSource]:
-    """Opens (train, test) after `catalog.prepare_on_demand` has prepared the data set if it can.
+    """Opens (train, test) as `open_sources` does."""
+    sources = open_sources(data, terminal, recorded)
+    return sources.train, sources.test
+
+
+def open_sources(data: Data, terminal: Terminal, recorded: DataIdentity | None = None) -> Sources:
+    """Opens the splits after `catalog.prepare_on_demand` has prepared the data set if it can.
 
     Args:
       data: the data set and its splits.
@@ -144,16 +157,15 @@ def open_splits(
             f"data set {prepared.name}: its label is {features['label']}, and "
             "--config.data.name needs one whose label is a ClassLabel"
         )
-    fold = parsed_fold(data.fold)
-    train = ExampleSource(prepared, data.train_split, fold=fold)
-    if fold:
-        test, of_test = ExampleSource(prepared, data.train_split, fold=fold, inverted=True), "fold"
-    else:
-        test, of_test = ExampleSource(prepared, data.test_split), "test_split"
-    for source, field in ((train, "train_split"), (test, of_test)):
+    used = used_splits(prepared, data, terminal)
+    if recorded is None:
+        warn_of_copies(copies(used), terminal)
+    prepared = prepared._replace(contents=with_splits(prepared.contents, used))
+    sources = {name: ExampleSource(prepared, each) for name, each in used.items()}
+    for name, source in sources.items():
         if len(source) == 0:
-            raise UserError(f"--config.data.{field}={source.split!r} holds no examples")
-    return train, test
+            raise UserError(f"--config.data.{used[name].field}={source.split!r} holds no examples")
+    return Sources(sources[TRAIN], sources[TEST], sources.get(VALIDATION))
 
 
 def completed(

@@ -11,9 +11,9 @@ all devices and does not change the results; by default it is the run's, at most
 --foreign is a folder of images that belong to none of the classes: it is measured how well the
 confidence in predictions tells them from the test images, and how many `predict --reject_below` rejects.
 
---config.data.data_dir is the folder in which data sets are prepared, and --config.data.folder that of
-your own images, if they are no longer where the run had them; --data_dir is the first of them, too. The
-fields of --config.runtime can be given as well.
+--config.data.data_dir is the folder in which data sets are prepared, and --config.data.folder or
+--config.data.table are your own images, if they are no longer where the run had them; --data_dir is the
+first of them, too. The fields of --config.runtime can be given as well.
 
 The tables are printed and, together with the predictions for every image, written to
 DIR/evaluation/step-N-<one or five>/.

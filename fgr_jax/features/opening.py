@@ -4,7 +4,7 @@ import functools
 import itertools
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +42,11 @@ def open_features(
     config: Config,
     network: Network,
     variables: Any,
-    sources: tuple[ExampleSource, ExampleSource],
+    sources: Sequence[ExampleSource],
     mesh: Mesh,
     terminal: Terminal,
-) -> tuple[Features, Features]:
-    """Returns the features of the training views and of the center crops of the test split.
+) -> tuple[Features, ...]:
+    """Returns the features of the training views, and of the center crops of each other split.
 
     Those that are not there are computed first, and the files are compared with their digests.
 
@@ -54,7 +54,7 @@ def open_features(
       config: the run.
       network: its network, with a frozen part.
       variables: its variables, replicated over the devices.
-      sources: the training split and the test split.
+      sources: the training split and the splits to evaluate on.
       mesh: the devices of the job.
       terminal: shows the progress.
 
@@ -62,7 +62,7 @@ def open_features(
       UserError: there is no room for them, a file is damaged or not there, or an image is corrupt.
       Stopped: as for `compute_missing`.
     """
-    views = (config.data.views, 0)
+    views = (config.data.views, *[0] * len(sources[1:]))
     folder = features_dir(config.data.data_dir)
     stores = []
     for source, count in zip(sources, views, strict=True):
@@ -74,8 +74,7 @@ def open_features(
             view_of = functools.partial(_views, config.data, count)
             compute_missing(store, config, network, variables, source, view_of, mesh, terminal)
     structure = jax.tree.structure(frozen_output_shapes(network, config.data.crop))
-    train, test = (_opened(store, structure, terminal) for store in stores)
-    return train, test
+    return tuple(_opened(store, structure, terminal) for store in stores)
 
 
 def _views(data: Data, count: int, example: int) -> View:

@@ -68,7 +68,7 @@ def open_run(workdir: Workdir, fields: Mapping[str, Any] | None = None) -> Train
         if is_with_effect(name):
             raise UserError(
                 f"--config.{name}={value}: the run in {workdir.name} has its own value; here, only "
-                "data.data_dir, data.folder and the fields of runtime can be changed"
+                "data.data_dir, data.folder, data.table and the fields of runtime can be changed"
             )
         _set(config, name, value)
     config_lib.validate(config)

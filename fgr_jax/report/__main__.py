@@ -15,9 +15,9 @@ training images: it names the workdirs, separated by commas, or a pattern of the
 of runs with --config.data.fold=1/5, 2/5 and so on, each of which judges the images that were kept out of
 its training.
 
---config.data.data_dir is the folder in which data sets are prepared, and --config.data.folder that of
-your own images, if they are no longer where the run had them; --data_dir is the first of them, too. The
-fields of --config.runtime can be given as well.
+--config.data.data_dir is the folder in which data sets are prepared, and --config.data.folder or
+--config.data.table are your own images, if they are no longer where the run had them; --data_dir is the
+first of them, too. The fields of --config.runtime can be given as well.
 
 The page is DIR/report.html; with --compare, DIR/comparison.html.
 

@@ -17,7 +17,7 @@ from fgr_jax.report.facts import config_fields, run_facts
 from fgr_jax.report.run_images import RunImages
 from fgr_jax.report.suspects import find_suspects
 from fgr_jax.report.tables import class_rows, metrics, paper_accuracy
-from fgr_jax.runs.logs import Curve, error_curve, read_metrics
+from fgr_jax.runs.logs import Curve, error_curve, evaluated_split, read_metrics
 from fgr_jax.runs.workdir import LABEL_ISSUES
 
 
@@ -117,8 +117,11 @@ def _require_same_images(runs: Sequence[EvaluatedRun]) -> None:
         )
 
 
-def _curves(evaluated: EvaluatedRun) -> tuple[Curve, Curve]:
-    """Returns the test and training error curves."""
+def _curves(evaluated: EvaluatedRun) -> dict[str, Curve]:
+    """Returns the error curves of the split that the run was evaluated on, and of the training."""
     records = read_metrics(evaluated.run.workdir.local)
-    epoch = float(evaluated.run.calendar.epoch)
-    return error_curve(records, "test", epoch=epoch), error_curve(records, "train", epoch=epoch)
+    epoch, split = float(evaluated.run.calendar.epoch), evaluated_split(records)
+    return {
+        split: error_curve(records, split, epoch=epoch),
+        "training": error_curve(records, "train", epoch=epoch),
+    }

@@ -6,7 +6,7 @@ script, and matplotlib would parse some characters as formulas.
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -24,16 +24,16 @@ RUN_NAMES = ("this run", "compared run")
 _STYLE: Any = {"svg.fonttype": "none", "svg.hashsalt": "fgr_jax", "font.size": 10.0}
 
 
-def draw_curves(curves: Sequence[tuple[Curve, Curve]]) -> str:
-    """Draws test and training error over the epochs (figure 5), for one or two runs.
+def draw_curves(curves: Sequence[Mapping[str, Curve]]) -> str:
+    """Draws errors over the epochs (figure 5), for one or two runs.
 
     Args:
-      curves: the test curve and the training curve of each run.
+      curves: the curve of each split, by name, of each run; that of the training is the last.
     """
     figure = _figure()
     axes = figure.add_subplot()
-    for (test, training), color, name in zip(curves, RUN_COLORS, RUN_NAMES, strict=False):
-        for curve, line, what in ((test, "-", "test"), (training, "--", "training")):
+    for of_run, color, name in zip(curves, RUN_COLORS, RUN_NAMES, strict=False):
+        for (what, curve), line in zip(of_run.items(), ("-", "--"), strict=True):
             epochs = [epoch for epoch, _ in curve]
             errors = [100 * error for _, error in curve]
             marker = "o" if len(curve) <= 60 else None

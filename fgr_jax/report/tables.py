@@ -28,7 +28,8 @@ _PAPER = {
 
 def paper_accuracy(data: Data) -> PaperAccuracy | None:
     """Returns the paper's results for a data set; None if it has none, or for another split."""
-    return _PAPER.get(data.name) if data.test_split == "test" and not data.fold else None
+    is_papers = data.split == "given" and data.test_split == "test" and not data.fold
+    return _PAPER.get(data.name) if is_papers else None
 
 
 class Metric(NamedTuple):

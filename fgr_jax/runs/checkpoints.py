@@ -40,10 +40,10 @@ _LITERAL = re.compile(r"(?!.*__lock)[\w/.,+=@ -]{1,1000}", re.ASCII)
 
 
 class Checkpoints:
-    """The checkpoints of one run: the latest two, and the best on the test split.
+    """The checkpoints of one run: the latest two, and the best on the split it is evaluated on.
 
-    The best one is kept for inspection. A run reports its last step: selecting a step on the test split
-    would bias the result.
+    That is the validation split, or without one the test split. The best one is kept for inspection. A
+    run reports its last step: selecting a step on the test split would bias the result.
 
     Args:
       directory: where they are; its parent must exist.
@@ -96,7 +96,7 @@ class Checkpoints:
                 "that nothing in it can be saved"
             ) from error
 
-    def save(self, step: int, state: dict[str, Any], *, test_top1: float | None) -> None:
+    def save(self, step: int, state: dict[str, Any], *, top1: float | None) -> None:
         """Starts saving and returns once the state has been copied off the devices.
 
         Its digest is saved with it, since nothing else shows a changed bit.
@@ -104,7 +104,7 @@ class Checkpoints:
         Raises:
           UserError: in this save or the previous one, the disk was full or read-only.
         """
-        metrics = None if test_top1 is None else {_METRIC: test_top1}
+        metrics = None if top1 is None else {_METRIC: top1}
         self.wait()
         self._saving = step
         # Checked in advance, so that a disk that is too small is not filled up first.
@@ -119,15 +119,15 @@ class Checkpoints:
             self._explain(error)
             raise
 
-    def rate(self, step: int, test_top1: float) -> None:
-        """Adds the accuracy on the test split to a checkpoint that was saved without it."""
+    def rate(self, step: int, top1: float) -> None:
+        """Adds the accuracy to a checkpoint that was saved before the evaluation."""
         self.wait()
         if jax.process_index() == 0:
             # Where and as Orbax keeps it, which has no function for this.
             folder = self._directory / str(step) / "metrics"
             folder.mkdir(exist_ok=True)
             with atomic_write(folder / "metrics") as unfinished:
-                unfinished.write_text(json.dumps({_METRIC: test_top1}))
+                unfinished.write_text(json.dumps({_METRIC: top1}))
         self._manager.reload()
 
     def wait(self) -> None:

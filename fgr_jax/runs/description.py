@@ -9,8 +9,8 @@ from fgr_jax.config import Config
 from fgr_jax.data.identity import DataIdentity
 
 # A run may be resumed with other values of these; only `runtime.devices` affects results, by rounding.
-# Of a folder of the user's own, the content counts, in `Description.data`.
-_WITHOUT_EFFECT = ("runtime.", "data.data_dir", "data.folder")
+# Of a folder or table of the user's own, the content counts, in `Description.data`.
+_WITHOUT_EFFECT = ("runtime.", *config_lib.LOCATIONS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

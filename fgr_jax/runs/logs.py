@@ -132,11 +132,19 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return json_lines.read(folder / METRICS, _METRIC_FIELDS)
 
 
-def is_evaluated(folder: Path, step: int) -> bool:
-    """Returns whether the metrics of a run have the results on the test split after `step`."""
+def is_evaluated(folder: Path, step: int, split: str) -> bool:
+    """Returns whether the metrics of a run have the results on a split after `step`."""
     return any(
-        (record["step"], record["split"]) == (step, "test") for record in read_metrics(folder)
+        (record["step"], record["split"]) == (step, split) for record in read_metrics(folder)
     )
+
+
+def evaluated_split(records: Iterable[Mapping[str, Any]]) -> str:
+    """Returns the split that a run is evaluated on while it trains, "validation" or "test".
+
+    `records` are the result of `read_metrics`.
+    """
+    return "validation" if any(each["split"] == "validation" for each in records) else "test"
 
 
 def read_fingerprints(folder: Path) -> dict[int, dict[str, str]]:
@@ -169,8 +177,8 @@ def error_curve(records: Iterable[Mapping[str, Any]], split: str, *, epoch: floa
 
     Args:
       records: the result of `read_metrics`.
-      split: "test" for the evaluations, or "train" for the training batches (augmented images and
-        suppressed maps).
+      split: "test" or "validation" for the evaluations, or "train" for the training batches (augmented
+        images and suppressed maps).
       epoch: the number of steps in an epoch.
     """
     return tuple(

@@ -38,12 +38,14 @@ def print_summary(
             f"{workdir}: {files.METRICS} has no results, though the run is finished: put back a copy of "
             "it; python -m fgr_jax.evaluate tests the network anew"
         )
-    last, best, training = tests[-1], max(tests, key=lambda each: each["top1"]), trainings[-1]
-    shown = {
-        "test": last,
-        "training, last epoch": training,
-        "best on test, not to be reported": best,
-    }
+    last, training = tests[-1], trainings[-1]
+    shown = {"test": last, "training, last epoch": training}
+    validations = [record for record in records if record["split"] == "validation"]
+    if validations:
+        shown["validation"] = validations[-1]
+        shown["best on validation"] = max(validations, key=lambda each: each["top1"])
+    else:
+        shown["best on test, not to be reported"] = max(tests, key=lambda each: each["top1"])
     rows: list[tuple[str, ...]] = [
         (
             name,
@@ -60,6 +62,11 @@ def print_summary(
     terminal.line(
         "The test loss is cross-entropy; the training loss is the one of the config, such as GCE."
     )
+    if validations:
+        terminal.line(
+            "The network was tested once, after the last step. Choose settings by the validation split "
+            "alone."
+        )
     terminal.line(
         f"The network was tested on {last['examples']:,} images that it had not been trained on. For "
         f"{last['top1']:.1%} of them its first prediction among {class_count} classes is correct"

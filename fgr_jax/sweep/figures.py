@@ -80,7 +80,9 @@ def _line(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> 
 def _curves(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> None:
     del sweep, with_paper
     for index, line in enumerate(lines):
-        curves = [result.curve for result in line.results if result.curve]
+        finished = [result for result in line.results if result.curve]
+        curves = [result.curve for result in finished]
+        axes.set_ylabel(f"{finished[0].evaluated} error, %")
         epochs = [epoch for epoch, _ in curves[0]]
         # Rows are seeds, columns epochs.
         errors = 100 * np.array([[error for _, error in curve] for curve in curves])
@@ -88,7 +90,6 @@ def _curves(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -
         axes.plot(epochs, errors.mean(axis=0), color=color, label=_literal(line.row.name))
         axes.fill_between(epochs, errors.min(axis=0), errors.max(axis=0), color=color, alpha=0.15)
     axes.set_xlabel(f"epoch (mean and range over {_seeds(lines)} seeds)")
-    axes.set_ylabel("test error, %")
     axes.legend()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run
-from fgr_jax.runs.logs import Curve, error_curve, read_metrics
+from fgr_jax.runs.logs import Curve, error_curve, evaluated_split, read_metrics
 from fgr_jax.runs.workdir import METRICS, Workdir
 from fgr_jax.sweep.plan import Row, Search
 
@@ -22,7 +22,8 @@ class Result:
     workdir: Path
     failure: str = ""  # the last line of its output, if it failed
     top1: float | None = None  # in [0, 1], on the test split after the last step; None if it failed
-    curve: Curve = ()  # of the test split
+    curve: Curve = ()  # of the split that it was evaluated on while it trained
+    evaluated: str = "test"  # the name of that split
 
 
 def result(seed: int, workdir: Path, status: int) -> Result:
@@ -40,8 +41,9 @@ def result(seed: int, workdir: Path, status: int) -> Result:
     tests = [record["top1"] for record in records if record["split"] == "test"]
     if not tests:
         return Result(seed, workdir, failure=f"{METRICS} has no test results")
-    curve = error_curve(records, "test", epoch=epoch)
-    return Result(seed, workdir, top1=tests[-1], curve=curve)
+    evaluated = evaluated_split(records)
+    curve = error_curve(records, evaluated, epoch=epoch)
+    return Result(seed, workdir, top1=tests[-1], curve=curve, evaluated=evaluated)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The batches that a run trains on and is evaluated on: of images, or of cached features."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,14 +24,14 @@ def open_batches(
     config: Config,
     network: Network,
     variables: Any,
-    sources: tuple[ExampleSource, ExampleSource],
+    sources: Sequence[ExampleSource],
     labels: npt.NDArray[np.integer] | None,
     share: Share,
     steps: range,
     mesh: Mesh,
     terminal: Terminal,
-) -> tuple[Iterator[HostBatch], Iterator[HostBatch]]:
-    """Returns the training batches of `steps`, and those of the test split again and again.
+) -> tuple[Iterator[HostBatch], list[Iterator[HostBatch]]]:
+    """Returns the training batches of `steps`, and those of each other split again and again.
 
     With `data.views` they are the features of the network's frozen part, which are computed first if
     they are not in their files yet.
@@ -40,7 +40,7 @@ def open_batches(
       config: the run.
       network: its network.
       variables: its variables, of which only the frozen part counts.
-      sources: the training split and the test split.
+      sources: the training split and the splits to evaluate on.
       labels: of the training split; None if the config does not need them.
       share: the share of every global batch that this process reads.
       steps: the steps to take.
@@ -50,7 +50,7 @@ def open_batches(
     Raises:
       UserError, WorkerError: as for `pipeline.training_batches` and `open_features`.
     """
-    train, test = sources
+    train, *evaluated = sources
     seed, data, runtime = config.seed, config.data, config.runtime
     if not data.views:
         padding = network.padding
@@ -65,9 +65,14 @@ def open_batches(
                 padding=padding,
                 labels=labels,
             ),
-            pipeline.evaluation_batches(test, data, runtime, share, rounds=None, padding=padding),
+            [
+                pipeline.evaluation_batches(
+                    each, data, runtime, share, rounds=None, padding=padding
+                )
+                for each in evaluated
+            ],
         )
-    of_training, of_test = open_features(config, network, variables, sources, mesh, terminal)
+    of_training, *of_evaluated = open_features(config, network, variables, sources, mesh, terminal)
     return (
         reading.training_batches(
             of_training,
@@ -78,5 +83,5 @@ def open_batches(
             balance=data.balance,
             labels=labels,
         ),
-        reading.evaluation_batches(of_test, runtime, share),
+        [reading.evaluation_batches(each, runtime, share) for each in of_evaluated],
     )

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import signal
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,8 @@ from fgr_jax import distributed
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config, flat
 from fgr_jax.data.pipeline import Share, WorkerError
-from fgr_jax.data.source import completed, open_splits
+from fgr_jax.data.prepare.used_splits import VALIDATION
+from fgr_jax.data.source import ExampleSource, completed, open_sources
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
 from fgr_jax.models.network import Network, applied_block, build_network, description
@@ -65,9 +67,8 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
 
     # Data.
     recorded = workdir.recorded()
-    train_source, test_source = open_splits(
-        config.data, terminal, None if recorded is None else recorded.data
-    )
+    sources = open_sources(config.data, terminal, None if recorded is None else recorded.data)
+    train_source, evaluated = sources.train, sources.evaluated
     class_names = train_source.class_names
     calendar = Calendar.of(config, len(train_source))
 
@@ -91,8 +92,8 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     _check_workdir(workdir, run, recorded, config, terminal)
     step = distributed.agreed_integer(latest_step(workdir.checkpoints) or 0)
     outcome = Outcome(step, step, calendar.total_steps, len(class_names), train_source.license)
-    is_untested = _is_untested(workdir, calendar, step)
-    if step == calendar.total_steps and not is_untested:
+    untested = _untested(workdir, _due_splits(evaluated, calendar, step), step)
+    if step == calendar.total_steps and not untested:
         terminal.line(f"this run is finished: {step} of {calendar.total_steps} steps are taken")
         return outcome
     start = _start(config, network, steps, step, mesh)
@@ -106,8 +107,9 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         of_start = {} if step else {"weights": start.weights}
         json_lines.append(workdir.local / PROVENANCE, {"step": step, **of_start, **provenance()})
     terminal.line(
-        f"data      {train_source.data_set}: {len(train_source):,} training and {len(test_source):,} "
-        f"test images, {len(class_names)} classes"
+        f"data      {train_source.data_set}: {len(train_source):,} training and "
+        + " and ".join(f"{len(source):,} {split}" for split, source in evaluated.items())
+        + f" images, {len(class_names)} classes"
     )
     for line in train_source.contents.lines():
         terminal.line(line)
@@ -123,11 +125,11 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     )
 
     # Batches, of images or of cached features.
-    batches, test_batches = open_batches(
+    batches, evaluation_batches = open_batches(
         config,
         network,
         state.variables,
-        (train_source, test_source),
+        (train_source, *evaluated.values()),
         labels,
         share,
         range(step, calendar.total_steps),
@@ -138,26 +140,30 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     # Loop.
     recorder = Recorder(config, calendar, workdir, checkpoints, terminal, step, len(class_names))
 
-    def test(step: int, state: TrainState) -> None:
+    batches_of = dict(zip(evaluated, evaluation_batches, strict=True))
+
+    def test(step: int, state: TrainState, splits: Sequence[str]) -> None:
         recorder.catch_up()
-        tested = evaluate(
-            steps,
-            state,
-            test_batches,
-            test_source,
-            len(class_names),
-            share,
-            to_devices,
-            interruption,
-            terminal,
-        )
-        if tested is not None:  # it was not interrupted
-            recorder.evaluation(step, tested)
+        for split in splits:
+            tested = evaluate(
+                steps,
+                state,
+                batches_of[split],
+                evaluated[split],
+                len(class_names),
+                share,
+                to_devices,
+                interruption,
+                terminal,
+            )
+            if tested is None:  # it was interrupted
+                return
+            recorder.evaluation(step, split, tested)
 
     with Interruption(terminal.warn) as interruption, checkpoints, recorder:
         with interruption.noting(WorkerError):
-            if is_untested:
-                test(step, state)
+            if untested:
+                test(step, state, untested)
                 recorder.settle(step)
                 if calendar.due(step).checkpoint:
                     recorder.save(step, state, steps.is_finite(state))
@@ -174,7 +180,7 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
                     recorder.epoch(step, state.epoch_totals)
                     state = state.replace(epoch_totals=steps.zeros())
                 if due.evaluation:
-                    test(step, state)
+                    test(step, state, _due_splits(evaluated, calendar, step))
                 recorder.settle(step)
                 if due.checkpoint:
                     recorder.save(step, state, steps.is_finite(state))
@@ -224,7 +230,21 @@ def _check_workdir(
     distributed.once_for_all(lambda: workdir.check(run, recorded))
 
 
-def _is_untested(workdir: Workdir, calendar: Calendar, step: int) -> bool:
-    """Returns whether a run was stopped during the evaluation of `step`, which it saved before."""
-    is_due = step > 0 and calendar.due(step).evaluation
-    return bool(distributed.agreed_integer(is_due and not is_evaluated(workdir.local, step)))
+def _due_splits(evaluated: Mapping[str, ExampleSource], calendar: Calendar, step: int) -> list[str]:
+    """Returns the splits to evaluate on after `step`: beside a validation split, test comes last."""
+    if step == 0 or not calendar.due(step).evaluation:
+        return []
+    return [
+        split
+        for split in evaluated
+        if split == VALIDATION or VALIDATION not in evaluated or step == calendar.total_steps
+    ]
+
+
+def _untested(workdir: Workdir, splits: Sequence[str], step: int) -> list[str]:
+    """Returns the splits on which a run that was stopped and saved at `step` is yet to be evaluated."""
+    return [
+        split
+        for split in splits
+        if distributed.agreed_integer(not is_evaluated(workdir.local, step, split))
+    ]

@@ -8,7 +8,7 @@ import time
 import jax
 
 from fgr_jax.calendar import Calendar
-from fgr_jax.config import Config
+from fgr_jax.config import Config, has_validation
 from fgr_jax.errors import UserError
 from fgr_jax.runs.checkpoints import Checkpoints
 from fgr_jax.runs.logs import FingerprintLog, MetricsLog, write_predictions
@@ -45,7 +45,7 @@ class Recorder:
         self._pending: tuple[int, jax.Array] | None = None  # the last dispatched step, and its loss
         self._words: list[str] = []
         self._saved_step = first_step
-        self._test_top1: dict[int, float] = {}  # of the step that was evaluated last
+        self._top1: dict[int, float] = {}  # of the step that was evaluated last
         # The chance level of GCE's loss; None after the warning, and where the loss has another one.
         negatives, loss = min(self.config.loss.k, self.num_classes - 1), self.config.loss
         is_other = loss.objective or loss.logit_adjustment or loss.class_weights
@@ -107,13 +107,17 @@ class Recorder:
             raise self._diverged(f"the loss became {value}", step)
         self._bar.update(step, f"loss {value:.3f}")
 
-    def evaluation(self, step: int, tested: Tested) -> None:
-        """Writes the results on the test split, and the predictions in place of those of before."""
-        if self._writes:
+    def evaluation(self, step: int, split: str, tested: Tested) -> None:
+        """Writes the results on a split, and predictions of test images in place of those of before.
+
+        Checkpoints are rated by the accuracy on the validation split, or without one on the test split.
+        """
+        if self._writes and split == "test":
             write_predictions(self.workdir.local, tested.predictions)
-        self._metrics.metrics(step, "test", tested.results)
-        self._test_top1 = {step: tested.results["top1"]}
-        self._words.append(_in_words("test", tested.results))
+        self._metrics.metrics(step, split, tested.results)
+        if split == "validation" or not has_validation(self.config.data):
+            self._top1 = {step: tested.results["top1"]}
+        self._words.append(_in_words(split, tested.results))
 
     def settle(self, step: int) -> None:
         """Prints the results of a step, if any, in one line."""
@@ -135,17 +139,17 @@ class Recorder:
         Raises:
           UserError: a loss or a weight is NaN or infinite, or the checkpoint cannot be written.
         """
-        test_top1 = self._test_top1.get(step)
+        top1 = self._top1.get(step)
         if self._saved_step == step:
-            if test_top1 is not None:
-                self.checkpoints.rate(step, test_top1)
+            if top1 is not None:
+                self.checkpoints.rate(step, top1)
             return
         self.catch_up()
         self._fingerprints.write_pending()
         if not jax.device_get(is_finite):
             raise self._diverged("the weights became infinite or NaN", step)
         self.publish()
-        self.checkpoints.save(step, state.saved(), test_top1=test_top1)
+        self.checkpoints.save(step, state.saved(), top1=top1)
         self._saved_step = step
         self._stopwatch.restart()
 

@@ -68,7 +68,7 @@ def export(name: str, folder: Path) -> None:
     workdir.claim(Description(config_lib.flat(config), data, classes))
     state = {"batch_stats": {}, **variables, "step": np.int32(1)}
     with Checkpoints(epath.Path(folder / name / "checkpoints")) as saved:
-        saved.save(1, jax.tree.map(jax.numpy.asarray, state), test_top1=None)
+        saved.save(1, jax.tree.map(jax.numpy.asarray, state), top1=None)
     output = f"--output={folder}/{name}.safetensors"
     assert export_weights.main(["export_weights", f"--workdir={folder}/{name}", output]) == 0
 

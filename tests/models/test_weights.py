@@ -149,7 +149,7 @@ def test_the_home_folder_is_expanded(
         safetensors.numpy.save_file(named(variables), tmp_path / "file")
     else:
         with checkpoints.Checkpoints(epath.Path(tmp_path) / "run" / "checkpoints") as saved:
-            saved.save(3, {**variables, "step": jnp.int32(3)}, test_top1=None)
+            saved.save(3, {**variables, "step": jnp.int32(3)}, top1=None)
     started = started_from(f"~/{kind}", random_variables(seed=1))
     assert_equal(started.variables, variables)
     assert started.line == f"backbone from ~/{kind}, classifier taken"
@@ -230,7 +230,7 @@ def test_a_pth_is_read_without_pytorch(tmp_path: Path) -> None:
 def test_another_runs_workdir_is_a_start(tmp_path: Path) -> None:
     variables = random_variables()
     with checkpoints.Checkpoints(epath.Path(tmp_path) / "checkpoints") as saved:
-        saved.save(3, {**variables, "step": jnp.int32(3)}, test_top1=None)
+        saved.save(3, {**variables, "step": jnp.int32(3)}, top1=None)
     started, line, weights = started_from(str(tmp_path), random_variables(seed=1))
     assert_equal(started, variables)
     assert "classifier taken" in line
@@ -257,7 +257,7 @@ def test_export_writes_a_file_that_is_a_start(
         Description(flat(config), DataIdentity("tiny/1.0.0", "train", 9), [*"abcde"])
     )
     with checkpoints.Checkpoints(epath.Path(tmp_path) / "checkpoints") as saved:
-        saved.save(3, {**variables, "step": jnp.int32(3)}, test_top1=None)
+        saved.save(3, {**variables, "step": jnp.int32(3)}, top1=None)
     export = ["export_weights", f"--workdir={tmp_path}"]
     assert export_weights.main([*export, f"--output={tmp_path / 'w.safetensors'}"]) == 0
     assert "of step 3 to" in capsys.readouterr().out
@@ -319,7 +319,7 @@ def test_one_process_reads_for_all(tmp_path: Path) -> None:
     safetensors.numpy.save_file(named(theirs), file)
     damaged.write_bytes(file.read_bytes()[:-10])
     with checkpoints.Checkpoints(epath.Path(tmp_path / "checkpoints")) as saving:
-        saving.save(3, jax.tree.map(jnp.asarray, theirs), test_top1=None)
+        saving.save(3, jax.tree.map(jnp.asarray, theirs), top1=None)
     printed = run_in_processes(
         "test_weights.start_where_only_process_0_finds_it", str(damaged), str(file), str(tmp_path)
     )

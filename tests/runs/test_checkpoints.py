@@ -22,7 +22,7 @@ def steps_in(folder: Path) -> list[int]:
 def save(folder: Path, top1: dict[int, float | None]) -> None:
     with Checkpoints(epath.Path(folder)) as checkpoints:
         for step, value in top1.items():
-            checkpoints.save(step, {"w": jnp.full(3, step, jnp.float32)}, test_top1=value)
+            checkpoints.save(step, {"w": jnp.full(3, step, jnp.float32)}, top1=value)
 
 
 def test_the_latest_two_and_the_best_are_kept_also_after_a_restart(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_no_changed_bit_is_read_as_a_state(tmp_path: Path) -> None:
     weights = rng.normal(size=(40, 30)).astype(np.float32)
     state = {"params": {"w": jnp.asarray(weights)}, "step": jnp.int32(3)}
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
-        checkpoints.save(3, state, test_top1=None)
+        checkpoints.save(3, state, top1=None)
     data = max(tmp_path.glob("3/default/**/d/*"), key=lambda path: path.stat().st_size)
     whole, refused = data.read_bytes(), 0
     for bit in rng.integers(8 * len(whole), size=20):

@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Workdir:
     folder = Workdir.open(tmp_path / "run")
     folder.claim(RUN)
     with Checkpoints(folder.checkpoints) as checkpoints:
-        checkpoints.save(1, {"w": np.ones(3)}, test_top1=None)
+        checkpoints.save(1, {"w": np.ones(3)}, top1=None)
     return folder
 
 

@@ -55,7 +55,10 @@ class FeatureRun:
         """Opens the features of both splits, with that many of the devices, or all (0)."""
         mesh = distributed.data_mesh(distributed.chosen(devices))
         variables = jax.device_put(jax.device_get(self.variables), distributed.replicated(mesh))
-        return open_features(self.config, self.network, variables, self.sources, mesh, terminal)
+        train, test = open_features(
+            self.config, self.network, variables, self.sources, mesh, terminal
+        )
+        return train, test
 
     @property
     def folders(self) -> dict[str, Path]:

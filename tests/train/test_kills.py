@@ -140,7 +140,7 @@ def last_step(workdir: Path) -> int:
 
 
 def is_finished(workdir: Path) -> bool:
-    return last_step(workdir) == STEPS and is_evaluated(workdir, STEPS)
+    return last_step(workdir) == STEPS and is_evaluated(workdir, STEPS, "test")
 
 
 def assert_same_run(ours: Path, undisturbed: Path) -> None:

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 
 from fgr_jax.config import Data
 from fgr_jax.data import images
-from fgr_jax.data.prepare.contents import ContentDigest, Contents, digest_of
+from fgr_jax.data.prepare.contents import GROUP, ContentDigest, Contents, digest_of
 from fgr_jax.data.prepare.downloads import Archive
 from fgr_jax.data.prepare.listing import ImageFile, Listing, raise_if_any
 from fgr_jax.data.read_ahead import map_ahead
@@ -88,6 +88,8 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             "file_name": tfds.features.Text(),
             **self.EXTRA_FEATURES,
         }
+        if any(file.group for files in self._listing.splits.values() for file in files):
+            features[GROUP] = tfds.features.Text()
         return tfds.core.DatasetInfo(
             builder=self,
             description=type(self).__doc__,
@@ -125,9 +127,11 @@ class ImageBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):  # type
             if problem:
                 self._problems.append(f"{split}: {file.name} {problem}")
                 continue
-            self._content.add(split, file.name, file.label, digest)
+            self._content.add(split, file.name, file.label, digest, file.group)
             self._compare(split, file, digest)
             features = {"image": io.BytesIO(data), "label": file.label, "file_name": file.name}
+            if GROUP in self.info.features:
+                features[GROUP] = file.group
             yield file.name, features | dict(file.extra or {})
 
     def _compare(self, split: str, file: ImageFile, digest: bytes) -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from fgr_jax.data.prepare.listing import Listing
 
+GROUP = "group"  # the feature, where images are in groups
 _NAMES_KEPT = 5  # of the files that are left out for one reason
 _LINE = 100  # characters of the names of classes that are printed
 _KEY = "fgr_jax"  # in tfds's metadata
@@ -122,17 +123,18 @@ class Contents:
 
 
 class ContentDigest:
-    """The digest of all images of a data set with their splits, names and labels, in order."""
+    """The digest of all images of a data set with their splits, names, labels and groups, in order."""
 
     def __init__(self) -> None:
         self._splits: dict[str, Any] = {}
 
-    def add(self, split: str, name: str, label: int, image: bytes) -> None:
+    def add(self, split: str, name: str, label: int, image: bytes, group: str = "") -> None:
         """Adds the next image of a split, by the digest of its bytes, `digest_of`."""
         if split not in self._splits:
             self._splits[split] = hashlib.blake2b(digest_size=16)
         # Not repr: which characters it escapes depends on the version of Python.
-        self._splits[split].update(ascii((name, label, image.hex())).encode())
+        facts = (name, label, image.hex(), group) if group else (name, label, image.hex())
+        self._splits[split].update(ascii(facts).encode())
 
     def hexdigest(self) -> str:
         """Returns the digest, in which the order of the splits does not matter."""

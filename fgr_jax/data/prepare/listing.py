@@ -47,6 +47,7 @@ class ImageFile(NamedTuple):
     label: int  # an index into `Listing.class_names`
     name: str  # unique within its split, with forward slashes
     extra: Mapping[str, Any] | None = None  # values of `ImageBuilder.EXTRA_FEATURES`
+    group: str = ""  # images of one group belong on one side of a split
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

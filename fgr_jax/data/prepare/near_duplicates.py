@@ -9,19 +9,24 @@ import PIL.Image
 
 from fgr_jax.config import Data
 from fgr_jax.data import images
-from fgr_jax.data.prepare.prepared import NotPreparedError, Prepared, Records, map_records
+from fgr_jax.data.prepare.prepared import NotPreparedError, Prepared, Records
+from fgr_jax.data.prepare.used_splits import used_splits
+from fgr_jax.data.read_ahead import map_ahead
 from fgr_jax.errors import UserError
 from fgr_jax.terminal import Terminal
 
 # Of the 64 bits of dHash. Among the 35 million pairs of a test and a training image of CUB-200-2011, the
 # two that are copies differ in none, and the next, of different birds, in 6.
 _MOST_DIFFERENT_BITS = 4
+_READERS = 8  # threads
+_READ_AHEAD = 64  # images
 
 
 def near_duplicates(prepared: Prepared, reading: Data, terminal: Terminal) -> list[tuple[str, str]]:
     """Returns the names of all pairs of images of two splits that look the same.
 
-    Images that cannot be decoded, which `prepared.verify` names, are left out.
+    The splits are those that a run with the fields of `reading` uses. Images that cannot be decoded,
+    which `prepared.verify` names, are left out.
 
     Raises:
       UserError: ImageHash is not installed.
@@ -32,12 +37,17 @@ def near_duplicates(prepared: Prepared, reading: Data, terminal: Terminal) -> li
         raise UserError(
             "--near_duplicates: needs ImageHash: pip install 'fgr-jax[duplicates]'"
         ) from error
-    found: dict[str, list[tuple[str, np.uint64]]] = {
-        split: [] for split in prepared.builder.info.splits
-    }
-    work = functools.partial(_hash_of, imagehash, reading)
-    for split, hashed in map_records(work, prepared, "comparing", terminal):
-        found[split] += [] if hashed is None else [hashed]
+    used = used_splits(prepared, reading, terminal)
+    found: dict[str, list[tuple[str, np.uint64]]] = {split: [] for split in used}
+    for split, each in used.items():
+        records = Records(prepared, each.records)
+        rows = range(len(records)) if each.rows is None else each.rows.tolist()
+        work = functools.partial(_hash_of, imagehash, reading, records)
+        with terminal.bar(f"comparing {split}", len(rows), unit="images", per=1) as bar:
+            hashes_of = map_ahead(work, rows, threads=_READERS, ahead=_READ_AHEAD)
+            for done, hashed in enumerate(hashes_of, start=1):
+                bar.update(done)
+                found[split] += [] if hashed is None else [hashed]
     names = {split: [name for name, _ in each] for split, each in found.items()}
     hashes = {
         split: np.array([value for _, value in each], np.uint64) for split, each in found.items()

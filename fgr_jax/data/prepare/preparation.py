@@ -270,12 +270,18 @@ def store(
                 if os.strerror(code) in str(error):
                     raise OSError(code, os.strerror(code), str(data_dir)) from error
             raise
-    copies, are = len(building.duplicates), "is" if len(building.duplicates) == 1 else "are"
-    what = f"{counted(copies, 'test image')} {are} byte for byte also in the training images"
-    warn_of_pairs(building.duplicates, what, "Accuracy on copies says little", terminal)
+    if reading is None or reading.split == "given":
+        warn_of_copies(building.duplicates, terminal)
     copies, are = len(building.contradictions), "is" if len(building.contradictions) == 1 else "are"
     what = f"{counted(copies, 'image')} {are} byte for byte also in another class"
     warn_of_pairs(building.contradictions, what, "One of the two labels is wrong", terminal)
+
+
+def warn_of_copies(pairs: Sequence[tuple[str, str]], terminal: Terminal) -> None:
+    """Warns of pairs of a test and a training image that are the same file, if there are any."""
+    are = "is" if len(pairs) == 1 else "are"
+    what = f"{counted(len(pairs), 'test image')} {are} byte for byte also in the training images"
+    warn_of_pairs(pairs, what, "Accuracy on copies says little", terminal)
 
 
 def warn_of_pairs(

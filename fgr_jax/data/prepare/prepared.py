@@ -18,7 +18,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from fgr_jax.config import Data
 from fgr_jax.data import images
 from fgr_jax.data.identity import FOLDER
-from fgr_jax.data.prepare.contents import ContentDigest, Contents, digest_of
+from fgr_jax.data.prepare.contents import GROUP, ContentDigest, Contents, digest_of
 from fgr_jax.data.read_ahead import map_ahead
 from fgr_jax.errors import UserError
 from fgr_jax.terminal import Terminal
@@ -49,6 +49,11 @@ class Prepared(NamedTuple):
     def name(self) -> str:
         """The name, variant and version, as in "elpv/eight/1.0.0"."""
         return str(self.builder.info.full_name)
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether a builder of this package prepared it."""
+        return _is_ours(self.builder)
 
     @property
     def folder(self) -> Path:
@@ -137,6 +142,11 @@ class Records:
         return name or f"example {int(index)}"
 
 
+def has_file_names(prepared: Prepared) -> bool:
+    """Returns whether a data set keeps the names of its files."""
+    return any(feature in prepared.builder.info.features for feature in _FILE_NAMES)
+
+
 def content_of(prepared: Prepared, terminal: Terminal) -> str:
     """Returns the digest of a data set of ours, from its records if it does not record one."""
     if prepared.contents.digest:
@@ -192,17 +202,23 @@ def map_records(
                 yield split, result
 
 
-def _entry(records: Records, index: int) -> tuple[str, int, bytes]:
-    """Returns the name, label and digest of an image, which it adds to the content."""
+def group_of(record: Any) -> str:
+    """Returns the group of an image, or "" if it is in none."""
+    values = record[GROUP].bytes_list.value if GROUP in record else ()
+    return values[0].decode() if values else ""
+
+
+def _entry(records: Records, index: int) -> tuple[str, int, bytes, str]:
+    """Returns the name, label, digest and group of an image, which it adds to the content."""
     record = records[index]
     encoded = record["image"].bytes_list.value[0]
     label = record["label"].int64_list.value[0]
-    return records.file_name(record, index), label, digest_of(encoded)
+    return records.file_name(record, index), label, digest_of(encoded), group_of(record)
 
 
 def _verified(
     reading: Data, records: Records, index: int
-) -> tuple[tuple[str, int, bytes] | None, str]:
+) -> tuple[tuple[str, int, bytes, str] | None, str]:
     """Returns what an image adds to the content, or None if it cannot be read, and its problem or ""."""
     try:
         record = records[index]
@@ -210,7 +226,7 @@ def _verified(
         label, name = record["label"].int64_list.value[0], records.file_name(record, index)
     except (NotPreparedError, IndexError):
         return None, f"record {index} cannot be read"
-    image = (name, label, digest_of(encoded))
+    image = (name, label, digest_of(encoded), group_of(record))
     try:
         images.check_readable(encoded, reading, whole=True)
     except images.ImageError as error:

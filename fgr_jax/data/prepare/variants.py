@@ -45,7 +45,7 @@ _CLOCK_RESOLUTION = 2.0  # seconds, as that of FAT
 
 
 class FolderImages:
-    """The images of a folder, and what is known of them without and with reading them."""
+    """The images of a folder or table, and what is known of them without and with reading them."""
 
     def __init__(self, root: Path, listing: Listing):
         self.root, self.listing = root, listing
@@ -53,10 +53,13 @@ class FolderImages:
         self._seen_at = time.time()
         self._status = self._stat()
 
-    def _stat(self) -> tuple[list[tuple[str, str, int, int]], str, float]:
-        """Returns split, name, label and size of every file, a digest of all, and the last change."""
-        facts, last_change = [], 0.0
+    def _stat(self) -> tuple[list[tuple[Any, ...]], str, float]:
+        """Returns what is known of every file, a digest of it and of its times, and the last change."""
+        facts: list[tuple[Any, ...]] = []
+        last_change = 0.0
         digest = hashlib.blake2b(digest_size=16)
+        if self.root.is_file():  # a table: the names of its files do not say those of the classes
+            digest.update(ascii(list(self.listing.class_names)).encode())
         for split, files in self.listing.splits.items():
             for file in files:
                 try:
@@ -64,10 +67,12 @@ class FolderImages:
                 except OSError:  # `listing.check` names it
                     facts.append((split, file.name, file.label, -1))
                     continue
-                facts.append((split, file.name, file.label, status.st_size))
+                group = (file.group,) if file.group else ()
+                facts.append((split, file.name, file.label, status.st_size, *group))
                 times = f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
                 # No file name has a null character.
                 known = f"{split} {file.label} {file.name}\0{status.st_size} {times}\0"
+                known += f"{file.group}\0" if file.group else ""
                 digest.update(known.encode("utf-8", "backslashreplace"))
                 last_change = max(last_change, status.st_ctime)
         return facts, digest.hexdigest(), last_change
@@ -101,7 +106,7 @@ class FolderImages:
         ):
             digests = threads.map(lambda each: _digest_of_file(each[1].path), files)
             for done, ((split, file), digest) in enumerate(zip(files, digests, strict=True)):
-                content.add(split, file.name, file.label, digest)
+                content.add(split, file.name, file.label, digest, file.group)
                 bar.update(done + 1)
         return content.hexdigest()
 

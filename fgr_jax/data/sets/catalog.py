@@ -17,6 +17,7 @@ from fgr_jax.data.prepare.prepared import (
     is_prepared,
     open_prepared,
 )
+from fgr_jax.data.sets import table
 from fgr_jax.data.sets.aircraft import Aircraft
 from fgr_jax.data.sets.cars import Cars
 from fgr_jax.data.sets.cub import Cub
@@ -34,7 +35,8 @@ from fgr_jax.terminal import Terminal
 ARCHIVED: tuple[type[ImageBuilder], ...] = (Cub, Cars, Aircraft, Dogs, GtosMobile, Imagenet)
 # Generated, or contained in an installed package; prepared when first opened.
 INSTALLED: tuple[type[tfds.core.GeneratorBasedBuilder], ...] = (Elpv, Synthetic)
-# `Folder`, the user's own images, is prepared when first opened and again whenever the folder changes.
+# `Folder`, the user's own images, is prepared when first opened and again whenever they change.
+_FOLDER_FLAG = "--config.data.folder"
 
 
 def prepare(
@@ -53,7 +55,7 @@ def prepare(
             return open_prepared(data.name, data_dir)._replace(is_verified=is_new and verify)
     if sources and data.name == Folder.name:
         raise UserError(
-            f"--source={sources[0]}: a folder of your own is named with --config.data.folder=PATH"
+            f"--source={sources[0]}: a folder of your own is named with {_FOLDER_FLAG}=PATH"
         )
     prepared = prepare_on_demand(data, data_dir, terminal, verify=verify)
     if prepared is None and is_prepared(data.name, data_dir):
@@ -91,7 +93,7 @@ def prepare_on_demand(
       UserError: there is no such variant, or images are missing or invalid.
     """
     if data.name == Folder.name:
-        return _open_folder(data, data_dir, recorded, terminal, verify=verify)
+        return _open_own(data, data_dir, recorded, terminal, verify=verify)
     family, _, variant = data.name.partition("/")
     for builder in INSTALLED:
         if builder.name == family:
@@ -100,32 +102,45 @@ def prepare_on_demand(
     return None
 
 
-def _open_folder(
+def _open_own(
     data: Data, data_dir: Path, recorded: DataIdentity | None, terminal: Terminal, *, verify: bool
 ) -> Prepared:
-    folder = data.folder
-    root = local_path(folder, "--config.data.folder")
-    if recorded is not None and not (folder and root.is_dir()):
+    """Opens the user's own images, of a folder or a table."""
+    if data.table:
+        root, named = table.table_files(data)[0], f"--config.data.table={data.table}"
+        is_there, missing = root.is_file(), "no such file"
+    else:
+        root, named = local_path(data.folder, _FOLDER_FLAG), f"{_FOLDER_FLAG}={data.folder}"
+        is_there, missing = bool(data.folder) and root.is_dir(), "no such folder"
+    if recorded is not None and not is_there:
         prepared = variants.find_recorded(recorded, data_dir)
         if prepared is not None:
             terminal.line(
-                f"--config.data.folder={folder}: no such folder; the images are those of the prepared "
-                f"data set {prepared.name} in {data_dir}"
+                f"{named}: {missing}; the images are those of the prepared data set {prepared.name} in "
+                f"{data_dir}"
             )
             return prepared
-    if not folder:
+    if not (data.folder or data.table):
         raise UserError(
-            "--config.data.folder is empty: name the folder of your images, --config.data.folder=PATH"
+            f"{_FOLDER_FLAG} is empty: name the folder of your images, {_FOLDER_FLAG}=PATH, or a table "
+            "of them, --config.data.table=FILE"
         )
-    kept = None if recorded is None else _kept(root, recorded, data_dir, terminal)
+    kept = None
+    if recorded is not None and not data.table:
+        kept = _kept(root, recorded, data_dir, terminal)
     if kept is not None:
         terminal.line(
-            f"--config.data.folder={folder}: holds all images of the run, but this version reads it "
+            f"{named}: holds all images of the run, but this version reads it "
             f"otherwise (other classes, splits or files) than the run's: the run keeps its prepared "
             f"data set {kept.name} in {data_dir}"
         )
         return kept
-    listing = Folder.read(root, train_examples=None if recorded is None else recorded.examples)
+    if data.table:
+        listing = table.read_tables(data)
+    else:
+        examples = None if recorded is None else recorded.examples
+        validation = bool(data.validation_split) or data.split == "hash"
+        listing = Folder.read(root, train_examples=examples, validation=validation)
     images = variants.FolderImages(root, listing)
 
     def find() -> Prepared | None:

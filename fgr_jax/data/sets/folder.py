@@ -32,11 +32,12 @@ from fgr_jax.data.sets.layout import (
     similar,
     simplified,
     understand,
+    validation_folder,
 )
 from fgr_jax.errors import UserError
 
 BESIDE = "images beside the folders of the classes"
-_TEST_PERCENT = 20
+TEST_PERCENT = 20
 _SHOWN = 8  # names of folders in a message
 
 
@@ -46,13 +47,16 @@ class Folder(ImageBuilder):
     BUILDER_CONFIGS = ()
 
     @classmethod
-    def read(cls, root: Path, *, train_examples: int | None = None) -> Listing:
+    def read(
+        cls, root: Path, *, train_examples: int | None = None, validation: bool = False
+    ) -> Listing:
         """Reads `train/<class>/*` and `test/<class>/*`, or `<class>/*` split by file name.
 
         The names of the splits may be others, as `layout.understand` says. With one level of folders,
         `split_by_name` decides which images are for testing: about one in five, and at least one of each
         class. Version 0.1.0 had no such minimum. Its split is used where it has `train_examples` images
-        for training, as recorded by a run, and the other has not.
+        for training, as recorded by a run, and the other has not. With `validation`, a third folder of
+        images for validation is read, if there is one.
         """
         if not root.is_dir():
             is_packed = root.is_file() and is_archive(root)
@@ -62,7 +66,7 @@ class Folder(ImageBuilder):
             raise UserError(f"--config.data.folder={root}: {what}")
         # What a run was trained on is read again as it was, though it might mean something else.
         lenient = train_examples is not None
-        listing = read_class_folders(root, lenient=lenient)
+        listing = read_class_folders(root, lenient=lenient, validation=validation)
         if train_examples not in (None, len(listing.splits["train"])):
             earlier = read_class_folders(root, by_hash_alone=True, lenient=True)
             if len(earlier.splits["train"]) == train_examples:
@@ -71,12 +75,12 @@ class Folder(ImageBuilder):
 
 
 def read_class_folders(
-    root: Path, *, by_hash_alone: bool = False, lenient: bool = False
+    root: Path, *, by_hash_alone: bool = False, lenient: bool = False, validation: bool = False
 ) -> Listing:
     """Reads a folder of folders, with or without splits.
 
-    With `lenient`, folders are classes even if those inside them could be the classes as well, and what
-    may be parts of one split is not refused.
+    With `validation`, there may be a third split. With `lenient`, folders are classes even if those
+    inside them could be the classes as well, and what may be parts of one split is not refused.
 
     What is wrong with it, such as a class without images, is in the listing's `problems`.
 
@@ -103,6 +107,18 @@ def read_class_folders(
         problems = _unpaired(layout, train, test)
         empty = [layout.train / name for name, files in train.items() if not files]
         empty += [layout.test / name for name in test if not test[name]]
+    unused, splits = layout.unused, {"train": (layout.train, train)}
+    third = validation_folder(layout) if validation else None
+    if third is not None:
+        of_validation = _classes(third[1], left_out)
+        splits["validation"] = third[1], of_validation
+        unused = [path for path in unused if path != third[0]]
+        problems += [
+            f"{third[1] / name} has no counterpart in {layout.train}"
+            for name in sorted(of_validation)
+            if name not in train
+        ]
+    splits["test"] = (layout.test or layout.train, test)
     every = {name: [*train.get(name, ()), *test.get(name, ())] for name in [*train, *test]}
     notes += _notes_on_inner_folders(layout, every, lenient=lenient)
     if not train:
@@ -118,14 +134,13 @@ def read_class_folders(
         if not any(path in (fault, *fault.parents) for fault in faulty)
     ]
     class_names = [name for name, files in train.items() if files]
-    splits = {"train": (layout.train, train), "test": (layout.test or layout.train, test)}
     return Listing(
         class_names,
         {
             split: _labeled(folder, [classes.get(name, []) for name in class_names])
             for split, (folder, classes) in splits.items()
         },
-        unused=[below(root, path) for path in layout.unused],
+        unused=[below(root, path) for path in unused],
         left_out={
             reason: [below(root, path) for path in sorted(paths)]
             for reason, paths in sorted(left_out.items())
@@ -152,7 +167,7 @@ def split_by_name(files: Sequence[str], at_least: int = 1) -> tuple[list[str], l
 
 def is_test(file_name: str) -> bool:
     """Returns whether an image belongs to the test split, by the hash of its name: one in five."""
-    return _hash(file_name) < _TEST_PERCENT
+    return _hash(file_name) < TEST_PERCENT
 
 
 def _hash(file_name: str) -> int:

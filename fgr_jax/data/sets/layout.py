@@ -112,6 +112,15 @@ def understand(root: Path, *, lenient: bool = False) -> Layout:
     return Layout(root, None, [], notes)
 
 
+def validation_folder(layout: Layout) -> tuple[Path, Path] | None:
+    """Returns an unused split for validation, and the folder of its classes, if there is one."""
+    for path in layout.unused:
+        split = _split(path)
+        if split is not None and not split.is_train and split.place >= _TEST.index("val"):
+            return path, _innermost(split)
+    return None
+
+
 def below(root: Path, path: Path) -> str:
     """Returns a path relative to a folder above it, as text."""
     return as_text(path.relative_to(root).as_posix())
@@ -130,6 +139,16 @@ def find_pair(folders: Iterable[str]) -> tuple[str, str] | None:
 def is_split(name: str) -> bool:
     """Returns whether a folder of this name may be a split."""
     return _split(Path(name)) is not None
+
+
+def split_named(name: str) -> str:
+    """Returns "train", "validation" or "test" if `name` says that and nothing else, or ""."""
+    split = _split(Path(name.replace("/", " ")))
+    if split is None or not split.is_certain:
+        return ""
+    if split.is_train:
+        return "train"
+    return "validation" if split.place >= _TEST.index("val") else "test"
 
 
 def are_named_by_split(names: Sequence[str]) -> bool:
