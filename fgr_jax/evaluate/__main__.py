@@ -93,12 +93,13 @@ def _print_and_write(
     from fgr_jax.evaluate.files import FILES, write_files
     from fgr_jax.evaluate.foreign import measure_foreign
     from fgr_jax.evaluate.tables import print_foreign, print_tables
-    from fgr_jax.models.network import applied_block
+    from fgr_jax.models.network import applied_block, output_shapes
 
     assert evaluated is not None  # this is process 0
     run, step, evaluation = evaluated.run, evaluated.trained.step, evaluated.evaluation
-    network, variables = evaluated.trained.network, evaluated.trained.variables
-    block = applied_block(run.config, network, variables)
+    trained, size = evaluated.trained, run.config.data.crop
+    maps = output_shapes(trained.network, trained.variables, size).maps
+    block = applied_block(run.config, maps)
     alpha = 1.0 if block is None else block.alpha
     images = len(evaluation.predictions.names)
     title = f"step {step:,} of {run.workdir.name}, {images:,} test image{'s' * (images != 1)}"

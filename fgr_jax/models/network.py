@@ -155,10 +155,12 @@ def network_name(network: config_lib.Network) -> str:
     return f"ResNet-{network.depth}" + (f" × {network.width:g}" if network.width != 1 else "")
 
 
-def description(config: Config, network: Network, variables: Any) -> str:
-    """Describes a network, as in "ResNet-50, 23,917,832 parameters; 448×448 pixels give maps of …"."""
+def description(config: Config, network: Network, variables: Any, maps: Any) -> str:
+    """Describes a network, as in "ResNet-50, 23,917,832 parameters; 448×448 pixels give maps of …".
+
+    `maps` are those of `output_shapes`.
+    """
     size, params = config.data.crop, variables["params"]
-    maps = output_shapes(network, variables, size).maps
     gives = "no maps" if maps is None else f"maps of {maps.shape[1]}×{maps.shape[2]} cells"
     count = f"{parameter_count(params):,} parameters"
     if network.frozen:
@@ -167,9 +169,11 @@ def description(config: Config, network: Network, variables: Any) -> str:
     return f"{network_name(config.network)}, {count}; {size}×{size} pixels give {gives}"
 
 
-def applied_block(config: Config, network: Network, variables: Any) -> Diversification | None:
-    """Returns the diversification block as it is applied in training; None where it is not."""
-    maps = output_shapes(network, variables, config.data.crop).maps
+def applied_block(config: Config, maps: Any) -> Diversification | None:
+    """Returns the diversification block as it is applied to maps in training; None where it is not.
+
+    `maps` are those of `output_shapes`.
+    """
     if maps is None:
         return None
     block = config.diversification.on_maps(*maps.shape[1:3])

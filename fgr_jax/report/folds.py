@@ -75,9 +75,10 @@ def require_folds(ours: OpenedRun, folds: Sequence[OpenedRun]) -> None:
         seen[identity.split] = each.run.workdir.name
 
 
-def _division(opened: OpenedRun) -> tuple[str, int]:
-    """Returns the split that is divided into folds, and their number."""
+def _division(opened: OpenedRun) -> tuple[Any, ...]:
+    """Returns which images are divided into folds, and the number of these."""
     data = opened.run.config.data
     fold = parsed_fold(data.fold)
     assert fold is not None  # as `open_folds` has checked
-    return data.train_split, fold[1]
+    shares = (data.test_share, data.validation_share, data.group)
+    return data.split, data.train_split, *shares, fold[1]

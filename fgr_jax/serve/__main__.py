@@ -8,7 +8,8 @@ page shows the most probable classes, their class activation maps over the image
 training images that are most similar. Programs send an image to /predict; /openapi.json describes that.
 The server is for one machine: other machines reach it only with --host=0.0.0.0, and everybody there may
 then use it. Nothing that is uploaded is kept. --nearest=0 leaves the training images out.
---config.data.data_dir, --config.data.folder and the fields of --config.runtime can be given as well.
+--config.data.data_dir, --config.data.folder, --config.data.table and the fields of --config.runtime can
+be given as well.
 Ctrl-C ends it after the requests that are being answered.
 """
 

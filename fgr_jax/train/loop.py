@@ -18,7 +18,7 @@ from fgr_jax.data.prepare.used_splits import VALIDATION
 from fgr_jax.data.source import ExampleSource, completed, open_sources
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
-from fgr_jax.models.network import Network, applied_block, build_network, description
+from fgr_jax.models.network import Network, build_network
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.runs.checkpoints import Checkpoints, latest_step
 from fgr_jax.runs.description import Description
@@ -29,6 +29,7 @@ from fgr_jax.terminal import Terminal
 from fgr_jax.train.batches import open_batches
 from fgr_jax.train.evaluation import evaluate
 from fgr_jax.train.interruption import Interruption
+from fgr_jax.train.introduction import introduction
 from fgr_jax.train.objective import build_objective, needs_class_counts
 from fgr_jax.train.optimizer import build_optimizer, learning_rate_schedule
 from fgr_jax.train.recorder import Recorder
@@ -106,23 +107,17 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     if jax.process_index() == 0:
         of_start = {} if step else {"weights": start.weights}
         json_lines.append(workdir.local / PROVENANCE, {"step": step, **of_start, **provenance()})
-    terminal.line(
-        f"data      {train_source.data_set}: {len(train_source):,} training and "
-        + " and ".join(f"{len(source):,} {split}" for split, source in evaluated.items())
-        + f" images, {len(class_names)} classes"
-    )
-    for line in train_source.contents.lines():
+    for line in introduction(
+        config,
+        calendar,
+        sources,
+        network,
+        state.variables,
+        start.point,
+        start.weights if config.pretrained else "",
+        mesh.size,
+    ):
         terminal.line(line)
-    terminal.line(f"network   {description(config, network, state.variables)}")
-    block = applied_block(config, network, state.variables)
-    terminal.line(f"block     {'off' if block is None else block.in_words()}")
-    terminal.line(f"start     {start.point}")
-    if not step and config.pretrained:
-        terminal.line(f"weights   {start.weights}")
-    terminal.line(
-        f"training  {config.duration}, {calendar.total_steps:,} steps of {config.batch_size} "
-        f"images, on {mesh.size} × {jax.devices()[0].device_kind}"
-    )
 
     # Batches, of images or of cached features.
     batches, evaluation_batches = open_batches(
