@@ -15,7 +15,7 @@ COMMANDS = {
     "report": "report",
     "sweep": "sweep",
     "verify": "verify",
-    "export_weights": "export_weights",
+    "export": "export",
     "features": "features",
     "benchmark": "benchmark",
 }

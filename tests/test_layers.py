@@ -21,8 +21,8 @@ LAYERS = [
     ["inference"],
     ["evaluate"],
     ["predict"],
-    ["benchmark", "sweep", "report"],
-    ["main", "prepare", "verify", "export_weights", "__main__"],
+    ["benchmark", "export", "sweep", "report"],
+    ["main", "prepare", "verify", "__main__"],
 ]
 
 
