@@ -77,7 +77,7 @@ def _run(own: flags.FlagValues, fields: dict[str, Any], output: Path | None) -> 
     from fgr_jax.terminal import Terminal
 
     form, terminal = FORMATS[own.format], Terminal()
-    check_packages(own.format)
+    check_packages(own.format, runs=own.verify)
     described = open_run(Workdir.open(own.workdir), fields)
     compilation.set_up(described.config)
     run, mesh = in_float32(described), data_mesh()

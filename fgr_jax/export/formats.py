@@ -26,24 +26,27 @@ class Format(NamedTuple):
 
     Attributes:
       has_metadata: whether the file holds the metadata; otherwise they are in a JSON file beside it.
-      packages: that are needed beside those of training, by the names they are imported by.
+      packages: that are needed to write it, by the names they are imported by.
+      more_packages: that are needed to run it.
       write: writes a file, given its metadata.
       open: returns what runs a file; None: it holds weights alone.
     """
 
     has_metadata: bool
     packages: tuple[str, ...]
+    more_packages: tuple[str, ...]
     write: Callable[[ExportedRun, Mapping[str, str], Path], None]
     open: Callable[[Path], Run] | None
 
 
-def check_packages(name: str) -> None:
-    """Checks that the packages of a format are installed.
+def check_packages(name: str, *, runs: bool) -> None:
+    """Checks that the packages to write a format are installed, and, if it `runs`, to run it.
 
     Raises:
       UserError: one is not.
     """
-    for package in FORMATS[name].packages:
+    form = FORMATS[name]
+    for package in (*form.packages, *(form.more_packages if runs else ())):
         try:
             importlib.import_module(package)
         except ModuleNotFoundError as error:
@@ -73,7 +76,9 @@ def _open_onnx(path: Path) -> Run:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {IMAGE: images}), strict=True))
 
@@ -97,7 +102,7 @@ def _write_safetensors(exported: ExportedRun, metadata: Mapping[str, str], path:
 
 
 FORMATS: Mapping[str, Format] = {
-    "onnx": Format(True, ("onnx", "onnxruntime"), _write_onnx, _open_onnx),
-    "stablehlo": Format(False, ("flatbuffers",), _write_stablehlo, _open_stablehlo),
-    "safetensors": Format(True, (), _write_safetensors, None),
+    "onnx": Format(True, ("onnx",), ("onnxruntime",), _write_onnx, _open_onnx),
+    "stablehlo": Format(False, ("flatbuffers",), (), _write_stablehlo, _open_stablehlo),
+    "safetensors": Format(True, (), (), _write_safetensors, None),
 }

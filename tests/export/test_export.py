@@ -355,7 +355,7 @@ def test_a_missing_package_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     message = rf"--format={form}: {package} is not installed; it needs pip install 'fgr-jax\["
     with pytest.raises(UserError, match=message):
-        run(finished, f"--format={form}")
+        run(finished, f"--format={form}", "--verify")
 
 
 @pytest.mark.parametrize("form", SUFFIXES)
