@@ -16,7 +16,7 @@ COMMANDS = {
     "serve": "serve",
     "sweep": "sweep",
     "verify": "verify",
-    "export_weights": "export_weights",
+    "export": "export",
     "features": "features",
     "benchmark": "benchmark",
 }

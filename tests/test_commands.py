@@ -95,7 +95,7 @@ def test_an_unknown_command_is_one_line(name: str, hint: str) -> None:
 
 
 def test_a_command_is_its_module() -> None:
-    for command, arguments in (("export_weights", ["--help"]), ("verify", ["runs/none"])):
+    for command, arguments in (("export", ["--help"]), ("verify", ["runs/none"])):
         named = python("-m", "fgr_jax", command, *arguments)
         module = python("-m", f"fgr_jax.{COMMANDS[command]}", *arguments)
         assert named.stdout + named.stderr
@@ -157,7 +157,7 @@ def test_a_signal_ends_every_command_with_one_line_and_nothing_half_written(
         "report": [run],
         "sweep": ["--sweep=configs/sweeps/table4.py", *flags, f"--workdir={out}"],
         "verify": [*flags, "--steps=2"],
-        "export_weights": [run, f"--output={out}/weights.safetensors"],
+        "export": [run, "--verify", f"--output={out}/network.onnx"],
         "benchmark": [*flags, "--part=step", "--rounds=1"],
     }[command]
     with subprocess.Popen(

@@ -30,8 +30,8 @@ LAYERS = [
     ["inference"],
     ["evaluate"],
     ["predict"],
-    ["benchmark", "sweep", "report", "serve"],
-    ["main", "prepare", "verify", "export_weights", "__main__"],
+    ["benchmark", "export", "sweep", "report", "serve"],
+    ["main", "prepare", "verify", "__main__"],
 ]
 
 

@@ -42,6 +42,7 @@ REPORT = "report.html"
 COMPARISON = "comparison.html"
 LABEL_ISSUES = "label_issues.csv"
 EVALUATION = "evaluation"
+EXPORT = "export"
 LOCK = "lock"  # held by the process that trains there
 
 _NAMES_DIGEST = "class_names"  # in data.json
@@ -105,6 +106,10 @@ class Workdir:
         the bucket may have newer versions.
         """
         return Workdir.open(f"{self.name}/{EVALUATION}/step-{step}-{crops}")
+
+    def exports(self) -> "Workdir":
+        """Opens the folder for exported files; it is a separate `Workdir`, too."""
+        return Workdir.open(f"{self.name}/{EXPORT}")
 
     def publish(self) -> None:
         """Copies files that have changed since the last call to the bucket; no-op for local folders."""

@@ -7,7 +7,7 @@ Run by hand where timm is installed beside the package's own environment; the te
     timm/bin/python tests/goldens/check_export.py load FOLDER
 
 The first command makes runs of one step with the recipe's weights, one of each kind of backbone, and
-exports them with `fgr_jax.export_weights`, in FOLDER. The second one loads them and prints the largest
+exports them with `fgr_jax.export`, in FOLDER. The second one loads them and prints the largest
 differences of the scores, in float32 and float64. It takes two minutes on two cores and 1 GB.
 """
 
@@ -42,9 +42,9 @@ def export(name: str, folder: Path) -> None:
     from goldens import recipe
 
     from fgr_jax import config as config_lib
-    from fgr_jax import export_weights
     from fgr_jax.config import Config
     from fgr_jax.data.identity import DataIdentity
+    from fgr_jax.export import __main__ as export_command
     from fgr_jax.models.network import Network, build_network
     from fgr_jax.models.weights.table import from_tensors, to_tensors
     from fgr_jax.runs.checkpoints import Checkpoints
@@ -69,8 +69,8 @@ def export(name: str, folder: Path) -> None:
     state = {"batch_stats": {}, **variables, "step": np.int32(1)}
     with Checkpoints(epath.Path(folder / name / "checkpoints")) as saved:
         saved.save(1, jax.tree.map(jax.numpy.asarray, state), top1=None)
-    output = f"--output={folder}/{name}.safetensors"
-    assert export_weights.main(["export_weights", f"--workdir={folder}/{name}", output]) == 0
+    options = ["--format=safetensors", f"--output={folder}/{name}.safetensors"]
+    assert export_command.main(["export", f"--workdir={folder}/{name}", *options]) == 0
 
     results: dict[str, Any] = {"images": images}
     for dtype in DTYPES:

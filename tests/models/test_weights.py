@@ -23,17 +23,13 @@ from networks import cam_network
 from several_processes import run_in_processes
 
 from fgr_jax import config as config_lib
-from fgr_jax import export_weights
-from fgr_jax.config import Config, flat
-from fgr_jax.data.identity import DataIdentity
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
 from fgr_jax.models.backbones.resnet import ResNet
 from fgr_jax.models.weights.pretrained import Start, start_from
 from fgr_jax.models.weights.table import Tensors, from_tensors, to_tensors
 from fgr_jax.runs import checkpoints
-from fgr_jax.runs.description import Description
-from fgr_jax.runs.workdir import PROVENANCE, Workdir
+from fgr_jax.runs.workdir import PROVENANCE
 
 
 def random_variables(depth: int = 18, classes: int = 5, width: float = 0.125, seed: int = 0) -> Any:
@@ -245,39 +241,6 @@ def test_another_runs_workdir_is_a_start(tmp_path: Path) -> None:
     assert weights == f"{tmp_path}, which started from timm/resnet18.tv_in1k, license BSD-3-Clause"
     with pytest.raises(UserError, match=r"holds no checkpoint: train there first"):
         started_from(str(tmp_path / "checkpoints"), variables)
-
-
-def test_export_writes_a_file_that_is_a_start(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    variables = random_variables()
-    config = Config()
-    config.data.name, config.network.depth, config.network.width = "cub", 18, 0.125
-    Workdir.open(tmp_path).claim(
-        Description(flat(config), DataIdentity("tiny/1.0.0", "train", 9), [*"abcde"])
-    )
-    with checkpoints.Checkpoints(epath.Path(tmp_path) / "checkpoints") as saved:
-        saved.save(3, {**variables, "step": jnp.int32(3)}, top1=None)
-    export = ["export_weights", f"--workdir={tmp_path}"]
-    assert export_weights.main([*export, f"--output={tmp_path / 'w.safetensors'}"]) == 0
-    assert "of step 3 to" in capsys.readouterr().out
-    assert_equal(
-        started_from(str(tmp_path / "w.safetensors"), random_variables(seed=1))[0],
-        variables,
-    )
-    for arguments, message in (
-        ([f"--output={tmp_path / 'no' / 'w.safetensors'}"], "^--output="),
-        ([f"--output={tmp_path / 'w.pth'}"], "w.pth: must end in .safetensors"),
-        ([], "lag --output must have a value"),
-    ):
-        with pytest.raises(UserError, match=message):
-            export_weights.main([*export, *arguments])
-
-
-@pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w.ckpt", "w", "w.safetensors.zip"])
-def test_export_refuses_names_of_other_formats(name: str) -> None:
-    with pytest.raises(UserError, match=rf"--output={name}: must end in \.safetensors"):
-        export_weights.main(["export_weights", "--workdir=nowhere", f"--output={name}"])
 
 
 @pytest.mark.parametrize("name", ["w.pth", "w.pt", "w.bin", "w", "w.SafeTensors"])

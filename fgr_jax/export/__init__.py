@@ -1,0 +1,1 @@
+"""Writes the trained network of a run for use in other programs."""
