@@ -55,6 +55,8 @@ def test_planted_labels_are_found() -> None:
 
 
 def test_classes_without_images_and_scores_that_are_no_numbers() -> None:
-    p = np.array([[0.9, 0.1, 0], [0.8, 0.2, 0], [np.nan] * 3, [0.1, 0.9, 0], [0.05, 0.95, 0]])
-    assert label_issues(p, np.array([0, 0, 1, 1, 0])).tolist() == [4]
+    nan = np.nan
+    usual = [[0.9, 0.1, 0], [0.8, 0.2, 0], [0.1, 0.9, 0], [0.05, 0.95, 0]]
+    p = np.array([*usual, [nan, nan, nan], [nan, 0.95, 0.05]])
+    assert label_issues(p, np.array([0, 0, 1, 0, 1, 2])).tolist() == [3]
     assert label_issues(np.zeros((0, 3)), np.zeros(0, np.int64)).tolist() == []
