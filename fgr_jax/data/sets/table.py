@@ -84,7 +84,7 @@ def _listing(entries: Sequence[Entry], notes: list[str], what: str) -> Listing:
         notes.append("there is no split called test: that for validation is used for testing")
     elif _VALIDATION in by_split:
         count = counted(len(by_split[_VALIDATION]), "image")
-        notes.append(f"the split validation has {count}")
+        notes.append(f"the split validation has {count}, for data.validation_split=validation")
     notes += _notes_on_splits(by_split)
     return Listing(
         class_names,
