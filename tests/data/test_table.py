@@ -171,6 +171,8 @@ def test_given_splits_have_the_names_that_folders_may_have(images: Path) -> None
         split: [(PATHS[index], PATHS[index][:3]) for index in chosen]
         for split, chosen in expected.items()
     }
+    (note,) = read(images / "labels.csv").notes
+    assert note.startswith("2 images for validation are not used: --config.data.validation_split=")
     # Without images for testing, those for validation are; as with folders.
     lines = [(p, c, "dev" if i % 3 else "train") for i, (p, c) in enumerate(rows())]
     found_two = read(table(images, as_csv([("path", "label", "set"), *lines])))
@@ -310,7 +312,7 @@ def test_splits_that_are_none(images: Path) -> None:
     assert "line 2, column 'fold': '0' is neither train, validation nor test; " in text
     lines = [(p, c, "train") for p, c in rows()]
     text = refusal(table(images, as_csv([("path", "label", "split"), *lines])))
-    assert "all images are in the split train: it needs train and test" in text
+    assert "all images are in the split train, and there must be train and test; " in text
 
 
 def test_labels_are_compared_as_the_names_of_class_folders(images: Path, tmp_path: Path) -> None:
