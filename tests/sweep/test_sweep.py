@@ -262,7 +262,9 @@ def get_sweep():
     one, two = (np.concatenate([by_run[k, f"{f}/3"] for f in (1, 2, 3)]) for k in (1, 2))
     difference = two.astype(float) - one
     assert len(difference) == 91 + 92 + 93
-    assert "|  | top-1, % | each fold | − k = 1 |" in page  # without the paper's, of the test split
+    assert (
+        "|  | top-1, % | each fold | − k = 1 |\n" in page
+    )  # without the paper's, of the test split
     assert (
         f"| k = 2 | {np.mean(each):.1f} ± {np.std(each, ddof=1):.1f} | "
         f"{', '.join(f'{value:.1f}' for value in each)} | "
