@@ -1,13 +1,15 @@
 """Trains the runs of a table or a figure of the paper, and writes the table and the figure.
 
     python -m fgr_jax.sweep --sweep=configs/sweeps/table4.py [--workdir=DIR] [--config=FILE] [--seeds=N]
-                            [--config.FIELD=VALUE ...]
+                            [--folds=N] [--config.FIELD=VALUE ...]
 
 The runs are trained one at a time, each on all devices. The same command resumes a sweep that was
 stopped: finished runs are not repeated, and a run that fails does not stop the others. A sweep with a
 search first chooses a value for each row, on a validation split of the training set. --config runs the
 same sweep with another config, such as configs/quickstart.py, and omits the paper's results;
---config.FIELD overrides a field in all runs. The results are in DIR, by default in
+--config.FIELD overrides a field in all runs. With --folds, each row is trained once without each of N
+folds of the training images, with seed 0, and tested on it; the table has mean and deviation over the
+folds, and the test split remains unused. The results are in DIR, by default in
 runs/<name of the sweep>: results.md, results.csv, figure.png, and a workdir for each run.
 """
 
@@ -50,10 +52,15 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_string("sweep", None, "which sweep", required=True, flag_values=own)
     flags.DEFINE_string("workdir", None, "where the results go", flag_values=own)
     flags.DEFINE_integer("seeds", None, "runs of each row", lower_bound=1, flag_values=own)
+    flags.DEFINE_integer(
+        "folds", None, "folds of the training images", lower_bound=2, flag_values=own
+    )
     cli.parse_flags(cli.define_config(argv, own), __doc__ or "", own)
     sweep = load(local_path(own.sweep, "--sweep"))
     config = cli.config_file(own) or sweep.config
     for_all = cli.overrides(own)
+    if own.folds:
+        sweep = _with_folds(sweep, own.folds, seeds=own.seeds)
     seeds = own.seeds or sweep.seeds
     search = sweep.search
     tried = [search.overrides(value) for value in search.values] if search else [{}]
@@ -71,7 +78,9 @@ def main(argv: Sequence[str]) -> int:
         workdir,
         command,
         Terminal(),
-        with_paper=Path(config) == Path(sweep.config) and any(row.paper for row in sweep.rows),
+        with_paper=Path(config) == Path(sweep.config)
+        and not sweep.folds
+        and any(row.paper for row in sweep.rows),
         searched={row.name: [] for row in sweep.rows},
         found={row.name: [] for row in sweep.rows},
     )
@@ -90,22 +99,25 @@ class _Runner:
     terminal: Terminal
     with_paper: bool
     searched: dict[str, list[Result]]  # for each row, with the values of the search
-    found: dict[str, list[Result]]  # for each row, with seeds 0, 1, ...
+    found: dict[str, list[Result]]  # for each row, with seeds 0, 1, ... or of its folds
 
-    def run(self, row: Row, folder: str, seed: int, overrides: Mapping[str, object]) -> Result:
-        """Trains a run of `row` in its folder `folder`, or resumes it.
+    def run(
+        self, row: Row, folder: str, seed: int, overrides: Mapping[str, object], fold: str = ""
+    ) -> Result:
+        """Trains a run of `row` in its folder `folder`, or resumes it; `fold` is what it is tested on.
 
         Raises:
           _Stopped: a signal stopped it.
         """
         workdir = self.workdir / row.folder / folder
+        overrides = {**overrides, "data.fold": fold} if fold else overrides
         arguments = _arguments(self.config, row.with_overrides(overrides), seed, self.for_all)
         status, stopped_by = _run(arguments, workdir)
         if stopped_by is not None:
-            raise _StoppedError(f"{row.name}, {folder}", stopped_by)
-        each = result(seed, workdir, status)
+            raise _StoppedError(f"{row.name}, {_in_words(folder)}", stopped_by)
+        each = result(seed, workdir, status, fold)
         shown = each.failure or f"{each.top1:.1%}"
-        self.terminal.line(f"{row.name}, {folder.replace('-', ' ', 1)}: {shown}")
+        self.terminal.line(f"{row.name}, {_in_words(folder)}: {shown}")
         return each
 
     def lines(self) -> list[Line]:
@@ -134,7 +146,11 @@ def _run_all(runner: _Runner, seeds: int) -> int:
     # All rows with one value or seed before the next, so that the rows can be compared at any time.
     search = sweep.search
     searches = [(row, value) for value in search.values for row in sweep.rows] if search else []
-    order = [(row, seed) for seed in range(seeds) for row in sweep.rows]
+    runs = [(f"seed-{seed}", seed, "") for seed in range(seeds)]
+    if sweep.folds:
+        numbers = range(1, sweep.folds + 1)
+        runs = [(f"fold-{n}-of-{sweep.folds}", 0, f"{n}/{sweep.folds}") for n in numbers]
+    order = [(row, *each) for each in runs for row in sweep.rows]
     try:
         with terminal.bar("sweeping", len(searches) + len(order), unit="runs", per=1) as bar:
             for done, (row, value) in enumerate(searches):
@@ -145,29 +161,48 @@ def _run_all(runner: _Runner, seeds: int) -> int:
                 runner.searched[row.name].append(each)
                 runner.write()
             chosen = {line.row.name: line.chosen for line in runner.lines()}
-            for done, (row, seed) in enumerate(order, start=len(searches)):
-                bar.update(done, f"{row.name}, seed {seed}")
-                each = runner.run(row, f"seed-{seed}", seed, chosen[row.name])
+            for done, (row, name, seed, fold) in enumerate(order, start=len(searches)):
+                bar.update(done, f"{row.name}, {_in_words(name)}")
+                each = runner.run(row, name, seed, chosen[row.name], fold)
                 runner.found[row.name].append(each)
                 runner.write()
     except _StoppedError as stopped:
         name, number = stopped.args
-        terminal.line(f"stopped in {name.replace('seed-', 'seed ')}; the same command resumes it")
+        terminal.line(f"stopped in {name}; the same command resumes it")
         return 128 + number
     lines, table = runner.lines(), tables.columns(sweep, runner.with_paper)
     rows = [tables.cells(line, lines, table) for line in lines]
     terminal.table(sweep.title, rows, header=tuple(table))
     terminal.line(f"Files in {runner.workdir}: results.md, results.csv, {_FIGURE}, and every run")
-    runs = [
+    results = [
         each for found in (runner.found, runner.searched) for row in found for each in found[row]
     ]
-    failed = sum(bool(each.failure) for each in runs)
+    failed = sum(bool(each.failure) for each in results)
     if failed:
         raise UserError(
-            f"{failed} of {len(runs)} runs failed; results.md says why, and the same command tries "
+            f"{failed} of {len(results)} runs failed; results.md says why, and the same command tries "
             "them again"
         )
     return 0
+
+
+def _with_folds(sweep: Sweep, folds: int, *, seeds: int | None) -> Sweep:
+    """Returns the sweep with runs on folds in place of those with several seeds."""
+    if seeds:
+        raise UserError(
+            f"--folds={folds}: each fold is a run with seed 0; leave out --seeds={seeds}"
+        )
+    if sweep.search:
+        raise UserError(
+            f"--folds={folds}: this sweep chooses {sweep.search.field} on a fold of the training images "
+            "that its rows would be tested on; name another sweep"
+        )
+    return dataclasses.replace(sweep, folds=folds)
+
+
+def _in_words(folder: str) -> str:
+    """Returns the name of a run's folder in words: "seed 0", "fold 1 of 5"."""
+    return folder.replace("-of-", " of ").replace("-", " ", 1)
 
 
 def _arguments(config: str, row: Row, seed: int, for_all: list[str]) -> list[str]:

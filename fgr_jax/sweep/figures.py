@@ -37,7 +37,6 @@ def draw(sweep: Sweep, lines: Sequence[Line], *, with_paper: bool) -> bytes:
 
 
 def _points(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> None:
-    del sweep
     places = range(len(lines))
     means = [line.mean or 0.0 for line in lines]
     errors = [line.deviation or 0.0 for line in lines]
@@ -50,7 +49,7 @@ def _points(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -
     axes.set_yticks(places, [_literal(line.row.name) for line in lines])
     axes.margins(y=0.15)
     axes.invert_yaxis()
-    axes.set_xlabel(f"top-1 accuracy, % (mean and deviation over {_seeds(lines)} seeds)")
+    axes.set_xlabel(f"top-1 accuracy, % (mean and deviation over {_runs(sweep, lines)})")
 
 
 def _line(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> None:
@@ -78,7 +77,7 @@ def _line(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> 
 
 
 def _curves(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -> None:
-    del sweep, with_paper
+    del with_paper
     for index, line in enumerate(lines):
         finished = [result for result in line.results if result.curve]
         curves = [result.curve for result in finished]
@@ -89,7 +88,7 @@ def _curves(axes: Axes, sweep: Sweep, lines: Sequence[Line], with_paper: bool) -
         color = f"C{index % _COLORS}"
         axes.plot(epochs, errors.mean(axis=0), color=color, label=_literal(line.row.name))
         axes.fill_between(epochs, errors.min(axis=0), errors.max(axis=0), color=color, alpha=0.15)
-    axes.set_xlabel(f"epoch (mean and range over {_seeds(lines)} seeds)")
+    axes.set_xlabel(f"epoch (mean and range over {_runs(sweep, lines)})")
     axes.legend()
 
 
@@ -99,5 +98,6 @@ def _literal(name: str) -> str:
     return f" {escaped}" if name.startswith("_") else escaped
 
 
-def _seeds(lines: Sequence[Line]) -> int:
-    return max(len(line.results) for line in lines)
+def _runs(sweep: Sweep, lines: Sequence[Line]) -> str:
+    count = max(len(line.results) for line in lines)
+    return f"{count} {'folds' if sweep.folds else 'seeds'}"

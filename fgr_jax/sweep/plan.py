@@ -58,6 +58,8 @@ class Sweep:
     config: str  # a config file: configs/cub.py
     rows: list[Row]
     seeds: int = 3  # runs of each row, with the seeds 0, 1, ...
+    # Instead, runs of each row with seed 0, each tested on one of so many folds of the training images.
+    folds: int = 0
     # "points": accuracies in a column; "line": over the rows' x; "curves": test error over epochs.
     figure: str = "points"
     x_label: str = ""
@@ -86,6 +88,11 @@ def load(path: Path) -> Sweep:
                 f"--sweep={path}: two rows have the same name, {other!r} and {row.name!r}, but for what "
                 "the name of a folder does not distinguish"
             )
+    if sweep.folds == 1 or (sweep.folds and sweep.search):
+        raise UserError(
+            f"--sweep={path}: folds={sweep.folds}: must be 0 or at least 2, and 0 with a search, "
+            "which has a fold of its own"
+        )
     if sweep.baseline and all(row.name != sweep.baseline for row in sweep.rows):
         raise UserError(f"--sweep={path}: baseline={sweep.baseline!r} is the name of no row")
     return sweep

@@ -1,4 +1,4 @@
-"""The results of a sweep's runs: mean and deviation over the seeds, and what a search decides for."""
+"""The results of a sweep's runs: mean and deviation over runs, and what a search decides for."""
 
 import dataclasses
 import statistics
@@ -20,30 +20,36 @@ class Result:
 
     seed: int
     workdir: Path
+    fold: str = ""  # "1/5": it was tested on a fold of the training images
     failure: str = ""  # the last line of its output, if it failed
     top1: float | None = None  # in [0, 1], on the test split after the last step; None if it failed
     curve: Curve = ()  # of the split that it was evaluated on while it trained
     evaluated: str = "test"  # the name of that split
 
+    @property
+    def name(self) -> str:
+        """What tells it from the others of its row: "seed 0" or "fold 1/5"."""
+        return f"fold {self.fold}" if self.fold else f"seed {self.seed}"
 
-def result(seed: int, workdir: Path, status: int) -> Result:
+
+def result(seed: int, workdir: Path, status: int, fold: str = "") -> Result:
     """Reads the result of a run that ended with `status`."""
     if status != 0:
         lines = (workdir / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
         printed = [line for line in lines if line.strip()]
         last = printed[-1].removeprefix("error: ") if printed else f"status {status}"
-        return Result(seed, workdir, failure=last)
+        return Result(seed, workdir, fold, failure=last)
     try:
         records = read_metrics(workdir)
         epoch = float(open_run(Workdir.open(workdir)).calendar.epoch)
     except UserError as error:
-        return Result(seed, workdir, failure=str(error))
+        return Result(seed, workdir, fold, failure=str(error))
     tests = [record["top1"] for record in records if record["split"] == "test"]
     if not tests:
-        return Result(seed, workdir, failure=f"{METRICS} has no test results")
+        return Result(seed, workdir, fold, failure=f"{METRICS} has no test results")
     evaluated = evaluated_split(records)
     curve = error_curve(records, evaluated, epoch=epoch)
-    return Result(seed, workdir, top1=tests[-1], curve=curve, evaluated=evaluated)
+    return Result(seed, workdir, fold, top1=tests[-1], curve=curve, evaluated=evaluated)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

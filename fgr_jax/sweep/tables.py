@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fgr_jax.runs.logs import read_predictions
 from fgr_jax.sweep.plan import Search, Sweep
-from fgr_jax.sweep.results import MISSING, Line
+from fgr_jax.sweep.results import MISSING, Line, Result
 
 # What Markdown and HTML give a meaning to.
 _MARKED = re.compile(r"[\\`*_{}\[\]<>#|&~$]")
@@ -31,7 +31,7 @@ def columns(sweep: Sweep, with_paper: bool) -> Columns:
             line.choice.in_words if line.choice else MISSING
         )
     table["top-1, %"] = lambda line, _: line.in_words
-    table["each seed"] = lambda line, _: _each_seed(line)
+    table["each fold" if sweep.folds else "each seed"] = lambda line, _: _each_run(line)
     if sweep.baseline:
         table[f"− {sweep.baseline}"] = lambda line, lines: _difference(line, lines, sweep.baseline)
     if with_paper:
@@ -46,7 +46,7 @@ def cells(line: Line, lines: Sequence[Line], table: Columns) -> tuple[str, ...]:
     return tuple(cell(line, lines) for cell in table.values())
 
 
-def _each_seed(line: Line) -> str:
+def _each_run(line: Line) -> str:
     each = ["failed" if each.top1 is None else f"{100 * each.top1:.1f}" for each in line.results]
     return ", ".join(each) or MISSING
 
@@ -54,23 +54,36 @@ def _each_seed(line: Line) -> str:
 def _difference(line: Line, lines: Sequence[Line], baseline: str) -> str:
     """Returns the difference of accuracies in points, and its standard error over the test images.
 
-    For each image, the shares of the seeds with which it is classified correctly are compared.
+    For each image, the shares of the seeds with which it is classified correctly are compared; with
+    folds, each image is in one.
     """
     (base,) = (each for each in lines if each.row.name == baseline)
-    ours, theirs = ({each.seed: each for each in one.results} for one in (line, base))
-    seeds = [
-        seed for seed in ours if seed in theirs and None not in (ours[seed].top1, theirs[seed].top1)
+    ours, theirs = ({each.name: each for each in one.results} for one in (line, base))
+    names = [
+        name for name in ours if name in theirs and None not in (ours[name].top1, theirs[name].top1)
     ]
-    if line.row.name == baseline or not seeds:
+    if line.row.name == baseline or not names:
         return MISSING
-    one, other = (
-        np.mean([_is_correct(of[seed].workdir) for seed in seeds], axis=0) for of in (ours, theirs)
-    )
+    one, other = (_correct([of[name] for name in names]) for of in (ours, theirs))
     if len(one) != len(other):
         return MISSING  # the rows are tested on different splits
     differences = 100 * (one - other)
     error = differences.std(ddof=1) / math.sqrt(len(differences))
     return f"{differences.mean():+.1f} ± {error:.1f}"
+
+
+def _correct(results: Sequence[Result]) -> npt.NDArray[np.floating]:
+    """Returns the share of the seeds that classify each image correctly; with folds, 0 or 1, `[N]`.
+
+    The array is empty if the runs are tested on different numbers of images.
+    """
+    each = [_is_correct(result.workdir) for result in results]
+    if any(result.fold for result in results):
+        return np.concatenate(each).astype(float)
+    if len({len(one) for one in each}) > 1:
+        return np.empty(0)
+    mean: npt.NDArray[np.floating] = np.mean(each, axis=0)
+    return mean
 
 
 def _is_correct(workdir: Path) -> npt.NDArray[np.bool_]:
@@ -87,7 +100,8 @@ def as_markdown(
     table = columns(sweep, with_paper)
     text = [f"# {_escaped(sweep.title)}", "", _as_code(command), ""]
     text += _table(tuple(table), [cells(line, lines, table) for line in lines])
-    text += ["Top-1 accuracy on the test split after the last step, mean ± sample deviation.", ""]
+    on = f"each of {sweep.folds} folds of the training images" if sweep.folds else "the test split"
+    text += [f"Top-1 accuracy on {on} after the last step, mean ± sample deviation.", ""]
     if sweep.baseline:
         text += [
             f"Differences to “{_escaped(sweep.baseline)}” in points, ± their standard error over the "
@@ -101,7 +115,7 @@ def as_markdown(
         for line in lines
         for name, each in (
             *((run.workdir.name, run) for run in (line.choice.results if line.choice else ())),
-            *((f"seed {run.seed}", run) for run in line.results),
+            *((run.name, run) for run in line.results),
         )
         if each.failure
     ]
@@ -145,7 +159,7 @@ def as_csv(lines: Sequence[Line]) -> str:
     """Returns a table with one line per run."""
     file = io.StringIO(newline="")
     writer = csv.writer(file)
-    writer.writerow(["row", "seed", "top1", "paper", "workdir", "failure", "overrides"])
+    writer.writerow(["row", "seed", "fold", "top1", "paper", "workdir", "failure", "overrides"])
     for line in lines:
         chosen = line.row.with_overrides(line.chosen)
         overrides = shlex.join(
@@ -154,7 +168,16 @@ def as_csv(lines: Sequence[Line]) -> str:
         name, paper = line.row.name, line.row.paper
         for each in line.results:  # the writer writes None as an empty cell
             writer.writerow(
-                [name, each.seed, each.top1, paper, each.workdir, each.failure, overrides]
+                [
+                    name,
+                    each.seed,
+                    each.fold,
+                    each.top1,
+                    paper,
+                    each.workdir,
+                    each.failure,
+                    overrides,
+                ]
             )
     return file.getvalue()
 

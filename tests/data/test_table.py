@@ -16,6 +16,7 @@ import pytest
 from tiny_run import QUIET
 
 from fgr_jax.config import Config, Data, validate
+from fgr_jax.data.prepare import variants
 from fgr_jax.data.prepare.listing import Listing
 from fgr_jax.data.sets.folder import Folder
 from fgr_jax.data.sets.table import read_tables
@@ -79,7 +80,10 @@ def write_parquet(path: Path) -> None:
 
 
 def write_json_lines(path: Path) -> None:
-    lines = [json.dumps({"more": [1, "\u2028"], "file": p, "Category": c}) for p, c in rows()]
+    lines = [
+        json.dumps({"more": [1, "\u2028"], "file": p, "Category": c}, ensure_ascii=False)
+        for p, c in rows()
+    ]
     path.write_text("\n\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -142,9 +146,13 @@ def test_a_table_and_the_folder_are_the_same_data_set(images: Path, tmp_path: Pa
         open_splits(gone, QUIET, of_table.identity)
 
 
+@pytest.mark.parametrize("is_remembered", [True, False])
 def test_other_labels_and_groups_of_the_same_files_are_another_data_set(
-    images: Path, tmp_path: Path
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_remembered: bool
 ) -> None:
+    if is_remembered:  # without a wait until the files are old
+        monkeypatch.setattr(variants, "_CLOCK_RESOLUTION", -10.0)
+
     def opened(text: str) -> Any:
         data = Data(name="folder", table=str(table(images, text)), data_dir=str(tmp_path / "tfds"))
         return open_splits(data, QUIET)[0]
@@ -171,6 +179,8 @@ def test_given_splits_have_the_names_that_folders_may_have(images: Path) -> None
         split: [(PATHS[index], PATHS[index][:3]) for index in chosen]
         for split, chosen in expected.items()
     }
+    (note,) = read(images / "labels.csv").notes
+    assert note.startswith("2 images for validation are not used: --config.data.validation_split=")
     # Without images for testing, those for validation are; as with folders.
     lines = [(p, c, "dev" if i % 3 else "train") for i, (p, c) in enumerate(rows())]
     found_two = read(table(images, as_csv([("path", "label", "set"), *lines])))
@@ -308,9 +318,12 @@ def test_splits_that_are_none(images: Path) -> None:
     text = refusal(table(images, as_csv([("path", "label", "fold"), *lines])))
     assert "5 problems" in text  # each value once
     assert "line 2, column 'fold': '0' is neither train, validation nor test; " in text
+    lines = [(p, c, "train station" if i % 3 else "test") for i, (p, c) in enumerate(rows())]
+    text = refusal(table(images, as_csv([("path", "label", "split"), *lines])))
+    assert "line 3, column 'split': 'train station' is neither train, validation nor test; " in text
     lines = [(p, c, "train") for p, c in rows()]
     text = refusal(table(images, as_csv([("path", "label", "split"), *lines])))
-    assert "all images are in the split train: it needs train and test" in text
+    assert "all images are in the split train, and there must be train and test; " in text
 
 
 def test_labels_are_compared_as_the_names_of_class_folders(images: Path, tmp_path: Path) -> None:

@@ -165,7 +165,8 @@ def test_names_are_read_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert [names(source) for source in open_splits(data, QUIET)] == expected
     assert len(reads) == 2
     assert path.read_bytes() == whole
-    (folder / "train" / "oak" / "oak0" / "0.png").rename(folder / "train" / "oak" / "new.png")
+    for number, file in enumerate(sorted((folder / "train" / "oak").rglob("*.png"))):
+        file.rename(folder / "train" / "oak" / f"{number}.png")
     expected = [names(source) for source in open_splits(data, QUIET)]
     (other,) = {*(folder.parent / "tfds").rglob("index.parquet")} - {path}
     other.write_bytes(whole)  # of as many images, but of another content
@@ -182,8 +183,12 @@ def test_copies_across_the_used_split_are_named(
         path if path.exists() else folder / "test" / path.relative_to(folder / "train")
         for path in (one, other)
     )
+    # Of one name, and so on one side, whichever split they are in.
+    copied = (folder / "train" / "elm" / "elm0" / "1.png").read_bytes()
+    (folder / "test" / "elm" / "elm0" / "1.png").write_bytes(copied)
+    open_splits(plain, Terminal())
+    assert "byte for byte" not in capsys.readouterr().out
     other.write_bytes(one.read_bytes())
-    capsys.readouterr()
     open_splits(plain, Terminal())
     printed = " ".join(capsys.readouterr().out.split())
     assert "1 test image is byte for byte also in the training images: test/" in printed

@@ -230,6 +230,60 @@ def get_sweep():
     assert "a search" in capsys.readouterr().out
 
 
+def test_each_row_is_tested_on_every_fold(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    by_run: dict[tuple[int, str], Any] = {}
+
+    def hits(config: Config) -> Any:
+        number = int(config.data.fold[0])
+        found = generator.random(90 + number) < 0.3 + 0.2 * config.loss.k  # folds of several sizes
+        by_run[config.loss.k, config.data.fold] = found
+        return found
+
+    runs = trained(monkeypatch, hits)
+    (tmp_path / "sweep.py").write_text(f"""
+from fgr_jax.sweep.plan import Row, Sweep
+
+def get_sweep():
+    rows = [Row(f"k = {{k}}", {{"loss.k": k}}, paper=80.0) for k in (1, 2)]
+    return Sweep("folds", "{ROOT}/configs/cub.py", rows, baseline="k = 1", figure="curves")
+""")
+    out = tmp_path / "out"
+    flags = [f"--sweep={tmp_path / 'sweep.py'}", f"--workdir={out}"]
+    assert command_line.main(["sweep", *flags, "--folds=3"]) == 0
+    assert [(config.loss.k, config.data.fold, config.seed) for config in runs] == [
+        (k, f"{fold}/3", 0) for fold in (1, 2, 3) for k in (1, 2)
+    ]
+    assert (out / "k-2" / "fold-3-of-3").is_dir()
+    page = (out / "results.md").read_text()
+    each = [100 * by_run[2, f"{fold}/3"].mean() for fold in (1, 2, 3)]
+    one, two = (np.concatenate([by_run[k, f"{f}/3"] for f in (1, 2, 3)]) for k in (1, 2))
+    difference = two.astype(float) - one
+    assert len(difference) == 91 + 92 + 93
+    assert (
+        "|  | top-1, % | each fold | − k = 1 |\n" in page
+    )  # without the paper's, of the test split
+    assert (
+        f"| k = 2 | {np.mean(each):.1f} ± {np.std(each, ddof=1):.1f} | "
+        f"{', '.join(f'{value:.1f}' for value in each)} | "
+        f"{100 * difference.mean():+.1f} ± {100 * scipy.stats.sem(difference):.1f} |"
+    ) in page
+    assert "Top-1 accuracy on each of 3 folds of the training images after the last step" in page
+    rows = list(csv.DictReader(io.StringIO((out / "results.csv").read_text())))
+    assert [(row["row"], row["seed"], row["fold"]) for row in rows[:3]] == [
+        ("k = 1", "0", f"{fold}/3") for fold in (1, 2, 3)
+    ]
+    assert "k = 1, fold 1 of 3: " in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"--folds=3: each fold .* leave out --seeds=2"):
+        command_line.main(["sweep", *flags, "--folds=3", "--seeds=2"])
+    text = (tmp_path / "sweep.py").read_text().replace("import Row", "import Search, Row")
+    (tmp_path / "sweep.py").write_text(text.replace("baseline=", f"search={SEARCH}, baseline="))
+    with pytest.raises(UserError, match=r"--folds=3: this sweep chooses optimizer.learning_rate"):
+        command_line.main(["sweep", *flags, "--folds=3"])
+
+
 def test_a_search_without_a_finished_run_decides_nothing() -> None:
     failed = Result(0, Path("learning_rate-0.001"), failure="no disk")
     line = Line(Row("row", {}), (), Choice(SEARCH, (failed,)))

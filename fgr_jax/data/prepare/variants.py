@@ -53,10 +53,9 @@ class FolderImages:
         self._seen_at = time.time()
         self._status = self._stat()
 
-    def _stat(self) -> tuple[list[tuple[Any, ...]], str, float]:
-        """Returns what is known of every file, a digest of it and of its times, and the last change."""
-        facts: list[tuple[Any, ...]] = []
-        last_change = 0.0
+    def _stat(self) -> tuple[list[tuple[str, str, int, int]], str, float]:
+        """Returns split, name, label and size of every file, a digest of all, and the last change."""
+        facts, last_change = [], 0.0
         digest = hashlib.blake2b(digest_size=16)
         if self.root.is_file():  # a table: the names of its files do not say those of the classes
             digest.update(ascii(list(self.listing.class_names)).encode())
@@ -67,8 +66,7 @@ class FolderImages:
                 except OSError:  # `listing.check` names it
                     facts.append((split, file.name, file.label, -1))
                     continue
-                group = (file.group,) if file.group else ()
-                facts.append((split, file.name, file.label, status.st_size, *group))
+                facts.append((split, file.name, file.label, status.st_size))
                 times = f"{status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
                 # No file name has a null character.
                 known = f"{split} {file.label} {file.name}\0{status.st_size} {times}\0"

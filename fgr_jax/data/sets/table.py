@@ -60,10 +60,10 @@ def read_tables(data: Data) -> Listing:
     what = f"--config.data.table={data.table}"
     raise_if_any(problems, what, WAY_OUT)
     entries, notes = without_repetitions(entries, what)
-    return _listing(entries, notes, what)
+    return _listing(entries, notes, data)
 
 
-def _listing(entries: Sequence[Entry], notes: list[str], what: str) -> Listing:
+def _listing(entries: Sequence[Entry], notes: list[str], data: Data) -> Listing:
     class_names = _sorted_classes({entry.label for entry in entries})
     label_of = {name: label for label, name in enumerate(class_names)}
     notes = [*notes, *_note_on_similar(class_names)]
@@ -76,15 +76,18 @@ def _listing(entries: Sequence[Entry], notes: list[str], what: str) -> Listing:
     elif _TRAIN not in by_split or len(by_split) == 1:
         present = " and ".join(sorted(by_split))
         raise UserError(
-            f"{what}: all images are in the split {present}: it needs train and test; "
-            "--config.data.table_columns=split= holds out one image in five instead"
+            f"--config.data.table={data.table}: all images are in the split {present}, and there must "
+            "be train and test; --config.data.table_columns=split= holds out one image in five instead"
         )
     elif _TEST not in by_split:
         by_split[_TEST] = by_split.pop(_VALIDATION)
         notes.append("there is no split called test: that for validation is used for testing")
-    elif _VALIDATION in by_split:
-        count = counted(len(by_split[_VALIDATION]), "image")
-        notes.append(f"the split validation has {count}")
+    elif _VALIDATION in by_split and data.split == "given" and not data.validation_split:
+        count = len(by_split[_VALIDATION])
+        notes.append(
+            f"{counted(count, 'image')} for validation {'is' if count == 1 else 'are'} not used: "
+            "--config.data.validation_split=validation evaluates on them during training"
+        )
     notes += _notes_on_splits(by_split)
     return Listing(
         class_names,
