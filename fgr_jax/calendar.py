@@ -5,7 +5,7 @@ import math
 from fractions import Fraction
 
 from fgr_jax import durations
-from fgr_jax.config import NEVER, Config
+from fgr_jax.config import AUTOMATIC, NEVER, Config
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,11 +35,17 @@ class Calendar:
         """Returns the calendar of `config` for epochs of `examples` examples."""
         epoch = Fraction(examples, config.batch_size)
         start, every = config.loss.gce_start, config.runtime.fingerprint_every
+        total_steps = durations.whole_steps(config.duration, epoch)
+        if config.loss.gce_fade == AUTOMATIC:
+            # Without pretrained weights there are no features at first that GCE could build on.
+            fade_steps = 0 if config.pretrained else math.ceil(total_steps / 2)
+        else:
+            fade_steps = durations.whole_steps(config.loss.gce_fade, epoch)
         return cls(
             epoch=epoch,
-            total_steps=durations.whole_steps(config.duration, epoch),
+            total_steps=total_steps,
             gce_start_step=None if start == NEVER else durations.whole_steps(start, epoch),
-            gce_fade_steps=durations.whole_steps(config.loss.gce_fade, epoch),
+            gce_fade_steps=fade_steps,
             evaluation_interval=durations.in_steps(config.evaluate_every, epoch),
             checkpoint_interval=durations.in_steps(config.checkpoint_every, epoch),
             fingerprint_interval=None if every == NEVER else durations.in_steps(every, epoch),

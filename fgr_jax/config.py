@@ -48,11 +48,11 @@ def one_of(*values: Any) -> Check:
     return Check(lambda value: value in values, "one of " + ", ".join(map(str, values)))
 
 
-def valid_duration(*, allow_zero: bool = False, allow_never: bool = False) -> Check:
-    """Checks that a string is a duration such as "3 epochs" or, if allowed, "never"."""
+def valid_duration(*, allow_zero: bool = False, allowed_word: str = "") -> Check:
+    """Checks that a string is a duration such as "3 epochs" or, if given, the allowed word."""
 
     def holds(value: str) -> bool:
-        if allow_never and value == NEVER:
+        if allowed_word and value == allowed_word:
             return True
         try:
             number, _ = durations.parse(value)
@@ -62,7 +62,7 @@ def valid_duration(*, allow_zero: bool = False, allow_never: bool = False) -> Ch
 
     wanted = 'a duration such as "500 steps" (a whole number) or "2.5 epochs"'
     wanted += "" if allow_zero else ", longer than 0"
-    return Check(holds, wanted + (f', or "{NEVER}"' if allow_never else ""))
+    return Check(holds, wanted + (f', or "{allowed_word}"' if allowed_word else ""))
 
 
 def parsed_fold(fold: str) -> tuple[int, int] | None:
@@ -240,13 +240,14 @@ class Loss:
     gce_start: str = field(
         "0 steps",
         'When GCE replaces cross-entropy; "never": cross-entropy throughout.',
-        valid_duration(allow_zero=True, allow_never=True),
+        valid_duration(allow_zero=True, allowed_word=NEVER),
     )
     gce_fade: str = field(
         "0 steps",
         "From gce_start on, the weight of the negatives beyond the k hardest falls linearly from 1, "
-        'which is cross-entropy, to 0, which is GCE. "0 steps": at once, as in the paper.',
-        valid_duration(allow_zero=True),
+        'which is cross-entropy, to 0, which is GCE. "0 steps": at once, as in the paper; "auto": at '
+        "once with pretrained weights, and in half of the training without.",
+        valid_duration(allow_zero=True, allowed_word=AUTOMATIC),
     )
     label_smoothing: float = field(
         0.0, "ε, of cross-entropy and of GCE; 0.1 is usual.", at_least(0, below=1)
@@ -334,7 +335,7 @@ class Runtime:
     fingerprint_every: str = field(
         "100 steps",
         "Interval between digests in fingerprints.jsonl.",
-        valid_duration(allow_never=True),
+        valid_duration(allowed_word=NEVER),
     )
     report: bool = field(True, "Whether the run ends with report.html.")
     compilation_cache: str = field(

@@ -56,3 +56,17 @@ def test_calendar_ends_with_everything_and_epochs_follow_one_another(
             previous = step
     assert calendar.is_all_gce(math.ceil(2 * calendar.epoch))
     assert not calendar.is_all_gce(math.ceil(2 * calendar.epoch) - 1)
+
+
+@pytest.mark.parametrize(
+    ("pretrained", "fade_steps"), [("efficientnet-lite0", 0), ("runs/other", 0), ("", 13)]
+)
+def test_an_automatic_fade_is_for_networks_without_features(
+    pretrained: str, fade_steps: int
+) -> None:
+    config = Config(batch_size=4, duration="25 steps", pretrained=pretrained)
+    config.loss.gce_fade = "auto"
+    calendar = Calendar.of(config, 100)
+    assert calendar.gce_fade_steps == fade_steps
+    assert calendar.is_all_gce(fade_steps)
+    assert fade_steps == 0 or not calendar.is_all_gce(fade_steps - 1)

@@ -213,6 +213,8 @@ def test_offline_the_message_says_which_file_to_bring(tmp_path: Path) -> None:
     assert done.stdout.count("\n") == 1, done.stderr
     assert "copy model.safetensors of timm/resnet50.tv_in1k" in done.stdout
     assert "--config.pretrained=FILE" in done.stdout
+    assert "--config.network.backbone=tf_efficientnet_lite0" in done.stdout
+    assert not done.stderr
 
 
 def test_a_pth_is_read_without_pytorch(tmp_path: Path) -> None:

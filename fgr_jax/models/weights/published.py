@@ -97,8 +97,19 @@ def _in_package(name: str) -> Path:
 
 def _fetch(name: str) -> Path:
     """Downloads the weights of a model on the hub, or finds them in the cache."""
+    # Each retry is a warning of its own there, and the error that follows them is raised here.
+    huggingface_hub.logging.set_verbosity_error()
     try:
         return Path(huggingface_hub.hf_hub_download(name, _HUB_FILE))
+    except huggingface_hub.errors.LocalEntryNotFoundError as error:
+        package = next(iter(PACKAGES))
+        architecture, _ = _architecture_and_tag(package)
+        raise UserError(
+            f"{FLAG}={name}: the hub cannot be reached, and its cache on this machine lacks these "
+            f"weights: copy {_HUB_FILE} of {name} from a machine with network access and pass "
+            f"{FLAG}=FILE, or start from weights in a package, {FLAG}={package} "
+            f"--config.network.backbone={architecture}"
+        ) from error
     except (OSError, huggingface_hub.errors.HfHubHTTPError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
