@@ -41,7 +41,7 @@ def opened(path: Path, *, width: int, height: int) -> Iterator[tuple[Page, list[
             "request",
             lambda request: (
                 None
-                if request.url.startswith("data:") or request.url == path.as_uri()
+                if request.url.startswith(("data:", "blob:")) or request.url == path.as_uri()
                 else wrong.append(f"request: {request.url}")
             ),
         )
