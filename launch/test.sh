@@ -20,6 +20,15 @@ if ! command -v "${CHROMIUM:-chromium}" chromium-browser google-chrome >/dev/nul
   apt-get update -qq
   apt-get install -qq --no-install-recommends chromium >/dev/null
 fi
+# The tests open the page that export writes, which needs onnxruntime-web.
+if [ -z "${ONNXRUNTIME_WEB:-}" ] && [ ! -d node_modules/onnxruntime-web ]; then
+  if ! command -v npm >/dev/null; then
+    echo "error: the tests need the npm package onnxruntime-web: install npm, or name the package's folder in" \
+      "ONNXRUNTIME_WEB" >&2
+    exit 1
+  fi
+  npm install --no-save --no-package-lock --ignore-scripts --silent onnxruntime-web@1.30.0
+fi
 
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .

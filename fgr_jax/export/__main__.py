@@ -1,7 +1,7 @@
-"""Writes the network of a run for other programs: ONNX, StableHLO, or weights for PyTorch.
+"""Writes the network of a run for other programs: ONNX, StableHLO, weights for PyTorch, or a page.
 
-    python -m fgr_jax.export --workdir=runs/cub [--format=onnx|stablehlo|safetensors] [--output=FILE]
-                             [--verify] [--step=N]
+    python -m fgr_jax.export --workdir=runs/cub [--format=onnx|stablehlo|safetensors|page]
+                             [--output=FILE] [--verify] [--step=N] [--onnxruntime_web=FOLDER]
                              [--config.data.data_dir=FOLDER] [--config.data.folder=FOLDER]
 
 ONNX and StableHLO files take images, uint8 [batch, height, width, 3], that are resized and cropped as
@@ -9,6 +9,9 @@ the run's test images, and give probabilities and class activation maps. They no
 compute in float32. safetensors files hold the weights with timm's names, torchvision's for ResNets.
 Class names, the geometry of the images, the accuracy and the license of the starting weights are in the
 file, or, for StableHLO, in FILE.json.
+
+A page is one HTML file that classifies images in a browser, without a server. It contains the files of
+the npm package onnxruntime-web, in the folder that --onnxruntime_web names.
 
 The file is written to DIR/export/ unless --output names another one. --verify runs it on all images of
 the test split, in onnxruntime for ONNX, and compares all predictions, probabilities and maps with those
@@ -41,10 +44,11 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_enum("format", "onnx", list(SUFFIXES), "of the file", flag_values=own)
     flags.DEFINE_string("output", None, "the file", flag_values=own)
     flags.DEFINE_bool("verify", False, "compare the file with the run", flag_values=own)
+    flags.DEFINE_string("onnxruntime_web", None, "its folder, for a page", flag_values=own)
     flags.DEFINE_integer("step", None, "which checkpoint", lower_bound=1, flag_values=own)
     fields = cli.parse_fields(argv, __doc__ or "", own)
     output = _checked(own.output, own.format) if own.output is not None else None
-    return _run(own, fields, output)
+    return _run(own, fields, output, _options(own))
 
 
 def _checked(typed: str, form: str) -> Path:
@@ -64,7 +68,31 @@ def _checked(typed: str, form: str) -> Path:
     return output
 
 
-def _run(own: flags.FlagValues, fields: dict[str, Any], output: Path | None) -> int:
+def _options(own: flags.FlagValues) -> dict[str, Path]:
+    """Returns the options of the format.
+
+    Raises:
+      UserError: --onnxruntime_web is missing for a page, is no such folder, or is given without one.
+    """
+    if own.format != "page":
+        if own.onnxruntime_web is not None:
+            raise UserError(f"--onnxruntime_web={own.onnxruntime_web}: is for --format=page")
+        return {}
+    if own.onnxruntime_web is None:
+        raise UserError(
+            "--format=page needs --onnxruntime_web=FOLDER, that of the npm package: "
+            "node_modules/onnxruntime-web after npm install onnxruntime-web"
+        )
+    from fgr_jax.export.page import check_runtime
+
+    folder = local_path(own.onnxruntime_web, "--onnxruntime_web")
+    check_runtime(folder)
+    return {"runtime": folder}
+
+
+def _run(
+    own: flags.FlagValues, fields: dict[str, Any], output: Path | None, options: dict[str, Path]
+) -> int:
     # These imports take a second, which --help and a mistake in the flags do without.
     from fgr_jax import compilation
     from fgr_jax.distributed import data_mesh
@@ -89,7 +117,6 @@ def _run(own: flags.FlagValues, fields: dict[str, Any], output: Path | None) -> 
         trained = restore(run, own.step, mesh)
     exported = ExportedRun(run, trained)
     facts = metadata(exported)
-    texts = as_texts(facts)
     computes_in = described.config.network.compute_dtype
     if form.open and computes_in != run.config.network.compute_dtype:
         terminal.line(
@@ -103,14 +130,14 @@ def _run(own: flags.FlagValues, fields: dict[str, Any], output: Path | None) -> 
         if not form.has_metadata:
             beside = files.enter_context(atomic_write(path.with_name(f"{path.name}.json")))
             beside.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
-        form.write(exported, texts, unfinished)
+        form.write(exported, facts, unfinished, **options)
         if own.verify:
             try:
                 if source is not None and form.open:
                     file = form.open(unfinished)
                     verdict = verify_outputs(exported, source, mesh, file, terminal)
                 else:
-                    verdict = verify_weights(exported, texts, unfinished)
+                    verdict = verify_weights(exported, as_texts(facts), unfinished)
             except UserError as error:
                 raise UserError(f"the file {path} {error}; it was not kept") from error
     shown = output or f"{run.workdir.exports().name}/{path.name}"

@@ -12,7 +12,8 @@ import safetensors.numpy
 from jax import export
 
 from fgr_jax.errors import UserError
-from fgr_jax.export.exported_run import IMAGE, ExportedRun
+from fgr_jax.export import page
+from fgr_jax.export.exported_run import IMAGE, ExportedRun, as_texts
 from fgr_jax.models.weights.table import to_tensors
 
 # Images, uint8 [B, H, W, 3], to the outputs of a file by name.
@@ -28,14 +29,14 @@ class Format(NamedTuple):
       has_metadata: whether the file holds the metadata; otherwise they are in a JSON file beside it.
       packages: that are needed to write it, by the names they are imported by.
       more_packages: that are needed to run it.
-      write: writes a file, given its metadata.
+      write: writes a file, given the run, its metadata, the path, and, for a page, `runtime`.
       open: returns what runs a file; None: it holds weights alone.
     """
 
     has_metadata: bool
     packages: tuple[str, ...]
     more_packages: tuple[str, ...]
-    write: Callable[[ExportedRun, Mapping[str, str], Path], None]
+    write: Callable[..., None]
     open: Callable[[Path], Run] | None
 
 
@@ -56,34 +57,51 @@ def check_packages(name: str, *, runs: bool) -> None:
             ) from error
 
 
-def _write_onnx(exported: ExportedRun, metadata: Mapping[str, str], path: Path) -> None:
+def _as_onnx(exported: ExportedRun, metadata: Mapping[str, Any]) -> bytes:
     from fgr_jax.export.jaxpr_to_onnx.function import to_onnx
     from fgr_jax.export.jaxpr_to_onnx.values import UnsupportedError
 
     shape = (exported.size, exported.size, 3)
     try:
-        model = to_onnx(exported.outputs, IMAGE, shape, np.uint8, metadata)
+        return to_onnx(exported.outputs, IMAGE, shape, np.uint8, as_texts(metadata))
     except UnsupportedError as error:
         raise UserError(
             f"--format=onnx: the network of {exported.run.workdir.name} uses {error}, which cannot be "
             "written as ONNX here; --format=stablehlo takes every network"
         ) from error
-    path.write_bytes(model)
+
+
+def _write_onnx(exported: ExportedRun, metadata: Mapping[str, Any], path: Path) -> None:
+    path.write_bytes(_as_onnx(exported, metadata))
 
 
 def _open_onnx(path: Path) -> Run:
+    return _running(path.read_bytes())
+
+
+def _running(model: bytes) -> Run:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(
-        path.read_bytes(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     return lambda images: dict(zip(names, session.run(names, {IMAGE: images}), strict=True))
 
 
-def _write_stablehlo(exported: ExportedRun, _: Mapping[str, str], path: Path) -> None:
+def _write_page(
+    exported: ExportedRun, metadata: Mapping[str, Any], path: Path, *, runtime: Path
+) -> None:
+    """Writes a page with the network; `runtime` is the folder of onnxruntime-web."""
+    text = page.as_page(_as_onnx(exported, metadata), metadata, runtime)
+    path.write_text(text, encoding="utf-8")
+
+
+def _open_page(path: Path) -> Run:
+    return _running(page.model_of(path.read_text(encoding="utf-8")))
+
+
+def _write_stablehlo(exported: ExportedRun, _: Mapping[str, Any], path: Path) -> None:
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, exported.size, exported.size, 3), np.uint8)
     function = export.export(jax.jit(exported.outputs), platforms=_PLATFORMS)(images)
@@ -95,14 +113,15 @@ def _open_stablehlo(path: Path) -> Run:
     return lambda images: jax.device_get(call(images))
 
 
-def _write_safetensors(exported: ExportedRun, metadata: Mapping[str, str], path: Path) -> None:
+def _write_safetensors(exported: ExportedRun, metadata: Mapping[str, Any], path: Path) -> None:
     trained = exported.trained
     tensors = to_tensors(jax.device_get(trained.variables), trained.network.table)
-    path.write_bytes(safetensors.numpy.save(tensors, dict(metadata)))
+    path.write_bytes(safetensors.numpy.save(tensors, as_texts(metadata)))
 
 
 FORMATS: Mapping[str, Format] = {
     "onnx": Format(True, ("onnx",), ("onnxruntime",), _write_onnx, _open_onnx),
     "stablehlo": Format(False, ("flatbuffers",), (), _write_stablehlo, _open_stablehlo),
+    "page": Format(True, ("onnx",), ("onnxruntime",), _write_page, _open_page),
     "safetensors": Format(True, (), (), _write_safetensors, None),
 }

@@ -15,16 +15,13 @@ import onnx
 import pytest
 import safetensors
 from documents import ROOT, read
-from etils import epath
 from jax import export as jax_export
-from networks import random_variables
 from onnx_files import run_onnx
 from PIL import Image
 from pooled_head import POOLED_HEAD
+from saved_runs import saved
 from tiny_run import QUIET, small_config, tiny_config
 
-from fgr_jax import config as config_lib
-from fgr_jax.config import Config
 from fgr_jax.data.pipeline import Share, annotated_batches
 from fgr_jax.data.source import open_splits
 from fgr_jax.distributed import data_mesh
@@ -34,11 +31,10 @@ from fgr_jax.export import exported_run, formats, verification
 from fgr_jax.export.jaxpr_to_onnx import simplification
 from fgr_jax.export.suffixes import SUFFIXES
 from fgr_jax.inference.saved_run import open_run, restore
-from fgr_jax.models.network import build_network, forward
+from fgr_jax.models.network import forward
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.predict import __main__ as predict
 from fgr_jax.runs import checkpoints
-from fgr_jax.runs.description import Description
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train.loop import train
 
@@ -53,18 +49,6 @@ def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config.checkpoint_every = "4 steps"
     workdir = tmp_path_factory.mktemp("finished") / "run"
     train(config, Workdir.open(workdir), QUIET)
-    return workdir
-
-
-def saved(config: Config, workdir: Path) -> Path:
-    """Writes a run that was not trained."""
-    source, _ = open_splits(config.data, QUIET)
-    variables = random_variables(build_network(config, len(source.class_names)), 32, 32)
-    Workdir.open(workdir).claim(
-        Description(config_lib.flat(config), source.identity, source.class_names)
-    )
-    with checkpoints.Checkpoints(epath.Path(workdir) / "checkpoints") as kept:
-        kept.save(2, {"batch_stats": {}, **variables, "step": jnp.int32(2)}, top1=None)
     return workdir
 
 

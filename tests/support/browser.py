@@ -40,7 +40,7 @@ def opened(where: Path | str, *, width: int, height: int) -> Iterator[tuple[Page
 
     def is_expected(asked: str) -> bool:
         own = asked == url if isinstance(where, Path) else asked.startswith(url)
-        return own or asked.startswith(("data:", f"blob:{url}"))
+        return own or asked.startswith(("data:", "blob:"))
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=_OPTIONS)
