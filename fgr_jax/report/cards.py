@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 from fgr_jax.evaluate.measures import ConfusedPair
 from fgr_jax.evaluate.tables import as_text
+from fgr_jax.report.label_issues import LabelIssues
 from fgr_jax.report.plots import RUN_NAMES
 from fgr_jax.report.run_images import RunImages
 from fgr_jax.report.selection import most_confident, spread_over
-from fgr_jax.report.suspects import Suspects
 
 _GALLERY = 12  # images
 _PAIRS = 8
 _EXAMPLES = 2  # errors in each direction of a pair
-_SUSPECTS = 12
+_ISSUES = 12
 
 
 class View(NamedTuple):
@@ -119,14 +119,14 @@ def confused_pairs(runs: Sequence[RunImages]) -> list[PairSection]:
     return sections
 
 
-def suspect_cards(suspects: Suspects, run_images: Callable[[int], RunImages]) -> list[Card]:
+def label_issue_cards(issues: LabelIssues, run_images: Callable[[int], RunImages]) -> list[Card]:
     """Shows the first images whose label looks wrong, with maps of the label and of the prediction.
 
     Args:
-      suspects: the images.
-      run_images: returns the images of the run of a number, as in `Suspect.run`.
+      issues: the images.
+      run_images: returns the images of the run of a number, as in `LabelIssue.run`.
     """
-    shown = suspects.found[:_SUSPECTS]
+    shown = issues.found[:_ISSUES]
     cards: dict[int, Card] = {}
     for number in sorted({each.run for each in shown}):
         run = run_images(number)

@@ -11,11 +11,11 @@ from fgr_jax.evaluate.diversity import MASS_SHARE
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun, OpenedRun
 from fgr_jax.evaluate.measures import CALIBRATION_BINS
 from fgr_jax.report import plots
-from fgr_jax.report.cards import confused_pairs, gallery, suspect_cards
+from fgr_jax.report.cards import confused_pairs, gallery, label_issue_cards
 from fgr_jax.report.embedding import embedding
 from fgr_jax.report.facts import config_fields, run_facts
+from fgr_jax.report.label_issues import find_label_issues
 from fgr_jax.report.run_images import RunImages
-from fgr_jax.report.suspects import find_suspects
 from fgr_jax.report.tables import class_rows, metrics, paper_accuracy
 from fgr_jax.runs.logs import Curve, error_curve, evaluated_split, read_metrics
 from fgr_jax.runs.workdir import LABEL_ISSUES
@@ -39,7 +39,7 @@ def contents(
     run_images = [RunImages(each, mesh) for each in runs]
     evaluation, evaluations = ours.evaluation, [each.evaluation for each in runs]
     paper = paper_accuracy(ours.run.config.data)
-    suspects = find_suspects(ours, folds) if len(runs) == 1 else None
+    label_issues = find_label_issues(ours, folds) if len(runs) == 1 else None
 
     @functools.cache
     def images_of(number: int) -> RunImages:
@@ -65,9 +65,9 @@ def contents(
         pairs=confused_pairs(run_images),
         pair_count=len(evaluation.pairs),
         gallery=gallery(run_images),
-        suspects=suspects,
-        suspect_cards=suspect_cards(suspects, images_of) if suspects else [],
-        label_issues=LABEL_ISSUES,
+        label_issues=label_issues,
+        issue_cards=label_issue_cards(label_issues, images_of) if label_issues else [],
+        issues_file=LABEL_ISSUES,
         curves=plots.draw_curves([_curves(each) for each in runs]),
         calibration=plots.draw_calibration([each.main.calibration for each in evaluations]),
         coverage=plots.draw_coverage([each.coverage for each in evaluations]),

@@ -15,7 +15,7 @@ from fgr_jax.files.atomic import atomic_write
 from fgr_jax.inference.saved_run import TrainedRun
 from fgr_jax.report.contents import contents, require_same_test
 from fgr_jax.report.folds import require_folds
-from fgr_jax.report.suspects import columns
+from fgr_jax.report.label_issues import columns
 from fgr_jax.report.tables import paper_accuracy
 from fgr_jax.runs.workdir import COMPARISON, LABEL_ISSUES, REPORT, Workdir
 from fgr_jax.terminal import Terminal
@@ -90,9 +90,9 @@ def _write(
     filled = contents(runs, mesh, of_folds)
     page = as_html(filled)
     try:
-        if filled.suspects is not None:
+        if filled.label_issues is not None:
             with atomic_write(workdir.local / LABEL_ISSUES) as unfinished:
-                write_csv(unfinished, columns(filled.suspects))
+                write_csv(unfinished, columns(filled.label_issues))
         with atomic_write(workdir.local / name) as unfinished:
             # As for the bytes of a path that is not UTF-8.
             unfinished.write_text(page, encoding="utf-8", errors="backslashreplace")

@@ -11,7 +11,7 @@ from fgr_jax.evaluate.files import Columns
 from fgr_jax.evaluate.label_issues import label_issues
 
 
-class Suspect(NamedTuple):
+class LabelIssue(NamedTuple):
     """An image whose label looks wrong."""
 
     run: int  # the place, among the runs, of the one that judges it
@@ -24,22 +24,22 @@ class Suspect(NamedTuple):
     split: str
 
 
-class Suspects(NamedTuple):
+class LabelIssues(NamedTuple):
     """The images whose label looks wrong, most certain first."""
 
-    found: list[Suspect]
+    found: list[LabelIssue]
     # For each split that was judged: its name, the images found, and the images.
     splits: list[tuple[str, int, int]]
 
 
-def find_suspects(ours: EvaluatedRun, folds: Sequence[EvaluatedRun]) -> Suspects:
+def find_label_issues(ours: EvaluatedRun, folds: Sequence[EvaluatedRun]) -> LabelIssues:
     """Applies the rule of `label_issues` to test images and, together, to those of all folds.
 
     Each image is judged by a run that was not trained on it. The test split of `ours` is left out if it
     is one of the folds.
 
     Args:
-      ours: a run; number 0 in `Suspect.run`.
+      ours: a run; number 0 in `LabelIssue.run`.
       folds: others, of which each is tested on a fold of the training split; numbers 1 and so on.
     """
     folds = list(folds)
@@ -63,7 +63,7 @@ def find_suspects(ours: EvaluatedRun, folds: Sequence[EvaluatedRun]) -> Suspects
             number, each, index = places[issue]
             names, predicted = each.evaluation.class_names, int(probabilities[issue].argmax())
             found.append(
-                Suspect(
+                LabelIssue(
                     number,
                     index,
                     each.evaluation.predictions.names[index],
@@ -78,12 +78,12 @@ def find_suspects(ours: EvaluatedRun, folds: Sequence[EvaluatedRun]) -> Suspects
         split = ours.source.split if group[0][0] == 0 else of_folds
         splits.append((split, len(issues), len(labels)))
     found.sort(key=lambda each: each.probability_of_label - each.probability_of_prediction)
-    return Suspects(found, splits)
+    return LabelIssues(found, splits)
 
 
-def columns(suspects: Suspects) -> Columns:
+def columns(issues: LabelIssues) -> Columns:
     """Returns the table of all of them, to go through."""
-    found = suspects.found
+    found = issues.found
     return {
         "file": [each.name for each in found],
         "label": [each.label for each in found],

@@ -30,7 +30,7 @@ PLANTED = {  # an image of the first color in the folder of the second
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run on generated images, a tenth of which has wrong labels, and two folds."""
-    root = tmp_path_factory.mktemp("suspects")
+    root = tmp_path_factory.mktemp("labels")
     colors = ("blue", "green", "red")
     write_classes(root / "images", "train", dict.fromkeys(colors, 18))
     write_classes(root / "images", "test", dict.fromkeys(colors, 9), seed=1)
