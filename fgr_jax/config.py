@@ -127,8 +127,8 @@ class Data:
     table_columns: str = field(
         "",
         "Columns of the table, by name or by number, where their names do not tell: "
-        '"path=file,label=species", or "path=1,label=2" without a header line. "split=" and "group=" '
-        "name those of the splits and of the groups, or none.",
+        '"path=file,label=species", or "path=1,label=2" without a header line. Likewise '
+        '"split=COLUMN" and "group=COLUMN"; "split=" leaves out a column that looks like one of splits.',
         Check(
             lambda value: parsed_columns(value) is not None,
             "empty or a list of path=COLUMN, label=COLUMN, split=COLUMN and group=COLUMN, such as "
