@@ -38,6 +38,7 @@ OTHERS = {
     "docker",
     "gcloud",
     "kubectl",
+    "npm",
     "pre-commit",
     "sbatch",
     "scancel",
