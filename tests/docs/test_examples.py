@@ -39,6 +39,7 @@ OTHERS = {
     "docker",
     "gcloud",
     "kubectl",
+    "npm",
     "pre-commit",
     "sbatch",
     "scancel",
