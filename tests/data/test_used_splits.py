@@ -12,8 +12,10 @@ from tiny_run import QUIET
 
 from fgr_jax.config import Config, Data, validate
 from fgr_jax.data.prepare import index, prepared
+from fgr_jax.data.prepare.contents import Contents
 from fgr_jax.data.prepare.hash_split import Images, sides
 from fgr_jax.data.prepare.near_duplicates import near_duplicates
+from fgr_jax.data.prepare.used_splits import Used, with_splits
 from fgr_jax.data.sets import catalog
 from fgr_jax.data.source import ExampleSource, open_sources, open_splits
 from fgr_jax.errors import UserError
@@ -213,6 +215,21 @@ def test_a_data_set_without_names_is_refused(
     monkeypatch.setattr(prepared, "_FILE_NAMES", ())
     with pytest.raises(UserError, match="does not keep the names of its files, by which"):
         open_splits(data, QUIET)
+
+
+def test_classes_without_images_on_one_side_are_noted() -> None:
+    listed = index.Index(list("abc"), [0, 1, 2], [""] * 3, [b""] * 3)
+    rows = {"train": [0, 2], "test": [1, 2]}
+    used = {
+        split: Used("train", np.array(each), split, "split", listed) for split, each in rows.items()
+    }
+    found = with_splits(Contents(NAMES, notes=["first"]), used)
+    assert found.images == {"train": [1, 0, 1], "test": [0, 1, 1]}
+    assert found.notes == [
+        "first",
+        "1 class without training images: elm",
+        "1 class without test images: ash",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def phase_of(frame: types.FrameType | None) -> str:
         return "evaluating"
     if loop >= _LOOP_BEGINS:
         return "training"
-    if "data/source.py:open_splits" in found:
+    if "data/source.py:open_sources" in found:
         return "opening"
     main = found.get("main.py:main", 0)
     if main > _TRAINED:

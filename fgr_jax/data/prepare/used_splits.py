@@ -63,11 +63,12 @@ def with_splits(contents: Contents, used: Mapping[str, Used]) -> Contents:
             counts[split] = np.bincount(labels, minlength=len(names)).tolist()
     if TEST not in counts:
         return contents
-    untested = [name for name, count in zip(names, counts[TEST], strict=True) if not count]
     notes = list(contents.notes)
-    if untested:
-        shown = ", ".join(untested[:_SHOWN]) + (" …" if len(untested) > _SHOWN else "")
-        notes.append(f"{counted(len(untested), 'class')} without test images: {shown}")
+    for split, word in ((TRAIN, "training"), (TEST, "test")):
+        lacking = [name for name, count in zip(names, counts[split], strict=True) if not count]
+        if lacking:
+            shown = ", ".join(lacking[:_SHOWN]) + (" …" if len(lacking) > _SHOWN else "")
+            notes.append(f"{counted(len(lacking), 'class')} without {word} images: {shown}")
     return dataclasses.replace(contents, images=counts, notes=notes)
 
 
