@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -174,6 +175,10 @@ def test_stablehlo_for_any_number_of_images_and_every_platform(
     assert names_in(folder) == {"model.stablehlo", "model.stablehlo.json"}
     function = jax_export.deserialize(bytearray((folder / "model.stablehlo").read_bytes()))
     assert set(function.platforms) == {"cpu", "cuda", "tpu"}
+    lines = (line.strip() for line in function.mlir_module().splitlines())
+    products = [line for line in lines if re.match(r"%\S+ = \S+\.(convolution|dot_general)", line)]
+    assert products
+    assert all("HIGHEST" in line for line in products)  # GPUs would use TF32
     images, expected = images_of(workdir)
     assert_same(function.call(images), expected)
     assert_same(function.call(images[:1]), {name: each[:1] for name, each in expected.items()})
