@@ -99,7 +99,7 @@ def _run(
     from fgr_jax.evaluate.evaluated_run import open_for_test
     from fgr_jax.export.exported_run import ExportedRun, as_texts, in_float32, metadata
     from fgr_jax.export.formats import FORMATS, check_packages
-    from fgr_jax.export.verification import verify_outputs, verify_weights
+    from fgr_jax.export.verification import DifferenceError, verify_outputs, verify_weights
     from fgr_jax.inference.saved_run import open_run, restore
     from fgr_jax.runs.workdir import Workdir
     from fgr_jax.terminal import Terminal
@@ -138,7 +138,7 @@ def _run(
                     verdict = verify_outputs(exported, source, mesh, file, terminal)
                 else:
                     verdict = verify_weights(exported, as_texts(facts), unfinished)
-            except UserError as error:
+            except DifferenceError as error:
                 raise UserError(f"the file {path} {error}; it was not kept") from error
     shown = output or f"{run.workdir.exports().name}/{path.name}"
     terminal.line(f"wrote step {trained.step:,} of {run.workdir.name} to {shown}")

@@ -104,7 +104,9 @@ def _open_page(path: Path) -> Run:
 def _write_stablehlo(exported: ExportedRun, _: Mapping[str, Any], path: Path) -> None:
     (batch,) = export.symbolic_shape("batch")
     images = jax.ShapeDtypeStruct((batch, exported.size, exported.size, 3), np.uint8)
-    function = export.export(jax.jit(exported.outputs), platforms=_PLATFORMS)(images)
+    # GPUs and TPUs would multiply in fewer bits than float32 has unless told otherwise.
+    with jax.default_matmul_precision("highest"):
+        function = export.export(jax.jit(exported.outputs), platforms=_PLATFORMS)(images)
     path.write_bytes(function.serialize())
 
 

@@ -23,6 +23,10 @@ TOLERANCE = 1e-5  # of a probability, and of a map relative to the largest value
 _IMAGES_PER_DEVICE = 16
 
 
+class DifferenceError(UserError):
+    """A file is not what the run is; the message lacks the file's name."""
+
+
 @dataclasses.dataclass
 class _Differences:
     """How far a file is from the run."""
@@ -38,7 +42,7 @@ class _Differences:
         if ours.keys() != theirs.keys() or any(
             ours[name].shape != theirs[name].shape for name in ours
         ):
-            raise UserError("has other outputs than the run")
+            raise DifferenceError("has other outputs than the run")
         expected, found = ours[PROBABILITIES], theirs[PROBABILITIES]
         self.images += len(expected)
         predicted = np.take_along_axis(expected, found.argmax(-1)[:, None], -1)[:, 0]
@@ -82,7 +86,7 @@ def verify_outputs(
       What was found, in words.
 
     Raises:
-      UserError: the outputs are not the same up to `TOLERANCE`; the message lacks the file's name.
+      DifferenceError: the outputs are not the same up to `TOLERANCE`.
     """
     config, trained = exported.run.config, exported.trained
     size = min(config.batch_size, _IMAGES_PER_DEVICE * mesh.size)
@@ -99,14 +103,18 @@ def verify_outputs(
             yield (images, batch["mask"]), {"image": images}
 
     differences = _Differences()
-    with terminal.bar("verifying", count, unit="images", per=share.batch_size) as bar:
+    with (
+        # Where devices would multiply in fewer bits unless told otherwise.
+        jax.default_matmul_precision("highest"),
+        terminal.bar("verifying", count, unit="images", per=share.batch_size) as bar,
+    ):
         for done, ((images, mask), ours) in enumerate(stream(forward, batches(), mesh), start=1):
             theirs = file(images[mask]) if mask.any() else {}
             if theirs:
                 differences.add({name: values[mask] for name, values in ours.items()}, theirs)
             bar.update(done)
     if not differences.are_small:
-        raise UserError(
+        raise DifferenceError(
             f"has {differences.predictions:,} other predictions than the run on {differences.images:,} "
             f"images; {differences}"
         )
@@ -131,5 +139,5 @@ def verify_weights(exported: ExportedRun, metadata: Mapping[str, str], path: Pat
     ]
     if differing or described != metadata:
         names = ", ".join(sorted(differing)[:3]) or "the metadata"
-        raise UserError(f"differs from the run in {names}")
+        raise DifferenceError(f"differs from the run in {names}")
     return f"all {len(expected):,} tensors are those of the run, bit by bit"
