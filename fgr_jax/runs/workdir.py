@@ -147,8 +147,8 @@ class Workdir:
         )
         if self._read_json(DATA, _parse_digest) not in ("", _digest_of(run.class_names)):
             raise UserError(
-                f"{self}: {CLASSES} does not hold the names of the classes that the run was trained on: "
-                "put back the file that the run wrote"
+                f"{self}: {CLASSES} does not hold the names of the classes that the run was trained on, "
+                f"whose digest is in {DATA}: put back the files that the run wrote"
             )
         return run
 
