@@ -53,6 +53,7 @@ class ExampleSource:
         self._rows: Sequence[int] | npt.NDArray[np.integer] = range(len(self._records))
         if used.rows is not None:
             self._rows = used.rows
+        self._listed = used.listed
         self.split = split = used.name
         self.contents = prepared.contents
         self.data_set = prepared.name
@@ -80,11 +81,15 @@ class ExampleSource:
         )
 
     def labels(self, terminal: Terminal) -> npt.NDArray[np.int32]:
-        """Reads the labels of all examples, `[N]`, for which all records are read.
+        """Returns the labels of all examples, `[N]`.
+
+        All records are read for that, unless rows were selected by what is known of each image.
 
         Raises:
           UserError: a label is none of the classes.
         """
+        if self._listed is not None:
+            return np.array(self._listed.labels, np.int32)[self._rows]
 
         def label(row: int) -> int:
             return self._label(self._records[row], row)

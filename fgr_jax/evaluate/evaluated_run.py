@@ -13,12 +13,12 @@ from fgr_jax.errors import UserError
 from fgr_jax.evaluate.crops import CROPS
 from fgr_jax.evaluate.evaluation import Evaluation, evaluate
 from fgr_jax.evaluate.predictions import Predictions, predict_split
+from fgr_jax.inference.forward import IMAGES_PER_DEVICE
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun, restore
 from fgr_jax.runs.workdir import CLASSES, CONFIG
 from fgr_jax.terminal import Terminal
 
 _LISTED = 20  # corrupt images
-_IMAGES_PER_DEVICE = 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -87,7 +87,7 @@ def evaluate_run(
         f"{mesh.devices.flat[0].device_kind}"
     )
     views = CROPS[crops]
-    size = batch_size or min(run.config.batch_size, _IMAGES_PER_DEVICE * mesh.size)
+    size = batch_size or min(run.config.batch_size, IMAGES_PER_DEVICE * mesh.size)
     with _way_out():
         predictions = predict_split(
             run.config, opened.trained, source, mesh, terminal, crops=views, batch_size=size

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -14,15 +13,20 @@ from fgr_jax.config import Data
 from fgr_jax.data.image_files import find_images
 from fgr_jax.data.images import Color, Image, ImageError, test_crops
 from fgr_jax.data.read_ahead import map_ahead
-from fgr_jax.distributed import data_mesh, replicated
 from fgr_jax.errors import UserError
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun
 from fgr_jax.evaluate.measures import Scores
 from fgr_jax.evaluate.rejection import auroc, log_confidences
-from fgr_jax.inference.forward import HostBatch, compiled, padded, stream
+from fgr_jax.inference.forward import (
+    IMAGES_PER_DEVICE,
+    HostBatch,
+    compiled,
+    on_this_process,
+    padded,
+    stream,
+)
 from fgr_jax.terminal import Terminal
 
-_IMAGES_PER_DEVICE = 16
 _BATCHES_AHEAD = 2
 # The shares of the test images that are given up.
 SHARES = (0.01, 0.05, 0.1, 0.2)
@@ -91,14 +95,10 @@ def measure_foreign(
 
 def _scores(evaluated: EvaluatedRun, files: list[Path], mesh: Mesh, terminal: Terminal) -> Scores:
     """Returns the scores of the images that can be read, `[n, C]`."""
-    config, trained = evaluated.run.config, evaluated.trained
-    local = data_mesh(
-        [each for each in mesh.devices.flat if each.process_index == jax.process_index()]
-    )
-    variables = jax.device_put(jax.device_get(trained.variables), replicated(local))
-    trained = dataclasses.replace(trained, variables=variables)
+    config = evaluated.run.config
+    trained, local = on_this_process(evaluated.trained, mesh)
     run = compiled(trained, local, lambda outputs, _: outputs.scores)
-    size = _IMAGES_PER_DEVICE * local.size
+    size = IMAGES_PER_DEVICE * local.size
     read = functools.partial(_read, config.data, trained.network.padding)
     crops = map_ahead(
         read, files, threads=config.runtime.decode_threads, ahead=_BATCHES_AHEAD * size

@@ -15,12 +15,11 @@ from fgr_jax.data.pipeline import Share, Source, annotated_batches, evaluation_b
 from fgr_jax.errors import UserError
 from fgr_jax.export.exported_run import MAPS, PROBABILITIES, ExportedRun, outputs_of
 from fgr_jax.export.formats import Run
-from fgr_jax.inference.forward import HostBatch, compiled, stream
+from fgr_jax.inference.forward import IMAGES_PER_DEVICE, HostBatch, compiled, stream
 from fgr_jax.models.weights.table import to_tensors
 from fgr_jax.terminal import Terminal
 
 TOLERANCE = 1e-5  # of a probability, and of a map relative to the largest value of all maps
-_IMAGES_PER_DEVICE = 16
 
 
 class DifferenceError(UserError):
@@ -89,7 +88,7 @@ def verify_outputs(
       DifferenceError: the outputs are not the same up to `TOLERANCE`.
     """
     config, trained = exported.run.config, exported.trained
-    size = min(config.batch_size, _IMAGES_PER_DEVICE * mesh.size)
+    size = min(config.batch_size, IMAGES_PER_DEVICE * mesh.size)
     share = Share(-(-size // mesh.size) * mesh.size, 0, 1)
     count = evaluation_batch_count(source, share)
     forward = compiled(trained, mesh, lambda outputs, _: outputs_of(outputs))

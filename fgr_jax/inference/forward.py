@@ -1,5 +1,6 @@
 """The forward pass of a trained network on batches of images, sharded over the devices of a mesh."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh, PartitionSpec
 
-from fgr_jax.distributed import replicated, rows_to_devices
+from fgr_jax.distributed import data_mesh, replicated, rows_to_devices
 from fgr_jax.inference.saved_run import TrainedNetwork
 from fgr_jax.losses.interface import Outputs
 from fgr_jax.models.network import forward
@@ -20,7 +21,18 @@ from fgr_jax.models.network import forward
 HostBatch = Mapping[str, npt.NDArray[Any]]
 DeviceBatch = Mapping[str, jax.Array]
 
+# Of the whole network: runs on cached features have batches for which it is too large.
+IMAGES_PER_DEVICE = 16
+
 _Note = TypeVar("_Note")
+
+
+def on_this_process(trained: TrainedNetwork, mesh: Mesh) -> tuple[TrainedNetwork, Mesh]:
+    """Returns the network on those devices of `mesh` that are of this process, and their mesh."""
+    ours = [each for each in mesh.devices.flat if each.process_index == jax.process_index()]
+    local = data_mesh(ours)
+    variables = jax.device_put(jax.device_get(trained.variables), replicated(local))
+    return dataclasses.replace(trained, variables=variables), local
 
 
 def compiled(
@@ -79,6 +91,17 @@ def maps_of(maps: jax.Array, classes: jax.Array) -> jax.Array:
     """Selects the maps of K classes in each image: `[B, h, w, C]` and `[B, K]` to `[B, K, h, w]`."""
     chosen = jnp.take_along_axis(maps, classes[:, None, None, :], axis=-1)
     return jnp.moveaxis(chosen, -1, 1)
+
+
+def most_probable(outputs: Outputs, top: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """Returns the `top` most probable classes, their probabilities, and their maps where there are any.
+
+    Returns:
+      Classes and probabilities `[B, top]`, the most probable first, and maps `[B, top, h, w]` or None.
+    """
+    probabilities, classes = jax.lax.top_k(jax.nn.softmax(outputs.scores), top)
+    maps = None if outputs.maps is None else maps_of(outputs.maps, classes)
+    return classes, probabilities, maps
 
 
 def padded(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:

@@ -4,13 +4,12 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
 from fgr_jax.evaluate.rejection import Rejection
-from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of, stream
+from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, most_probable, stream
 from fgr_jax.inference.saved_run import TrainedNetwork
 from fgr_jax.losses.interface import Outputs
 from fgr_jax.predict.files import ImageFile
@@ -65,12 +64,10 @@ class Predictor:
         self._shape = (batch_size, crop, crop, 3)
 
         def select(outputs: Outputs, _: DeviceBatch) -> Any:
-            probabilities, classes = jax.lax.top_k(jax.nn.softmax(outputs.scores), top)
+            classes, probabilities, maps = most_probable(outputs, top)
+            assert maps is not None or not with_maps
             scores = None if rejection is None else outputs.scores
-            if not with_maps:
-                return classes, probabilities, None, scores
-            assert outputs.maps is not None
-            return classes, probabilities, maps_of(outputs.maps, classes), scores
+            return classes, probabilities, maps if with_maps else None, scores
 
         self._run = compiled(trained, mesh, select)
 

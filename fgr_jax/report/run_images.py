@@ -1,22 +1,27 @@
 """Maps and features of a few images of an evaluated run; those of all images would not fit in memory."""
 
-import base64
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import cv2
 import jax
 import numpy as np
 import numpy.typing as npt
 from jax.sharding import Mesh
 
 from fgr_jax.data.images import Canvas, Image, decode, test_crops
-from fgr_jax.distributed import data_mesh, replicated
 from fgr_jax.evaluate import measures
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun
-from fgr_jax.inference.forward import DeviceBatch, HostBatch, compiled, maps_of, padded, stream
+from fgr_jax.inference.forward import (
+    DeviceBatch,
+    HostBatch,
+    compiled,
+    maps_of,
+    on_this_process,
+    padded,
+    stream,
+)
 from fgr_jax.inference.heatmaps import over_center_crop
+from fgr_jax.inference.thumbnails import as_url, shrunk
 from fgr_jax.losses.interface import Outputs
 
 _MAPS = 2  # the maximum number of maps shown for an image
@@ -41,14 +46,9 @@ class RunImages:
         network = evaluated.trained.network
         self._stride, self._origin = network.stride, network.origin
         self._padding = network.padding
-        ours = [each for each in mesh.devices.flat if each.process_index == jax.process_index()]
-        self._mesh = data_mesh(ours)
+        trained, self._mesh = on_this_process(evaluated.trained, mesh)
         # As many images per device as in the run's batches, which are sharded over all devices.
-        self._batch_size = -(-evaluated.run.config.batch_size // mesh.size) * len(ours)
-        variables = jax.device_get(evaluated.trained.variables)
-        trained = dataclasses.replace(
-            evaluated.trained, variables=jax.device_put(variables, replicated(self._mesh))
-        )
+        self._batch_size = -(-evaluated.run.config.batch_size // mesh.size) * self._mesh.size
         self._run = compiled(trained, self._mesh, _maps_and_features)
         self._thumbnails: dict[int, tuple[Image, Canvas]] = {}
 
@@ -65,7 +65,7 @@ class RunImages:
 
     def image_url(self, index: int) -> str:
         """Returns a thumbnail of an image as a `data:` URL."""
-        return _jpeg_url(self._thumbnail(index)[0])
+        return as_url(self._thumbnail(index)[0], _JPEG_QUALITY)
 
     def heat_map_urls(
         self, indices: Sequence[int], classes: Sequence[Sequence[int]]
@@ -84,7 +84,7 @@ class RunImages:
                 over_center_crop(image, each, canvas, self._stride, self._origin, highest=highest)
                 for each in maps
             )
-            urls.append([_jpeg_url(each) for each in overlaid])
+            urls.append([as_url(each, _JPEG_QUALITY) for each in overlaid])
         return urls
 
     def _forward(
@@ -112,12 +112,8 @@ class RunImages:
             image = decode(
                 self._encoded(index), cut_bottom=data.cut_bottom, max_pixels=data.max_pixels
             )
-            height, width = image.shape[:2]
-            factor = min(1.0, _LONGER_SIDE / max(height, width))
-            size = (max(1, round(width * factor)), max(1, round(height * factor)))
-            shrunk = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-            canvas = Canvas.of(data, height, width)
-            self._thumbnails[index] = np.asarray(shrunk, np.uint8), canvas
+            canvas = Canvas.of(data, *image.shape[:2])
+            self._thumbnails[index] = shrunk(image, _LONGER_SIDE), canvas
         return self._thumbnails[index]
 
     def _center_crop(self, index: int) -> Image:
@@ -130,9 +126,3 @@ class RunImages:
 def _maps_and_features(outputs: Outputs, batch: DeviceBatch) -> tuple[Any, jax.Array]:
     maps = None if outputs.maps is None else maps_of(outputs.maps, batch["classes"])
     return maps, outputs.features
-
-
-def _jpeg_url(image: Image) -> str:
-    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    encoded = cv2.imencode(".jpg", image[:, :, ::-1], options)[1]
-    return f"data:image/jpeg;base64,{base64.b64encode(encoded.tobytes()).decode()}"

@@ -122,12 +122,13 @@ def _neighbors(
     run: "TrainedRun", trained: "TrainedNetwork", mesh: "Mesh", terminal: "Terminal"
 ) -> "Neighbors | None":
     """Returns the training images, or None, after a line that says why, where they are gone."""
-    from fgr_jax.data.source import open_splits
+    from fgr_jax.data.source import completed, open_splits
     from fgr_jax.serve.neighbors import find_neighbors
 
     try:
         train, _ = open_splits(run.config.data, terminal, run.data)
-        if not run.data.is_same_data(train.identity) or train.class_names != run.class_names:
+        then = completed(run.data, train.identity, run.config.data, terminal)
+        if not then.is_same_data(train.identity) or train.class_names != run.class_names:
             raise UserError("the training images are no longer those of the run")
         return find_neighbors(run, trained, train, mesh, terminal)
     except UserError as error:

@@ -8,9 +8,10 @@ import numpy as np
 
 from fgr_jax.inference.heatmaps import over_center_crop
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun
+from fgr_jax.inference.thumbnails import as_url
 from fgr_jax.serve.classifier import Answer
 from fgr_jax.serve.neighbors import Neighbors
-from fgr_jax.serve.uploads import Upload, as_url
+from fgr_jax.serve.uploads import JPEG_QUALITY, Upload
 
 _YES_OR_NO = {"0": False, "1": True, "false": False, "true": True}
 
@@ -75,7 +76,7 @@ class Writer(NamedTuple):
         """Returns the answer to a request; page/openapi.json describes it."""
         height, width = upload.size
         predictions = [self._prediction(upload, answer, options, i) for i in range(options.top)]
-        image = {} if upload.shown is None else {"image": as_url(upload.shown)}
+        image = {} if upload.shown is None else {"image": as_url(upload.shown, JPEG_QUALITY)}
         return {"width": width, "height": height, **image, "predictions": predictions}
 
     def _prediction(
@@ -92,7 +93,7 @@ class Writer(NamedTuple):
             overlaid = over_center_crop(
                 upload.shown, answer.maps[place], upload.canvas, network.stride, network.origin
             )
-            prediction["heatmap"] = as_url(overlaid)
+            prediction["heatmap"] = as_url(overlaid, JPEG_QUALITY)
         if options.nearest and self.neighbors is not None:
             found = self.neighbors.nearest(answer.features, label, options.nearest)
             prediction["nearest"] = [

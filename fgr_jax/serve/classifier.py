@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from fgr_jax.data.images import Image
 from fgr_jax.distributed import rows_to_devices
-from fgr_jax.inference.forward import DeviceBatch, compiled, maps_of, padded
+from fgr_jax.inference.forward import DeviceBatch, compiled, most_probable, padded
 from fgr_jax.inference.saved_run import TrainedNetwork
 from fgr_jax.losses.interface import Outputs
 
@@ -42,9 +42,7 @@ class Classifier:
         self._crop, self._mesh = crop, mesh
 
         def select(outputs: Outputs, _: DeviceBatch) -> Any:
-            probabilities, classes = jax.lax.top_k(jax.nn.softmax(outputs.scores), top)
-            maps = None if outputs.maps is None else maps_of(outputs.maps, classes)
-            return classes, probabilities, maps, outputs.features
+            return *most_probable(outputs, top), outputs.features
 
         self._run = compiled(trained, mesh, select)
 

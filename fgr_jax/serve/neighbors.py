@@ -12,13 +12,13 @@ from fgr_jax.data.images import decode
 from fgr_jax.data.pipeline import Share, evaluation_batches
 from fgr_jax.data.source import ExampleSource
 from fgr_jax.files.atomic import atomic_write
-from fgr_jax.inference.forward import DeviceBatch, compiled, stream
+from fgr_jax.inference.forward import IMAGES_PER_DEVICE, DeviceBatch, compiled, stream
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun
+from fgr_jax.inference.thumbnails import as_jpeg, shrunk
 from fgr_jax.losses.interface import Outputs
-from fgr_jax.serve.uploads import as_jpeg, shrunk
+from fgr_jax.serve.uploads import JPEG_QUALITY
 from fgr_jax.terminal import Terminal
 
-_BATCH_SIZE = 16
 _LONGER_SIDE = 160  # of a training image on the page, in pixels
 
 
@@ -74,7 +74,7 @@ class Neighbors:
         """
         encoded, data = self._source[index].encoded_image, self._data
         image = decode(encoded, cut_bottom=data.cut_bottom, max_pixels=data.max_pixels)
-        return as_jpeg(shrunk(image, _LONGER_SIDE))
+        return as_jpeg(shrunk(image, _LONGER_SIDE), JPEG_QUALITY)
 
 
 def find_neighbors(
@@ -103,7 +103,7 @@ def _computed(
 ) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.int32]]:
     data, runtime = dataclasses.replace(run.config.data, corrupt_images="skip"), run.config.runtime
     batches = evaluation_batches(
-        source, data, runtime, Share(_BATCH_SIZE), padding=trained.network.padding
+        source, data, runtime, Share(IMAGES_PER_DEVICE), padding=trained.network.padding
     )
     rows = np.arange(len(source))
     features, labels = list[Any](), list[Any]()
@@ -117,7 +117,7 @@ def _computed(
             made = np.where(np.asarray(batch["mask"])[:, None], made, np.nan)
             features.append(made.astype(np.float16))
             labels.append(batch["label"])
-            bar.update(min(_BATCH_SIZE * len(features), len(rows)))
+            bar.update(min(IMAGES_PER_DEVICE * len(features), len(rows)))
     return np.concatenate(features)[rows], np.concatenate(labels)[rows]
 
 

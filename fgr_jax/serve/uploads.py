@@ -1,16 +1,13 @@
 """An image as it was uploaded, ready for the network and for the page."""
 
-import base64
 from typing import NamedTuple
-
-import cv2
-import numpy as np
 
 from fgr_jax.config import Data
 from fgr_jax.data.images import CENTER, Canvas, Color, Image, crops_at, decode
+from fgr_jax.inference.thumbnails import shrunk
 
+JPEG_QUALITY = 85  # of the images in answers
 _LONGER_SIDE = 640  # of the image on the page, in pixels
-_JPEG_QUALITY = 85
 
 
 class Upload(NamedTuple):
@@ -40,22 +37,3 @@ def read(encoded: bytes, data: Data, padding: Color | None, *, to_show: bool = F
     canvas = Canvas.of(data, height, width)
     shown = shrunk(image, _LONGER_SIDE) if to_show else None
     return Upload(crop, shown, canvas, (height, width))
-
-
-def shrunk(image: Image, longer_side: int) -> Image:
-    """Resizes an image to at most `longer_side` pixels on its longer side."""
-    height, width = image.shape[:2]
-    factor = min(1.0, longer_side / max(height, width))
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def as_jpeg(image: Image) -> bytes:
-    """Encodes an RGB image as a JPEG."""
-    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-    return cv2.imencode(".jpg", image[:, :, ::-1], options)[1].tobytes()
-
-
-def as_url(image: Image) -> str:
-    """Returns an RGB image as a `data:` URL."""
-    return f"data:image/jpeg;base64,{base64.b64encode(as_jpeg(image)).decode()}"

@@ -29,6 +29,7 @@ from fgr_jax.data.source import open_splits
 from fgr_jax.distributed import data_mesh
 from fgr_jax.inference.heatmaps import over_center_crop
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun, open_run, restore
+from fgr_jax.inference.thumbnails import as_jpeg
 from fgr_jax.predict.files import ImageFile
 from fgr_jax.predict.predictions import Prediction, Predictor
 from fgr_jax.runs.workdir import Workdir
@@ -139,7 +140,7 @@ def test_answers_are_those_of_predict(
         overlaid = over_center_crop(
             upload.shown, activation, upload.canvas, network.stride, network.origin
         )
-        as_sent = decode(uploads.as_jpeg(overlaid)).astype(int)
+        as_sent = decode(as_jpeg(overlaid, uploads.JPEG_QUALITY)).astype(int)
         assert np.abs(image_of(each["heatmap"]) - as_sent).mean() < 0.5
         assert len(each["nearest"]) == NEAREST
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fgr_jax.config import Data, parsed_columns
-from fgr_jax.data.prepare.hash_split import TEST, Images, sides
+from fgr_jax.data.prepare.hash_split import SIDES, TEST, Images, sides
 from fgr_jax.data.prepare.listing import ImageFile, Listing, counted, raise_if_any
 from fgr_jax.data.sets.folder import TEST_PERCENT, split_by_name
 from fgr_jax.data.sets.layout import simplified, split_named
@@ -15,7 +15,7 @@ from fgr_jax.data.sets.table_rows import read_table
 from fgr_jax.errors import UserError
 from fgr_jax.files.local import local_path
 
-_TRAIN, _VALIDATION, _TEST = "train", "validation", "test"
+_TRAIN, _VALIDATION, _TEST = SIDES
 _SHOWN = 5  # names in a note
 
 
