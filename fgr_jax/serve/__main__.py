@@ -113,8 +113,8 @@ def _listen(host: str, port: int) -> socket.socket:
         number = getattr(error, "errno", None) or 0
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", None) or error
         raise UserError(
-            f"--host={host} --port={port}: cannot listen there ({reason}): name another port, or "
-            "--port=0 for one that is free"
+            f"--host={host} --port={port}: cannot listen there ({reason}): name another address or "
+            "port, or --port=0 for one that is free"
         ) from error
 
 

@@ -74,8 +74,8 @@ function drawChosen() {
   const prediction = answer.predictions[chosen];
   const withMap = element("show-map").checked && prediction.heatmap;
   element("image").src = withMap ? prediction.heatmap : answer.image;
-  element("image").alt = withMap ? `The image, warm where it speaks for ${prediction.class}` : "The image";
-  element("caption").textContent = withMap ? `Warm colors speak for ${prediction.class}; gray lies outside of what the network sees.` : "";
+  element("image").alt = withMap ? `The image with the class activation map of ${prediction.class}` : "The image";
+  element("caption").textContent = withMap ? `Warm colors are evidence for ${prediction.class}; gray lies outside the crop that the network is applied to.` : "";
   const nearest = element("nearest");
   nearest.replaceChildren();
   if (!prediction.nearest?.length) return;
