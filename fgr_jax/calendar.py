@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from fractions import Fraction
 
 from fgr_jax import durations
@@ -29,12 +30,14 @@ class Calendar:
     evaluation_interval: Fraction
     checkpoint_interval: Fraction
     fingerprint_interval: Fraction | None  # None: never
+    patience: Fraction | None  # steps without a higher accuracy that end the training; None: never
 
     @classmethod
     def of(cls, config: Config, examples: int) -> "Calendar":
         """Returns the calendar of `config` for epochs of `examples` examples."""
         epoch = Fraction(examples, config.batch_size)
         start, every = config.loss.gce_start, config.runtime.fingerprint_every
+        patience = config.early_stopping
         total_steps = durations.whole_steps(config.duration, epoch)
         if config.loss.gce_fade == AUTOMATIC:
             # Without pretrained weights there are no features at first that GCE could build on.
@@ -49,7 +52,26 @@ class Calendar:
             evaluation_interval=durations.in_steps(config.evaluate_every, epoch),
             checkpoint_interval=durations.in_steps(config.checkpoint_every, epoch),
             fingerprint_interval=None if every == NEVER else durations.in_steps(every, epoch),
+            patience=None if patience == NEVER else durations.in_steps(patience, epoch),
         )
+
+    def ending_at(self, step: int) -> "Calendar":
+        """Returns the calendar of the same run, except that `step` is its last one."""
+        return dataclasses.replace(self, total_steps=step)
+
+    def last_step(self, accuracies: Mapping[int, float]) -> int:
+        """Returns the last step of a run, given its accuracies on the validation split by step.
+
+        It is the first evaluated step by which the accuracy has not risen for the patience.
+        """
+        best, highest = 0, -math.inf
+        for step in sorted(accuracies):
+            if accuracies[step] > highest:
+                best, highest = step, accuracies[step]
+            # Both steps are rounded up, which makes the time between them up to a step shorter.
+            elif self.patience is not None and step - best > self.patience - 1:
+                return step
+        return self.total_steps
 
     def due(self, step: int) -> Due:
         """Returns what is due after step `step`. After the last step, everything is due."""

@@ -467,6 +467,12 @@ class Config:
     duration: str = field("100 epochs", "Length of the training.", valid_duration())
     evaluate_every: str = field("1 epoch", "And after the last step.", valid_duration())
     checkpoint_every: str = field("1 epoch", "And after the last step.", valid_duration())
+    early_stopping: str = field(
+        NEVER,
+        "The training ends with the evaluation before which the accuracy on the validation split has "
+        'not risen for this long, such as "5 epochs".',
+        valid_duration(allowed_word=NEVER),
+    )
     pretrained: str = field(
         "",
         'What training starts from: a hub name ("timm/resnet50.tv_in1k"), a .safetensors or .pth '
@@ -526,6 +532,7 @@ def validate(config: Config) -> None:
     if data.table_columns and not data.table:
         _refuse("data.table_columns", data.table_columns, "empty where data.table is empty")
     _check_split(data)
+    _check_early_stopping(config)
     if data.crop > data.resize:
         _refuse("data.crop", data.crop, f"at most data.resize, which is {data.resize}")
     if data.max_pixels < 4 * data.resize**2:
@@ -565,6 +572,23 @@ def _check_split(data: Data) -> None:
     if data.group and (data.name != "folder" or data.table):
         what = "with a table, which has a column for groups" if data.table else "without a folder"
         _refuse("data.group", data.group, f"0 {what}")
+
+
+def _check_early_stopping(config: Config) -> None:
+    """Checks that there is something to stop by, at the ends of epochs, which have lines of metrics."""
+    value = config.early_stopping
+    if value == NEVER:
+        return
+    if not has_validation(config.data):
+        wanted = (
+            f'"{NEVER}" without a validation split, by which it stops: set data.validation_split, or '
+            'data.validation_share with data.split="hash"'
+        )
+        _refuse("early_stopping", value, wanted)
+    number, unit = durations.parse(config.evaluate_every)
+    if unit != "epoch" or number.denominator != 1:
+        wanted = f"a whole number of epochs with early_stopping, which is {value!r}"
+        _refuse("evaluate_every", config.evaluate_every, wanted)
 
 
 def _check_batch(config: Config) -> None:

@@ -70,3 +70,27 @@ def test_an_automatic_fade_is_for_networks_without_features(
     assert calendar.gce_fade_steps == fade_steps
     assert calendar.is_all_gce(fade_steps)
     assert fade_steps == 0 or not calendar.is_all_gce(fade_steps - 1)
+
+
+@given(
+    st.lists(st.sampled_from([0.25, 0.5, 0.75]), min_size=1, max_size=9),
+    st.integers(1, 4),
+    st.integers(1, 300),
+    st.integers(1, 64),
+)
+def test_a_run_ends_where_its_accuracy_has_not_risen_for_the_patience(
+    accuracies: list[float], patience: int, examples: int, batch_size: int
+) -> None:
+    batch_size = min(batch_size, examples)
+    config = Config(batch_size=batch_size, duration="9 epochs", early_stopping=f"{patience} epochs")
+    calendar = Calendar.of(config, examples)
+    steps = [-(-number * examples // batch_size) for number in range(1, 10)]
+    expected = steps[-1]
+    for number in range(len(accuracies)):
+        so_far = accuracies[: number + 1]
+        if number - so_far.index(max(so_far)) >= patience:
+            expected = steps[number]
+            break
+    found = calendar.last_step(dict(zip(steps, accuracies, strict=False)))
+    assert found == expected
+    assert calendar.ending_at(found).due(found).checkpoint

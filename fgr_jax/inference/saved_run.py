@@ -18,6 +18,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.models.network import Network, build_network, inference_variables
 from fgr_jax.runs.checkpoints import read, saved_steps
 from fgr_jax.runs.description import is_with_effect, missing_fields
+from fgr_jax.runs.logs import last_step
 from fgr_jax.runs.workdir import CLASSES, CONFIG, PROVENANCE, Workdir
 
 _DIFFERENCES_SHOWN = 3
@@ -72,6 +73,7 @@ def open_run(workdir: Workdir, fields: Mapping[str, Any] | None = None) -> Train
             )
         _set(config, name, value)
     config_lib.validate(config)
+    calendar = Calendar.of(config, described.data.examples)
     return TrainedRun(
         workdir,
         config,
@@ -79,7 +81,7 @@ def open_run(workdir: Workdir, fields: Mapping[str, Any] | None = None) -> Train
         missing_fields(described.config),
         described.class_names,
         described.data,
-        Calendar.of(config, described.data.examples),
+        calendar.ending_at(last_step(workdir.local, calendar)),
         is_training=workdir.is_claimed(),
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from tensorboardX import SummaryWriter
 
+from fgr_jax.calendar import Calendar
 from fgr_jax.digests import as_hex
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
@@ -136,6 +137,25 @@ def is_evaluated(folder: Path, step: int, split: str) -> bool:
     """Returns whether the metrics of a run have the results on a split after `step`."""
     return any(
         (record["step"], record["split"]) == (step, split) for record in read_metrics(folder)
+    )
+
+
+def last_step(folder: Path, calendar: Calendar, *, until: int | None = None) -> int:
+    """Returns the last step of a run, which may end by its accuracies on the validation split.
+
+    Args:
+      folder: where its metrics are.
+      calendar: its calendar.
+      until: the last step whose metrics count; None: all do.
+    """
+    if calendar.patience is None:
+        return calendar.total_steps
+    return calendar.last_step(
+        {
+            record["step"]: record["top1"]
+            for record in read_metrics(folder)
+            if record["split"] == "validation" and (until is None or record["step"] <= until)
+        }
     )
 
 

@@ -3,6 +3,7 @@
 from fgr_jax.errors import UserError
 from fgr_jax.per_class import confusion_matrix, per_class
 from fgr_jax.runs import workdir as files
+from fgr_jax.runs.checkpoints import saved_steps
 from fgr_jax.runs.logs import read_metrics, read_predictions
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
@@ -43,7 +44,8 @@ def print_summary(
     validations = [record for record in records if record["split"] == "validation"]
     if validations:
         shown["validation"] = validations[-1]
-        shown["best on validation"] = max(validations, key=lambda each: each["top1"])
+        best = max(validations, key=lambda each: each["top1"])
+        shown["best on validation"] = best
     else:
         shown["best on test, not to be reported"] = max(tests, key=lambda each: each["top1"])
     rows: list[tuple[str, ...]] = [
@@ -67,6 +69,11 @@ def print_summary(
             "The network was tested once, after the last step. Choose settings by the validation split "
             "alone."
         )
+        if best["step"] < last["step"] and best["step"] in saved_steps(workdir.checkpoints):
+            terminal.line(
+                f"The network that was best on the validation split is kept too: --step={best['step']} "
+                "evaluates it, predicts with it and exports it."
+            )
     terminal.line(
         f"The network was tested on {last['examples']:,} images that it had not been trained on. For "
         f"{last['top1']:.1%} of them its first prediction among {class_count} classes is correct"

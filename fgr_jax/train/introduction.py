@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from fgr_jax.calendar import Calendar
-from fgr_jax.config import Config
+from fgr_jax.config import NEVER, Config
 from fgr_jax.data.prepare.contents import Contents
 from fgr_jax.data.prepare.used_splits import TRAIN
 from fgr_jax.data.source import Sources
@@ -53,6 +53,11 @@ def introduction(
         *([f"weights   {weights}"] if weights else []),
         f"training  {config.duration}, {calendar.total_steps:,} steps of {config.batch_size} images, on "
         f"{devices} × {jax.devices()[0].device_kind}",
+        *(
+            [f"stopping  after {patience} without a higher accuracy on the validation split"]
+            if (patience := config.early_stopping) != NEVER
+            else []
+        ),
         *(f"advice    {line}" for line in _advice(config, calendar, train.contents, maps)),
     ]
 

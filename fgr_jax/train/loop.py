@@ -22,7 +22,7 @@ from fgr_jax.models.network import Network, build_network
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.runs.checkpoints import Checkpoints, latest_step
 from fgr_jax.runs.description import Description
-from fgr_jax.runs.logs import is_evaluated
+from fgr_jax.runs.logs import is_evaluated, last_step
 from fgr_jax.runs.provenance import provenance
 from fgr_jax.runs.workdir import PROVENANCE, Workdir
 from fgr_jax.terminal import Terminal
@@ -92,6 +92,7 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     )
     _check_workdir(workdir, run, recorded, config, terminal)
     step = distributed.agreed_integer(latest_step(workdir.checkpoints) or 0)
+    planned, calendar = calendar, _ending_early(calendar, workdir, step)
     outcome = Outcome(step, step, calendar.total_steps, len(class_names), train_source.license)
     untested = _untested(workdir, _due_splits(evaluated, calendar, step), step)
     if step == calendar.total_steps and not untested:
@@ -137,9 +138,11 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
 
     batches_of = dict(zip(evaluated, evaluation_batches, strict=True))
 
-    def test(step: int, state: TrainState, splits: Sequence[str]) -> None:
+    def test(step: int, state: TrainState) -> None:
+        nonlocal calendar
         recorder.catch_up()
-        for split in splits:
+        while splits := _untested(workdir, _due_splits(evaluated, calendar, step), step):
+            split = splits[0]
             tested = evaluate(
                 steps,
                 state,
@@ -154,11 +157,12 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
             if tested is None:  # it was interrupted
                 return
             recorder.evaluation(step, split, tested)
+            calendar = _ending_early(calendar, workdir, step)
 
     with Interruption(terminal.warn) as interruption, checkpoints, recorder:
         with interruption.noting(WorkerError):
             if untested:
-                test(step, state, untested)
+                test(step, state)
                 recorder.settle(step)
                 if calendar.due(step).checkpoint:
                     recorder.save(step, state, steps.is_finite(state))
@@ -175,7 +179,7 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
                     recorder.epoch(step, state.epoch_totals)
                     state = state.replace(epoch_totals=steps.zeros())
                 if due.evaluation:
-                    test(step, state, _due_splits(evaluated, calendar, step))
+                    test(step, state)
                 recorder.settle(step)
                 if due.checkpoint:
                     recorder.save(step, state, steps.is_finite(state))
@@ -183,11 +187,21 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         recorder.settle(step)
         recorder.save(step, state, steps.is_finite(state))
         recorder.publish()
+    if step == calendar.total_steps < planned.total_steps:
+        terminal.line(
+            f"the training ended early, after {step:,} of {planned.total_steps:,} steps: the accuracy "
+            f"on the validation split had not risen for {config.early_stopping}"
+        )
     if interruption.failure:
         raise UserError(
             f"{interruption.failure}. Step {step:,} is saved, and the same command resumes the run"
         )
-    return dataclasses.replace(outcome, step=step, interrupted_by=interruption.requested)
+    return dataclasses.replace(
+        outcome,
+        step=step,
+        total_steps=calendar.total_steps,
+        interrupted_by=interruption.requested,
+    )
 
 
 class _Start(NamedTuple):
@@ -223,6 +237,14 @@ def _check_workdir(
         data = completed(recorded.data, run.data, config.data, terminal)
         recorded = dataclasses.replace(recorded, data=data)
     distributed.once_for_all(lambda: workdir.check(run, recorded))
+
+
+def _ending_early(calendar: Calendar, workdir: Workdir, step: int) -> Calendar:
+    """Returns the calendar of a run that has taken `step` steps, where it may end by early stopping."""
+    if calendar.patience is None:
+        return calendar
+    last = distributed.agreed_integer(last_step(workdir.local, calendar, until=step))
+    return calendar.ending_at(last)
 
 
 def _due_splits(evaluated: Mapping[str, ExampleSource], calendar: Calendar, step: int) -> list[str]:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from tiny_run import QUIET, small_config
 
-from fgr_jax.config import Config, Data
+from fgr_jax.config import Config, Data, validate
 from fgr_jax.data.source import open_sources
+from fgr_jax.errors import UserError
+from fgr_jax.inference.saved_run import open_run
 from fgr_jax.report.plots import draw_curves
 from fgr_jax.runs.logs import read_predictions
 from fgr_jax.runs.summary import print_summary
@@ -21,6 +23,7 @@ from fgr_jax.sweep.results import result
 from fgr_jax.terminal import Terminal
 from fgr_jax.train import evaluation
 from fgr_jax.train import loop as run_lib
+from fgr_jax.train.recorder import Recorder
 
 STEPS = [5, 10, 15]  # 39 images in batches of 8, three epochs: ⌈14.6⌉
 
@@ -113,6 +116,110 @@ def test_what_was_interrupted_is_made_up_for(
     assert train(small, tmp_path / "run").interrupted_by is None
     assert records(tmp_path / "run") == records(whole)
     assert ratings(tmp_path / "run") == ratings(whole)
+
+
+@pytest.fixture(scope="module")
+def long_run(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The workdir of a run of twelve epochs, and the step at which it should have ended early."""
+    workdir = tmp_path_factory.mktemp("long") / "run"
+    train(long_config(small_config(data_dir)), workdir)
+    validation = of_split(workdir, "validation")
+    best, highest = 0, -1.0
+    for step, each in validation.items():
+        if each["top1"] > highest:
+            best, highest = step, each["top1"]
+        elif step - best >= 9:  # two epochs of 4.9 steps, rounded up
+            return workdir, step
+    raise AssertionError("choose another learning rate, for which it stops improving")
+
+
+def long_config(config: Config) -> Config:
+    config.duration = "12 epochs"
+    return with_validation(config)
+
+
+def test_a_run_without_progress_ends_early_and_is_tested_once(
+    small: Config, long_run: tuple[Path, int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference, end = long_run
+    long_config(small).early_stopping = "2 epochs"
+    assert end < 59, "it ends early"
+    outcome = train(small, tmp_path / "run")
+    assert (outcome.step, outcome.total_steps, outcome.interrupted_by) == (end, end, None)
+    for split in ("train", "validation"):
+        expected = {k: v for k, v in of_split(reference, split).items() if k <= end}
+        assert of_split(tmp_path / "run", split) == expected
+    assert list(of_split(tmp_path / "run", "test")) == [end]
+    assert end in ratings(tmp_path / "run")
+
+    run = open_run(Workdir.open(tmp_path / "run"))
+    assert run.calendar.total_steps == end
+    before = records(tmp_path / "run")
+    assert train(small, tmp_path / "run").first_step == end
+    assert records(tmp_path / "run") == before
+
+    capsys.readouterr()
+    print_summary(Workdir.open(tmp_path / "run"), 4, "", Terminal())
+    validation = of_split(tmp_path / "run", "validation")
+    best = max(validation, key=lambda step: (validation[step]["top1"], -step))
+    assert f"--step={best} evaluates it" in capsys.readouterr().out
+    assert best in ratings(tmp_path / "run")
+
+
+def test_early_stopping_needs_something_to_stop_by() -> None:
+    config = Config(early_stopping="2 epochs")
+    with pytest.raises(UserError, match=r"--config.early_stopping='2 epochs': must be \"never\" w"):
+        validate(config)
+    config.data.validation_split = "train[:10%]"
+    validate(config)
+    for wrong in ("0.5 epochs", "10 steps"):
+        config.evaluate_every = wrong
+        with pytest.raises(UserError, match=f"evaluate_every='{wrong}': must be a whole number of"):
+            validate(config)
+
+
+@pytest.mark.parametrize("interrupted", ["validation", "test", "after the metrics"])
+def test_an_early_end_that_is_interrupted_is_made_up_for(
+    small: Config,
+    long_run: tuple[Path, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted: str,
+) -> None:
+    reference, end = long_run
+    long_config(small).early_stopping = "2 epochs"
+    seen: list[int] = []
+
+    def evaluate(steps: Any, state: Any, batches: Any, source: Any, *others: Any) -> Any:
+        split = "test" if source.split == "test" else "validation"
+        if int(state.step) == end and split == interrupted and not seen:
+            os.kill(os.getpid(), signal.SIGHUP)
+            seen.append(1)
+        return evaluation.evaluate(steps, state, batches, source, *others)
+
+    def save(recorder: Recorder, step: int, *others: Any) -> None:
+        if step == end and interrupted == "after the metrics" and not seen:
+            seen.append(1)
+            raise KeyError("killed")
+        original(recorder, step, *others)
+
+    original = Recorder.save
+    monkeypatch.setattr(run_lib, "evaluate", evaluate)
+    monkeypatch.setattr(Recorder, "save", save)
+    if interrupted == "after the metrics":
+        with pytest.raises(KeyError):
+            train(small, tmp_path / "run")
+        assert end in of_split(tmp_path / "run", "test")
+    else:
+        assert train(small, tmp_path / "run").interrupted_by == signal.SIGHUP
+        assert end not in of_split(tmp_path / "run", "test")
+    monkeypatch.undo()
+    outcome = train(small, tmp_path / "run")
+    assert (outcome.step, outcome.interrupted_by) == (end, None)
+    expected = {k: v for k, v in of_split(reference, "validation").items() if k <= end}
+    assert of_split(tmp_path / "run", "validation") == expected
+    assert list(of_split(tmp_path / "run", "test")) == [end]
+    assert seen
 
 
 def test_features_are_computed_for_all_three_splits(small: Config, tmp_path: Path) -> None:
