@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from tiny_run import QUIET, small_config
 
+from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config, Data, validate
 from fgr_jax.data.source import open_sources
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run
 from fgr_jax.report.plots import draw_curves
-from fgr_jax.runs.logs import read_predictions
+from fgr_jax.runs.logs import last_step, read_predictions
 from fgr_jax.runs.summary import print_summary
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.sweep.results import result
@@ -144,8 +145,11 @@ def test_a_run_without_progress_ends_early_and_is_tested_once(
     reference, end = long_run
     long_config(small).early_stopping = "2 epochs"
     assert end < 59, "it ends early"
-    outcome = train(small, tmp_path / "run")
+    outcome = run_lib.train(small, Workdir.open(tmp_path / "run"), Terminal())
     assert (outcome.step, outcome.total_steps, outcome.interrupted_by) == (end, end, None)
+    printed = capsys.readouterr().out
+    assert "stopping  after 2 epochs without a higher accuracy" in printed
+    assert f"the training ended early, after {end} of 59 steps" in printed
     for split in ("train", "validation"):
         expected = {k: v for k, v in of_split(reference, split).items() if k <= end}
         assert of_split(tmp_path / "run", split) == expected
@@ -154,6 +158,9 @@ def test_a_run_without_progress_ends_early_and_is_tested_once(
 
     run = open_run(Workdir.open(tmp_path / "run"))
     assert run.calendar.total_steps == end
+    planned = Calendar.of(small, 39)
+    assert last_step(tmp_path / "run", planned) == end
+    assert last_step(tmp_path / "run", planned, until=end - 1) == planned.total_steps == 59
     before = records(tmp_path / "run")
     assert train(small, tmp_path / "run").first_step == end
     assert records(tmp_path / "run") == before
@@ -168,7 +175,8 @@ def test_a_run_without_progress_ends_early_and_is_tested_once(
 
 def test_early_stopping_needs_something_to_stop_by() -> None:
     config = Config(early_stopping="2 epochs")
-    with pytest.raises(UserError, match=r"--config.early_stopping='2 epochs': must be \"never\" w"):
+    config.data.name = "synthetic/tiny"
+    with pytest.raises(UserError, match="early_stopping='2 epochs': must be .never. without"):
         validate(config)
     config.data.validation_split = "train[:10%]"
     validate(config)
