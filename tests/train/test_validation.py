@@ -176,7 +176,7 @@ def test_a_run_without_progress_ends_early_and_is_tested_once(
 def test_early_stopping_needs_something_to_stop_by() -> None:
     config = Config(early_stopping="2 epochs")
     config.data.name = "synthetic/tiny"
-    with pytest.raises(UserError, match="early_stopping='2 epochs': must be .never. without"):
+    with pytest.raises(UserError, match=r"early_stopping='2 epochs': must be .never. without"):
         validate(config)
     config.data.validation_split = "train[:10%]"
     validate(config)
