@@ -37,7 +37,7 @@ def on_this_process(trained: TrainedNetwork, mesh: Mesh) -> tuple[TrainedNetwork
 
 def compiled(
     trained: TrainedNetwork, mesh: Mesh, select: Callable[[Outputs, DeviceBatch], Any]
-) -> Callable[[DeviceBatch], Any]:
+) -> Callable[[DeviceBatch | HostBatch], Any]:
     """Compiles the forward pass followed by `select`.
 
     Args:
@@ -47,7 +47,7 @@ def compiled(
         leave the devices.
 
     Returns:
-      A function of a batch. Its results are replicated, so that every process has all rows.
+      A function of a batch, which may be of the host where one process has all devices. Its results are replicated, so that every process has all rows.
     """
 
     @functools.partial(jax.jit, out_shardings=replicated(mesh))
@@ -106,4 +106,6 @@ def most_probable(outputs: Outputs, top: int) -> tuple[jax.Array, jax.Array, jax
 
 def padded(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
     """Pads `rows` with zeros to `count` rows, so that the last batch has the shape of the others."""
+    if len(rows) == count:
+        return rows
     return np.pad(rows, [(0, count - len(rows))] + [(0, 0)] * (rows.ndim - 1))

@@ -15,6 +15,7 @@ Ctrl-C ends it after the requests that are being answered.
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
 
+import gc
 import os
 import socket
 import threading
@@ -83,6 +84,9 @@ def main(argv: Sequence[str]) -> int:
         app, log_config=None, access_log=False, timeout_graceful_shutdown=_ENDING_S, ws="none"
     )
     server = uvicorn.Server(settings)
+    # What the start has made is here to the end: to look through it in every collection takes time.
+    gc.collect()
+    gc.freeze()
     thread = threading.Thread(target=server.run, args=[[listening]], name="server")
 
     def stop(_: object) -> None:

@@ -1,10 +1,9 @@
 """Requests to classify an image, and their answers in JSON."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
-
-import numpy as np
 
 from fgr_jax.inference.heatmaps import over_center_crop
 from fgr_jax.inference.saved_run import TrainedNetwork, TrainedRun
@@ -83,10 +82,11 @@ class Writer(NamedTuple):
         self, upload: Upload, answer: Answer, options: Options, place: int
     ) -> dict[str, Any]:
         label = int(answer.classes[place])
+        probability = float(answer.probabilities[place])
         prediction: dict[str, Any] = {
             "class": self.run.class_names[label],
             # NaN, of a network that has diverged, is not JSON.
-            "probability": float(np.nan_to_num(answer.probabilities[place])),
+            "probability": 0.0 if math.isnan(probability) else probability,
         }
         if upload.shown is not None and answer.maps is not None:
             network = self.trained.network

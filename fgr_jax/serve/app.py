@@ -1,10 +1,9 @@
 """The pages and the interface of the server."""
 
 import asyncio
-import contextlib
 import importlib.resources
 import ipaddress
-from collections.abc import AsyncIterator
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,6 +21,7 @@ from fgr_jax.serve import uploads
 from fgr_jax.serve.answers import Options, RequestError, Writer
 from fgr_jax.serve.batching import Batcher
 from fgr_jax.serve.classifier import Answer, Classifier
+from fgr_jax.serve.neighbors import Neighbors
 
 _AT_ONCE = 16  # requests that are read, decoded and answered; others wait, without memory
 _UPLOAD_S = 60.0  # in which an image must have arrived
@@ -73,9 +73,7 @@ def build_app(
         HTTPException: lambda _, error: _problem(error.status_code, error.detail),
         RequestError: lambda _, error: _problem(error.status, str(error)),
     }
-    return Starlette(
-        routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=server.lifespan
-    )
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 
 
 def is_loopback(host: str) -> bool:
@@ -96,15 +94,11 @@ class _Server:
         self._max_bytes = max_bytes
         self._batcher: Batcher[Image, Answer] = Batcher(classifier, classifier.largest)
         self._slots = asyncio.Semaphore(_AT_ONCE)
-        self._threads = ThreadPoolExecutor(writer.run.config.runtime.decode_threads, "images")
+        self._threads = ThreadPoolExecutor(_AT_ONCE, "requests")
+        # Of all threads, those that may use a core, and the memory of a decoded image.
+        self._busy = threading.Semaphore(writer.run.config.runtime.decode_threads)
         folder = importlib.resources.files("fgr_jax.serve") / "page"
         self._files = {path: (folder / name).read_bytes() for path, (name, _) in _FILES.items()}
-
-    @contextlib.asynccontextmanager
-    async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
-        running = asyncio.create_task(self._batcher.run())
-        yield
-        running.cancel()
 
     async def file(self, request: Request) -> Response:
         path = request.url.path.removeprefix("/")
@@ -134,9 +128,7 @@ class _Server:
                 raise RequestError(408, f"the image did not arrive in {_UPLOAD_S:g} s") from None
             except ClientDisconnect:
                 return Response(status_code=400)  # to nobody
-            upload = await self._in_thread(self._read, encoded, options.heatmaps)
-            answer = await self._batcher.submit(upload.crop)
-            return await self._in_thread(self._write, upload, answer, options)
+            return await self._in_thread(self._classify, encoded, options)
 
     async def training_image(self, request: Request) -> Response:
         neighbors, index = self._writer.neighbors, request.path_params["index"]
@@ -144,20 +136,25 @@ class _Server:
         if neighbors is None or not is_number or int(index) >= len(neighbors):
             raise RequestError(404, "there is no such training image")
         try:
-            jpeg = await self._in_thread(neighbors.jpeg, int(index))
+            jpeg = await self._in_thread(self._jpeg, neighbors, int(index))
         except ImageError as error:
             raise RequestError(404, f"the training image {error}") from error
         return Response(jpeg, media_type="image/jpeg")
 
-    def _read(self, encoded: bytes, to_show: bool) -> uploads.Upload:
+    def _classify(self, encoded: bytes, options: Options) -> Response:
         data, network = self._writer.run.config.data, self._writer.trained.network
         try:
-            return uploads.read(encoded, data, network.padding, to_show=to_show)
+            with self._busy:
+                upload = uploads.read(encoded, data, network.padding, to_show=options.heatmaps)
         except ImageError as error:
             raise RequestError(422, f"the image {error}") from error
+        answer = self._batcher.submit(upload.crop)
+        with self._busy:
+            return JSONResponse(self._writer.write(upload, answer, options))
 
-    def _write(self, upload: uploads.Upload, answer: Answer, options: Options) -> Response:
-        return JSONResponse(self._writer.write(upload, answer, options))
+    def _jpeg(self, neighbors: Neighbors, index: int) -> bytes:
+        with self._busy:
+            return neighbors.jpeg(index)
 
     async def _body(self, request: Request) -> bytes:
         """Reads the body of a request."""

@@ -1,58 +1,68 @@
 """Requests that come together are classified together."""
 
-import asyncio
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
+class _Pending(Generic[_Item, _Result]):
+    """An item whose result is waited for."""
+
+    def __init__(self, item: _Item):
+        self.item = item
+        self.results: list[_Result] = []  # one, once it is computed
+        self.error: Exception | None = None
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.results) or self.error is not None
+
+
 class Batcher(Generic[_Item, _Result]):
     """Collects what is submitted while a batch is being computed, and computes it as the next one.
 
-    A single item waits for nothing but the batch before it.
+    Each item is submitted from a thread of its own, and one of these threads computes the batch for the
+    others. A single item waits for nothing but the batch before it.
 
     Args:
-      compute: returns a result for each item; runs in a thread of its own.
+      compute: returns a result for each item.
       largest: the largest number of items at once.
     """
 
     def __init__(self, compute: Callable[[Sequence[_Item]], Sequence[_Result]], largest: int):
         self._compute, self._largest = compute, largest
-        self._waiting: asyncio.Queue[tuple[_Item, asyncio.Future[_Result]]] = asyncio.Queue()
-        self._thread = ThreadPoolExecutor(1, "classifier")
+        self._waiting: list[_Pending[_Item, _Result]] = []
+        self._list = threading.Lock()  # held to read or change `_waiting`
+        self._computing = threading.Lock()  # held while a batch is computed
 
-    async def submit(self, item: _Item) -> _Result:
+    def submit(self, item: _Item) -> _Result:
         """Returns the result for `item`.
 
         Raises:
           Exception: as of `compute` for the batch.
         """
-        result: asyncio.Future[_Result] = asyncio.get_running_loop().create_future()
-        await self._waiting.put((item, result))
-        return await result
+        ours: _Pending[_Item, _Result] = _Pending(item)
+        with self._list:
+            self._waiting.append(ours)
+        while not ours.is_done:
+            with self._computing:
+                if not ours.is_done:  # nobody has computed it while this thread waited
+                    self._compute_next()
+        if ours.error is not None:
+            raise ours.error
+        return ours.results[0]
 
-    async def run(self) -> None:
-        """Computes batches until it is canceled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            batch = [await self._waiting.get()]
-            while len(batch) < self._largest and not self._waiting.empty():
-                batch.append(self._waiting.get_nowait())
-            # Of a request that was given up, nobody waits for the result.
-            batch = [(item, result) for item, result in batch if not result.done()]
-            if not batch:
-                continue
-            items = [item for item, _ in batch]
-            try:
-                results = await loop.run_in_executor(self._thread, self._compute, items)
-            except Exception as error:
-                for _, waiting in batch:
-                    if not waiting.done():
-                        waiting.set_exception(error)
-                continue
-            for (_, waiting), result in zip(batch, results, strict=True):
-                if not waiting.done():
-                    waiting.set_result(result)
+    def _compute_next(self) -> None:
+        with self._list:
+            batch, self._waiting = self._waiting[: self._largest], self._waiting[self._largest :]
+        try:
+            results = self._compute([each.item for each in batch])
+        except Exception as error:
+            for each in batch:
+                each.error = error
+            return
+        for each, result in zip(batch, results, strict=True):
+            each.results.append(result)

@@ -9,7 +9,6 @@ import numpy.typing as npt
 from jax.sharding import Mesh
 
 from fgr_jax.data.images import Image
-from fgr_jax.distributed import rows_to_devices
 from fgr_jax.inference.forward import DeviceBatch, compiled, most_probable, padded
 from fgr_jax.inference.saved_run import TrainedNetwork
 from fgr_jax.losses.interface import Outputs
@@ -57,7 +56,8 @@ class Classifier:
     def __call__(self, crops: Image | Sequence[Image]) -> list[Answer]:
         """Classifies center crops, uint8 `[N, crop, crop, 3]` with N at most `largest`."""
         size = next(size for size in self.sizes() if size >= len(crops))
-        batch = rows_to_devices(self._mesh, {"image": padded(np.asarray(crops), size)})
+        # JAX moves the array to the device faster than `rows_to_devices`, which is for many processes.
+        batch = {"image": padded(np.asarray(crops), size)}
         classes, probabilities, maps, features = jax.device_get(self._run(batch))
         return [
             Answer(classes[i], probabilities[i], None if maps is None else maps[i], features[i])

@@ -1,6 +1,5 @@
 """The server: its answers, what it refuses, many requests at once, and its end."""
 
-import asyncio
 import base64
 import json
 import signal
@@ -301,22 +300,17 @@ def test_what_comes_together_is_computed_together() -> None:
         may_end.wait()
         return [10 * item for item in items]
 
-    async def submit_all() -> list[int]:
-        batcher: Batcher[int, int] = Batcher(compute, 4)
-        running = asyncio.create_task(batcher.run())
-        first = asyncio.create_task(batcher.submit(0))
-        await asyncio.to_thread(first_is_running.wait)
-        others = [asyncio.create_task(batcher.submit(item)) for item in range(1, 7)]
-        await asyncio.sleep(0.05)
-        others[1].cancel()  # whoever sent it has gone
-        await asyncio.sleep(0)
+    batcher: Batcher[int, int] = Batcher(compute, 4)
+    with ThreadPoolExecutor(7) as threads:
+        first = threads.submit(batcher.submit, 0)
+        first_is_running.wait()
+        others = []
+        for item in range(1, 7):
+            others.append(threads.submit(batcher.submit, item))
+            time.sleep(0.02)
         may_end.set()
-        results = [await each for each in (first, *others) if each is not others[1]]
-        running.cancel()
-        return results
-
-    assert asyncio.run(submit_all()) == [0, 10, 30, 40, 50, 60]
-    assert batches == [[0], [1, 3, 4], [5, 6]]
+        assert [each.result() for each in (first, *others)] == [0, 10, 20, 30, 40, 50, 60]
+    assert batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
 def test_an_error_of_a_batch_ends_no_later_batch() -> None:
@@ -325,16 +319,10 @@ def test_an_error_of_a_batch_ends_no_later_batch() -> None:
             raise RuntimeError("of the device")
         return list(items)
 
-    async def submit_both() -> int:
-        batcher: Batcher[int, int] = Batcher(compute, 1)
-        running = asyncio.create_task(batcher.run())
-        with pytest.raises(RuntimeError, match="of the device"):
-            await batcher.submit(0)
-        result = await batcher.submit(1)
-        running.cancel()
-        return result
-
-    assert asyncio.run(submit_both()) == 1
+    batcher: Batcher[int, int] = Batcher(compute, 1)
+    with pytest.raises(RuntimeError, match="of the device"):
+        batcher.submit(0)
+    assert batcher.submit(1) == 1
 
 
 @pytest.fixture
