@@ -47,7 +47,8 @@ def compiled(
         leave the devices.
 
     Returns:
-      A function of a batch, which may be of the host where one process has all devices. Its results are replicated, so that every process has all rows.
+      A function of a batch, which may be of the host where one process has all devices. Its results are
+      replicated, so that every process has all rows.
     """
 
     @functools.partial(jax.jit, out_shardings=replicated(mesh))

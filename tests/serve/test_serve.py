@@ -33,7 +33,7 @@ from fgr_jax.predict.files import ImageFile
 from fgr_jax.predict.predictions import Prediction, Predictor
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.serve import uploads
-from fgr_jax.serve.answers import Writer
+from fgr_jax.serve.answers import Options, Writer
 from fgr_jax.serve.app import build_app
 from fgr_jax.serve.batching import Batcher
 from fgr_jax.serve.classifier import Classifier
@@ -386,3 +386,15 @@ def test_a_port_in_use_is_one_line(workdir: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert f"--port={port}: cannot listen there (Address already in use)" in done.stderr
+
+
+def test_a_network_that_has_diverged_still_answers_in_json(
+    run: TrainedRun, trained: TrainedNetwork, classifier: Classifier, schemas: dict[str, Any]
+) -> None:
+    upload = uploads.read(an_image(1), run.config.data, None)
+    answer = classifier([upload.crop])[0]
+    diverged = answer._replace(probabilities=np.full_like(answer.probabilities, np.nan))
+    written = Writer(run, trained, None).write(upload, diverged, Options(TOP, False, 0))
+    json.dumps(written, allow_nan=False)
+    check_schema(written, "Answer", schemas)
+    assert [each["probability"] for each in written["predictions"]] == [0.0] * TOP
