@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 import pytest
 from onnx_files import checked_onnx, folds_nothing_more, operators, optimized, run_onnx
+from onnx_in_browser import onnxruntime_web
 from pooled_head import POOLED_HEAD
 from small_backbone import SMALL_BACKBONE, Patches
 
@@ -94,6 +96,13 @@ def test_every_family_of_backbones_is_tested() -> None:
     assert families <= {type(form) for form in BACKBONE_FORMS.values()}
 
 
+@pytest.fixture(scope="module")
+def in_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """onnxruntime-web in Chromium."""
+    with onnxruntime_web(tmp_path_factory.mktemp("browser")) as run:
+        yield run
+
+
 @pytest.mark.parametrize(
     ("name", "size"),
     [
@@ -102,18 +111,22 @@ def test_every_family_of_backbones_is_tested() -> None:
         if size == SIZES[0] or name in TWICE
     ],
 )
-def test_a_network_of_one_and_of_seven_images(name: str, size: int) -> None:
+def test_a_network_of_one_and_of_seven_images(name: str, size: int, in_browser: Any) -> None:
+    """In onnxruntime and in the browser."""
     model = model_of(name, size)
     images = np.random.default_rng(1).integers(0, 256, (7, size, size, 3), np.uint8)
     expected = jax.device_get(jax.jit(functools.partial(outputs, name, size))(images))
     assert ("maps" in expected) == (name != "own head")
-    for rows in (slice(0, 7), slice(3, 4)):
-        found = run_onnx(model, images[rows])
-        assert found.keys() == expected.keys()
-        for key, values in expected.items():
-            assert found[key].shape == values[rows].shape
-            largest = max(1, np.abs(values).max())
-            np.testing.assert_allclose(found[key], values[rows], atol=1e-5 * largest, rtol=0)
+    of_rows = (slice(0, 7), slice(3, 4))
+    batches = [images[rows] for rows in of_rows]
+    of_python = [run_onnx(model, batch) for batch in batches]
+    for all_found in (of_python, in_browser(model, batches)):
+        for rows, found in zip(of_rows, all_found, strict=True):
+            assert found.keys() == expected.keys()
+            for key, values in expected.items():
+                assert found[key].shape == values[rows].shape
+                largest = max(1, np.abs(values).max())
+                np.testing.assert_allclose(found[key], values[rows], atol=1e-5 * largest, rtol=0)
     # Predictions that differ, so that a file that ignores its input would be noticed.
     assert np.ptp(expected["probabilities"], axis=0).max() > 1e-3
 

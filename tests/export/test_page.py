@@ -2,7 +2,6 @@
 
 import base64
 import io
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from browser import opened
+from onnx_in_browser import runtime
 from PIL import Image
 from playwright.sync_api import Page, expect
 from saved_runs import saved
-from tiny_run import ROOT, small_config
+from tiny_run import small_config
 
 from fgr_jax.data.images import CENTER
 from fgr_jax.data.images.crops import crops_at
@@ -30,15 +30,6 @@ from fgr_jax.models.network import forward
 from fgr_jax.runs.workdir import Workdir
 
 NAMES = ("</script><script>alert(1)</script>", "<!--", "Ünïcode 鳥", "&amp;")
-
-
-def runtime() -> Path:
-    """The folder of onnxruntime-web; ONNXRUNTIME_WEB names another one."""
-    folder = Path(os.environ.get("ONNXRUNTIME_WEB") or ROOT / "node_modules/onnxruntime-web")
-    assert folder.is_dir(), (
-        f"no {folder}: launch/test.sh installs it; ONNXRUNTIME_WEB names one that is elsewhere"
-    )
-    return folder
 
 
 @pytest.fixture(scope="module")
