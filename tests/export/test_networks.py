@@ -8,14 +8,22 @@ from typing import Any
 
 import jax
 import numpy as np
+import onnx
 import pytest
 from onnx_files import checked_onnx, folds_nothing_more, operators, optimized, run_onnx
 from onnx_in_browser import onnxruntime_web
 from pooled_head import POOLED_HEAD
+from saved_runs import saved
 from small_backbone import SMALL_BACKBONE, Patches
+from tiny_run import QUIET, tiny_config
 
 from fgr_jax.config import Config
-from fgr_jax.export.exported_run import outputs_of
+from fgr_jax.data.source import open_splits
+from fgr_jax.distributed import data_mesh
+from fgr_jax.export.exported_run import ExportedRun, metadata, outputs_of
+from fgr_jax.export.formats import FORMATS
+from fgr_jax.export.verification import verify_outputs
+from fgr_jax.inference.saved_run import open_run, restore
 from fgr_jax.models.backbones import BACKBONES
 from fgr_jax.models.backbones.convnext import ConvNeXt
 from fgr_jax.models.backbones.efficientnet import EfficientNet
@@ -24,6 +32,7 @@ from fgr_jax.models.backbones.vit import ViT
 from fgr_jax.models.heads.cam import CamHead
 from fgr_jax.models.heads.gaussian import GaussianHead
 from fgr_jax.models.network import Network, build_network, forward
+from fgr_jax.runs.workdir import Workdir
 
 CLASSES = 5
 _VIT: dict[str, Any] = {"patch_size": 8, "depth": 4, "heads": 2, "channels": 16}
@@ -129,6 +138,21 @@ def test_a_network_of_one_and_of_seven_images(name: str, size: int, in_browser: 
                 np.testing.assert_allclose(found[key], values[rows], atol=1e-5 * largest, rtol=0)
     # Predictions that differ, so that a file that ignores its input would be noticed.
     assert np.ptp(expected["probabilities"], axis=0).max() > 1e-3
+
+
+def test_all_predictions_on_a_split_are_those_of_the_run(
+    data_dir: Path, tmp_path: Path, in_browser: Any
+) -> None:
+    workdir = saved(tiny_config(data_dir), tmp_path / "run")
+    run = open_run(Workdir.open(workdir))
+    exported = ExportedRun(run, restore(run, None, data_mesh()))
+    FORMATS["onnx"].write(exported, metadata(exported), tmp_path / "a.onnx")
+    model = onnx.load(tmp_path / "a.onnx")
+    _, source = open_splits(run.config.data, QUIET)
+    verdict = verify_outputs(
+        exported, source, data_mesh(), lambda images: in_browser(model, [images])[0], QUIET
+    )
+    assert f"all predictions are those of the run on {len(source)} images" in verdict
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -26,7 +26,8 @@ _RUN = """async ([model, batches]) => {
   const session = await ort.InferenceSession.create(bytes(model), {executionProviders: ["wasm"]});
   const results = [];
   for (const [pixels, dims] of batches) {
-    const outputs = await session.run({x: new ort.Tensor("uint8", bytes(pixels), dims)});
+    const input = new ort.Tensor("uint8", bytes(pixels), dims);
+    const outputs = await session.run({[session.inputNames[0]]: input});
     results.push(Object.fromEntries(
       Object.entries(outputs).map(([name, each]) => [name, [each.dims, [...each.data]]])));
   }
@@ -48,7 +49,7 @@ def runtime() -> Path:
 def onnxruntime_web(
     folder: Path,
 ) -> Iterator[Callable[[onnx.ModelProto, list[Any]], list[dict[str, Any]]]]:
-    """A function that applies a file to batches of "x", uint8, each with the outputs by name."""
+    """A function that applies a file to batches, uint8, each with the outputs by name."""
     page_path = folder / "empty.html"
     page_path.write_text("<!doctype html><title>empty</title>")
     dist = runtime() / "dist"
