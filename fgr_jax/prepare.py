@@ -16,16 +16,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from fgr_jax.data.prepare.listing import counted, raise_if_any
-from fgr_jax.data.prepare.near_duplicates import near_duplicates
-from fgr_jax.data.prepare.preparation import local_data_dir, warn_of_copies, warn_of_pairs
-from fgr_jax.data.prepare.prepared import NotPreparedError, verify
-from fgr_jax.data.prepare.used_splits import copies, used_splits, with_splits
-from fgr_jax.data.sets import catalog
 from fgr_jax.errors import UserError
-from fgr_jax.files.buckets import is_in_bucket
-from fgr_jax.files.local import local_path
-from fgr_jax.terminal import Terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,6 +26,21 @@ def main(argv: Sequence[str]) -> int:
     flags.DEFINE_bool("verify", False, "decode every image", flag_values=own)
     flags.DEFINE_bool("near_duplicates", False, "find copies", flag_values=own)
     invocation = cli.parse(argv, __doc__ or "", own)
+    return _prepare(invocation, own)
+
+
+def _prepare(invocation: cli.Invocation, own: flags.FlagValues) -> int:
+    # These imports take two seconds, which --help does without.
+    from fgr_jax.data.prepare.listing import counted, raise_if_any
+    from fgr_jax.data.prepare.near_duplicates import near_duplicates
+    from fgr_jax.data.prepare.preparation import local_data_dir, warn_of_copies, warn_of_pairs
+    from fgr_jax.data.prepare.prepared import NotPreparedError, verify
+    from fgr_jax.data.prepare.used_splits import copies, used_splits, with_splits
+    from fgr_jax.data.sets import catalog
+    from fgr_jax.files.buckets import is_in_bucket
+    from fgr_jax.files.local import local_path
+    from fgr_jax.terminal import Terminal
+
     data = invocation.config.data
     if is_in_bucket(data.data_dir):
         raise UserError(

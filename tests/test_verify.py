@@ -16,7 +16,6 @@ import pytest
 from tiny_run import QUIET, ROOT, config_flags, small_config, tiny_config
 
 from fgr_jax import diversification, random_streams
-from fgr_jax import verify as verify_lib
 from fgr_jax.config import Config
 from fgr_jax.data import pipeline
 from fgr_jax.data.augmentation import MIRROR
@@ -27,6 +26,8 @@ from fgr_jax.runs.comparison import compare
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.train import loop as run_lib
 from fgr_jax.train import step as step_lib
+from fgr_jax.verify import __main__ as command_line
+from fgr_jax.verify import command
 
 FAULTY_STEP = 5
 
@@ -235,10 +236,10 @@ def test_the_second_run_alone_reads_no_compiled_programs(
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.setattr(verify_lib, "_kill_at", lambda *_, **__: None)
+    monkeypatch.setattr(command, "_kill_at", lambda *_, **__: None)
     same = types.SimpleNamespace(steps=range(4), parted={})
-    monkeypatch.setattr(verify_lib, "compare", lambda *_: same)
-    assert verify_lib.main(["verify", *config_flags(config), "--steps=4"]) == 0
+    monkeypatch.setattr(command, "compare", lambda *_: same)
+    assert command_line.main(["verify", *config_flags(config), "--steps=4"]) == 0
     assert [compiles for _, compiles in calls] == [False, True] + [False] * (len(calls) - 2)
     assert len(calls) > 4
     folders = {

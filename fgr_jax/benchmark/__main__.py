@@ -24,8 +24,6 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from fgr_jax.distributed import compute_deterministically
-
 _PARTS = ["step", "input", "predict", "records", "determinism", "scaling", "all"]
 
 
@@ -40,7 +38,10 @@ def main(argv: Sequence[str]) -> int:
     )
     flags.DEFINE_integer("examples", 5994, "examples in an epoch", lower_bound=1, flag_values=own)
     config = cli.parse(argv, __doc__ or "", own).config
-    # Each part imports what it needs: a GPU machine without tfds and Grain can time the step.
+    # Each part imports what it needs: a GPU machine without tfds and Grain can time the step, and --help
+    # does without JAX.
+    from fgr_jax.distributed import compute_deterministically
+
     if own.part in ("determinism", "all"):
         from fgr_jax.benchmark.determinism_cost import has_gpu, print_determinism_cost
 

@@ -35,7 +35,7 @@ from fgr_jax.runs.description import Description
 from fgr_jax.runs.logs import write_predictions
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.sweep import __main__ as command_line
-from fgr_jax.sweep import figures, tables
+from fgr_jax.sweep import command, figures, tables
 from fgr_jax.sweep.plan import Row, Search, Sweep, load
 from fgr_jax.sweep.results import Choice, Line, Result, result
 
@@ -179,7 +179,7 @@ def trained(monkeypatch: pytest.MonkeyPatch, hits: Callable[[Config], Any]) -> l
         json_lines.append(workdir / "metrics.jsonl", record | {"examples": 100, "skipped": 0})
         return 0, None
 
-    monkeypatch.setattr(command_line, "_run", run)
+    monkeypatch.setattr(command, "_run", run)
     return runs
 
 

@@ -1,18 +1,4 @@
-"""Compares two runs bit by bit, or tests whether a run repeats on this machine.
-
-    python -m fgr_jax.verify RUN_A RUN_B
-    python -m fgr_jax.verify --config=configs/cub.py --steps=20 [--synthetic]
-
-The first form reads the fingerprints of two workdirs and reports whether they are the same run, or else
-at which step and in what they diverge, and lists the differences of their configs, versions and devices.
-The second form repeats the first steps of a config: compiled again, with compiled programs that are
-read, with other numbers of threads and worker processes, killed and resumed, and, where there are
-several devices, on one. --synthetic uses generated images and random weights.
-
-The exit status is 0 if the runs are the same, and 1 if they are not or could not be compared.
-"""
-
-from fgr_jax import cli  # isort: skip  # first: it says which packages are missing
+"""Compares runs, and repeats the first steps of one under other circumstances."""
 
 import os
 import shlex
@@ -21,13 +7,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
-from absl import flags
 
+from fgr_jax.cli import Invocation
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
@@ -43,35 +28,14 @@ _POLL = 0.02  # seconds
 _SECOND = "a second time"
 
 
-def main(argv: Sequence[str]) -> int:
-    """Returns the exit status."""
+def compare_runs(one: str, other: str) -> int:
+    """Compares the runs in two workdirs; returns 0 if they are the same, and otherwise 1.
+
+    Raises:
+      UserError: one of them is no run, or they have no fingerprints in common.
+    """
     terminal = Terminal()
-    own = flags.FlagValues()
-    if not any(argument.lstrip("-").startswith("config") for argument in argv[1:]):
-        runs = cli.parse_flags(argv, __doc__ or "", own, positional=("RUN_A", "RUN_B"))
-        one, other = (Workdir.open(run, flag="") for run in runs)
-        return _compare_two(one, other, terminal)
-    flags.DEFINE_integer("steps", 20, "steps of each run", lower_bound=2, flag_values=own)
-    flags.DEFINE_bool("synthetic", False, "generated images, random weights", flag_values=own)
-    invocation = cli.parse(argv, __doc__ or "", own)
-    config_arguments = invocation.config_arguments
-    config = invocation.config
-    if own.synthetic:
-        config.data.split = "given"
-        config_arguments += ["--config.data.split=given", "--config.data.test_share=0.2"]
-        config_arguments += ["--config.data.validation_share=0", "--config.data.group=0"]
-        config_arguments += ["--config.data.validation_split="]
-        config_arguments += ["--config.data.name=synthetic/photographs", "--config.pretrained="]
-        config_arguments += ["--config.data.folder=", "--config.data.table="]
-        config_arguments += ["--config.data.table_columns="]
-    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
-        if own.synthetic:
-            config_arguments.append(f"--config.data.data_dir={folder}/data")
-        return _experiment(config_arguments, config, own.steps, Path(folder), terminal)
-
-
-def _compare_two(one: Workdir, other: Workdir, terminal: Terminal) -> int:
-    comparison = compare(one, other)
+    comparison = compare(*(Workdir.open(run, flag="") for run in (one, other)))
     steps = comparison.steps
     compared = f"{len(steps):,} fingerprints of steps {steps[0]:,} to {steps[-1]:,}"
     if comparison.same:
@@ -96,6 +60,33 @@ def _compare_two(one: Workdir, other: Workdir, terminal: Terminal) -> int:
     if not comparison.differences:
         terminal.line("  config, data, versions and devices are the same")
     return int(not comparison.same)
+
+
+def repeat(invocation: Invocation, steps: int, *, synthetic: bool) -> int:
+    """Repeats the first steps of a config; returns 0 if they are as promised, and otherwise 1.
+
+    Args:
+      invocation: the config, and the arguments that it was made of.
+      steps: their number.
+      synthetic: whether to train on generated images from random weights.
+
+    Raises:
+      UserError: a run fails.
+    """
+    config_arguments = invocation.config_arguments
+    config = invocation.config
+    if synthetic:
+        config.data.split = "given"
+        config_arguments += ["--config.data.split=given", "--config.data.test_share=0.2"]
+        config_arguments += ["--config.data.validation_share=0", "--config.data.group=0"]
+        config_arguments += ["--config.data.validation_split="]
+        config_arguments += ["--config.data.name=synthetic/photographs", "--config.pretrained="]
+        config_arguments += ["--config.data.folder=", "--config.data.table="]
+        config_arguments += ["--config.data.table_columns="]
+    with tempfile.TemporaryDirectory(prefix="verify-") as folder:
+        if synthetic:
+            config_arguments.append(f"--config.data.data_dir={folder}/data")
+        return _experiment(config_arguments, config, steps, Path(folder), Terminal())
 
 
 def _experiment(
@@ -198,7 +189,3 @@ def _relative_difference(one: Path, other: Path) -> float:
 
     ours, theirs = parameters(one), parameters(other)
     return float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -1,0 +1,1 @@
+"""Comparing two runs, and repeating a run, bit by bit."""
