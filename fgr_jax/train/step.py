@@ -184,8 +184,7 @@ def init_state(
     outputs, variables = network.init_with_output(key, jnp.zeros((1, size, size, 3)), train=False)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     if head_only:
-        params = {**jax.tree.map(jnp.zeros_like, params), HEAD: params[HEAD]}
-        batch_stats = jax.tree.map(jnp.zeros_like, batch_stats)
+        params, batch_stats = _zeros_but_for_the_head(params), _zeros_but_for_the_head(batch_stats)
     variables = {"params": params, "batch_stats": batch_stats}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -195,6 +194,13 @@ def init_state(
         extra=objective.init(outputs),
         average=jax.tree.map(jnp.copy, variables) if config.optimizer.average else {},
     )
+
+
+def _zeros_but_for_the_head(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: entry if name == HEAD else jax.tree.map(jnp.zeros_like, entry)
+        for name, entry in tree.items()
+    }
 
 
 def train_step(
