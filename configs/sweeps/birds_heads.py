@@ -10,12 +10,14 @@ from fgr_jax.sweep.plan import Row, Search, Sweep
 
 _SHORT = dict.fromkeys(("duration", "evaluate_every", "checkpoint_every"), "10 epochs")
 _CROSS_ENTROPY = {"loss.gce_start": "never"}
+_PAIRS = {"mamc_pooled": {"data.pairs": True}}
 _HEADS = {
     "B-CNN": "bcnn",
     "iSQRT-COV": "isqrt_cov",
     "Deep-TEN": "deep_ten",
     "DEP": "dep",
     "DFL-CNN": "dfl_cnn",
+    "MAMC, pooled": "mamc_pooled",
 }
 
 
@@ -25,7 +27,7 @@ def get_sweep() -> Sweep:
         Row("the network alone", alone),
         Row("block + GCE", {}),
         *(
-            Row(f"{name}{loss}", {"network.head": head, **overrides})
+            Row(f"{name}{loss}", {"network.head": head, **_PAIRS.get(head, {}), **overrides})
             for name, head in _HEADS.items()
             for loss, overrides in (("", _CROSS_ENTROPY), (" + GCE", {}))
         ),

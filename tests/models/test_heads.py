@@ -25,9 +25,11 @@ from fgr_jax.models.heads.isqrt_cov import (
     upper_triangle,
 )
 from fgr_jax.models.heads.layers import unit_norm
+from fgr_jax.models.heads.mamc import MamcHead, constraint_loss
 from fgr_jax.models.network import parameter_count
 
 CLASSES, CHANNELS = 5, 12
+EXCITATION = 128 * 2049 + 2048 * 129  # of MAMC
 
 
 class WithItself(nn.Module):
@@ -46,7 +48,12 @@ SMALL: dict[str, nn.Module] = {
     "deep_ten": DeepTenHead(CLASSES, channels=6, codewords=4),
     "dep": DepHead(CLASSES, codewords=3, factors=4, embedded=7),
 }
-ALL: dict[str, nn.Module] = {**SMALL, "dfl_cnn": WithItself(DflCnnHead(CLASSES, filters=2))}
+ALL: dict[str, nn.Module] = {
+    **SMALL,
+    "dfl_cnn": WithItself(DflCnnHead(CLASSES, filters=2)),
+    "mamc": MamcHead(CLASSES, embedded=6),
+    "mamc_pooled": MamcHead(CLASSES, embedded=6, pooled=True),
+}
 
 
 def some_features(count: int = 3, rows: int = 3, columns: int = 5, seed: int = 0) -> jax.Array:
@@ -86,6 +93,8 @@ def test_every_head_is_tested() -> None:
             "dep",
             2 * 2048 + 8 * 2049 + 64 * (8 * 2048 + 1) + 64 * 2049 + 2 * 64 + 128 * 4097 + 200 * 129,
         ),
+        ("mamc", 2 * (EXCITATION + 1024 * (14 * 14 * 2048 + 1)) + 200 * 2049),
+        ("mamc_pooled", 2 * (EXCITATION + 1024 * 2049) + 200 * 2049),
     ],
 )
 def test_parameter_counts(name: str, count: int) -> None:
@@ -104,7 +113,7 @@ def test_outputs_have_no_maps_and_the_average_of_the_features(name: str) -> None
     assert outputs.maps is None
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", sorted({*ALL} - {"mamc"}))  # which has weights for each cell
 def test_the_order_of_the_cells_does_not_matter(name: str) -> None:
     features = some_features()
     order = np.random.default_rng(0).permutation(15)
@@ -268,3 +277,23 @@ def test_each_score_of_a_filter_bank_has_the_loss_of_the_run() -> None:
     np.testing.assert_allclose(own.losses(outputs, targets, {}), one + two + 0.1 * side, rtol=1e-6)
     assert own.init is base.init
     assert of_head(DepHead(CLASSES), base) is base
+
+
+def test_images_that_do_not_count_are_in_no_set() -> None:
+    attended = jax.random.normal(jax.random.key(0), (6, 2, 4))
+    labels, counts = jnp.array([0, 0, 1, 1, 1, 2]), jnp.array([True] * 4 + [False] * 2)
+    found = constraint_loss(attended, labels, counts)
+    expected = constraint_loss(attended[:4], labels[:4], counts[:4])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    nothing = jax.grad(constraint_loss)(attended, labels, jnp.zeros(6, bool))
+    assert not np.asarray(nothing).any()
+
+
+def test_the_constraint_of_mamc_counts_half() -> None:
+    attended = jax.random.normal(jax.random.key(0), (4, 2, 3))
+    labels, counts = jnp.array([0, 0, 1, 1]), jnp.ones(4, bool)
+    outputs = Outputs(jnp.zeros((4, 2)), jnp.zeros((4, 1)), branches={"attended": attended})
+    base = Objective(lambda _outputs, targets, _: 3.0 + targets.labels)
+    losses = of_head(MamcHead(2), base).losses(outputs, Targets(labels, counts, jnp.int32(0)), {})
+    constraint = constraint_loss(attended, labels, counts)
+    np.testing.assert_allclose(losses, 3 + labels + 0.5 * constraint, rtol=1e-6)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from systems import bcnn, deep_ten, dep, dfl_cnn, isqrt_cov
+from systems import bcnn, deep_ten, dep, dfl_cnn, isqrt_cov, mamc
 
 from fgr_jax.losses import cross_entropy
 from fgr_jax.losses.interface import Objective, Outputs, Targets, of_head
@@ -18,6 +18,7 @@ from fgr_jax.models.heads.deep_ten import DeepTenHead
 from fgr_jax.models.heads.dep import DepHead
 from fgr_jax.models.heads.dfl_cnn import DflCnnHead
 from fgr_jax.models.heads.isqrt_cov import IsqrtCovHead
+from fgr_jax.models.heads.mamc import MamcHead, constraint_loss
 
 CLASSES, CHANNELS, IMAGES = 5, 7, 4
 CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
@@ -197,3 +198,56 @@ def test_the_loss_of_a_filter_bank_and_its_gradients() -> None:
     np.testing.assert_allclose(our_last, their_last, **CLOSE)
     for path, theirs in names.items():
         np.testing.assert_allclose(np.squeeze(ours[path]), gradients[theirs], **CLOSE)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_attentions_and_their_gradients(pooled: bool) -> None:
+    rng = np.random.default_rng(5)
+    head = MamcHead(CLASSES, embedded=3, pooled=pooled, param_dtype=jnp.float64)
+    layers = {"squeeze": "squeeze", "excite": "excite", "attend": "attention"}
+    features = rng.normal(size=(IMAGES, 3, 2, 32))
+    cotangent = rng.normal(size=(IMAGES, CLASSES))
+    with jax.enable_x64(True):
+        shapes: Any = jax.eval_shape(
+            lambda: head.init(jax.random.key(0), jnp.asarray(features), train=False)
+        )
+        params: Any = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes["params"])
+
+        def total(params: Any, features: Any) -> tuple[jax.Array, Outputs]:
+            outputs: Any = head.apply({"params": params}, features, train=True)
+            return jnp.sum(outputs.scores * cotangent), outputs
+
+        found = jax.jit(jax.grad(total, (0, 1), has_aux=True))
+        (ours, our_features), outputs = found(params, features)
+    ends = {"kernel": "weight", "bias": "bias"}
+
+    def as_theirs(tree: Any) -> dict[str, Any]:
+        return {
+            f"{theirs}_{end}": np.stack([tree[f"{layer}_{p}"][entry] for p in range(2)])
+            for layer, theirs in layers.items()
+            for entry, end in ends.items()
+        } | {f"linear_{end}": tree["linear"][entry] for entry, end in ends.items()}
+
+    given = as_theirs(params)
+    np.testing.assert_allclose(outputs.scores, mamc.forward(features, given, pooled), **CLOSE)
+    attended = mamc.attention_features(features, given, pooled)
+    np.testing.assert_allclose(outputs.branches["attended"], attended, **CLOSE)
+    their_features, gradients = mamc.gradient(features, given, cotangent, pooled)
+    np.testing.assert_allclose(our_features, their_features, **CLOSE)
+    found_gradients = as_theirs(ours)
+    assert found_gradients.keys() == gradients.keys()
+    for name, expected in gradients.items():
+        np.testing.assert_allclose(found_gradients[name], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 1, 1, 2, 2], [0, 0, 1, 1, 0, 0], [3] * 6])
+def test_the_constraint_and_its_gradient(labels: list[int]) -> None:
+    """Of pairs, of which a class may have several or all."""
+    attended = np.random.default_rng(2).normal(size=(6, 2, 4))
+    with jax.enable_x64(True):
+        arguments = (jnp.asarray(attended), jnp.asarray(labels), jnp.ones(6, bool))
+        loss, gradient = jax.jit(jax.value_and_grad(constraint_loss))(*arguments)
+    given = (attended, np.asarray(labels), 3)
+    np.testing.assert_allclose(loss, mamc.constraint_loss(*given), **CLOSE)
+    np.testing.assert_allclose(gradient, mamc.constraint_loss_gradient(*given), **CLOSE)
+    assert np.abs(gradient).max() > 0.01

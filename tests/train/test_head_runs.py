@@ -51,7 +51,13 @@ def test_the_loss_is_that_of_all_scores_of_the_head(from_scratch: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "frozen"), [("isqrt_cov", "backbone"), ("dfl_cnn", "two"), ("dfl_cnn", "backbone")]
+    ("head", "frozen"),
+    [
+        ("isqrt_cov", "backbone"),
+        ("dfl_cnn", "two"),
+        ("dfl_cnn", "backbone"),
+        ("mamc_pooled", "backbone"),
+    ],
 )
 def test_a_head_on_cached_features_of_another_run(
     head: str, frozen: str, data_dir: Path, from_scratch: Path, tmp_path: Path
@@ -59,7 +65,7 @@ def test_a_head_on_cached_features_of_another_run(
     """The backbone of a run is taken, whatever its head, and trained from any stage on."""
     config = config_of(data_dir, head)
     config.pretrained, config.network.frozen = str(from_scratch), frozen
-    config.data.views = 1
+    config.data.views, config.data.pairs = 1, head == "mamc_pooled"
     assert train(config, Workdir.open(tmp_path), QUIET).step == 13
     assert np.isfinite(losses(tmp_path)).all()
     mesh = data_mesh(jax.devices()[:1])
