@@ -97,7 +97,7 @@ def test_what_goes_with_no_pairs(section: str, name: str, value: float, message:
 def test_the_pairs_of_mamc_are_of_the_whole_batch(section: str, name: str) -> None:
     config = Config()
     config.data.name, config.network.head = "cub", "mamc_pooled"
-    with pytest.raises(UserError, match="pairs=False: must be True with network.head=mamc_pooled"):
+    with pytest.raises(UserError, match=r"pairs=False: must be True with network\.head=mamc_po"):
         validate(config)
     config.data.pairs = True
     validate(config)
