@@ -183,6 +183,11 @@ class Data:
         "case, an epoch has as many images as the training split.",
         _PROBABILITY,
     )
+    pairs: bool = field(
+        False,
+        "Whether images 2i and 2i + 1 of a batch are of the same class, for MAMC. In each round all "
+        "images are in a pair; in a class with an odd number of images, one of them is in two.",
+    )
     cut_bottom: int = field(
         0, "Rows of pixels to cut off at the bottom: 20 for FGVC-Aircraft.", at_least(0)
     )
@@ -547,6 +552,7 @@ def validate(config: Config) -> None:
         _refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")
     _check_losses(config.loss)
     _check_imbalance(config)
+    _check_head(config)
 
 
 def _check_split(data: Data) -> None:
@@ -609,10 +615,17 @@ def _check_batch(config: Config) -> None:
         if value and config.data.views:
             _refuse(f"data.{name}", value, "0 with data.views: features are not mixed")
     mixes = config.data.mixup or config.data.cutmix
+    reason = "optimizer.accumulate: its pairs are of the whole batch"
+    reason = reason if parts > 1 else "mixed images: its pairs are of two classes"
     if config.loss.pairwise_confusion and (parts > 1 or mixes):
-        reason = "optimizer.accumulate: its pairs are of the whole batch"
-        reason = reason if parts > 1 else "mixed images: its pairs are of two classes"
         _refuse("loss.pairwise_confusion", config.loss.pairwise_confusion, f"0 with {reason}")
+    if config.network.head.startswith("mamc") and (parts > 1 or mixes):
+        _refuse("network.head", config.network.head, f"another with {reason}")
+    if config.network.head.startswith("mamc") and not config.data.pairs:
+        _refuse("data.pairs", False, f"True with network.head={config.network.head}")
+    if config.data.pairs and (config.data.balance or mixes or size % 2):
+        other = "with data.balance" if config.data.balance else "with mixed images"
+        _refuse("data.pairs", True, f"False {'where batch_size is odd' if size % 2 else other}")
 
 
 def _check_losses(loss: Loss) -> None:
@@ -632,6 +645,15 @@ def _check_losses(loss: Loss) -> None:
         )
     if loss.lgm and len(weights) > 1:
         raise UserError(f"{weights[0]}: does not go with {weights[-1]}: set one of them to 0")
+
+
+def _check_head(config: Config) -> None:
+    """Checks that a loss is not counted several times by a head with several scores."""
+    head, center = config.network.head, config.loss.center
+    if head == "dfl_cnn" and center:
+        _refuse(
+            "loss.center", center, f"0 with network.head={head}: each of its scores would count it"
+        )
 
 
 def _check_imbalance(config: Config) -> None:

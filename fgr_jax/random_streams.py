@@ -28,6 +28,8 @@ class Stream(enum.StrEnum):
     """Order of the training examples, different in each epoch; drawn on the host."""
     BALANCE = "balance"
     """Order of the training examples where classes are balanced; drawn on the host."""
+    PAIRS = "pairs"
+    """Order of the training examples where they come in pairs of a class; drawn on the host."""
     AUGMENTATION = "augmentation"
     """Crops and symmetries of the training images; drawn on the host."""
     VIEWS = "views"

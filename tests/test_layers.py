@@ -38,7 +38,7 @@ LAYERS = [
 # The same within `data`.
 DATA_LAYERS = [
     ["augmentation", "balance", "mixing", "identity", "read_ahead"],
-    ["images"],
+    ["images", "pairs"],
     ["image_files"],
     ["batch", "prepare"],
     ["sets"],

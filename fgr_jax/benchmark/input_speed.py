@@ -21,7 +21,7 @@ def print_input_speed(config: Config, *, count: int, rounds: int) -> None:
         config.data.name, config.data.data_dir = "synthetic/photographs", folder
         config.data.train_split, config.data.test_split, config.data.fold = "train", "test", ""
         config.data.split, config.data.validation_split = "given", ""
-        config.data.balance = 0.0
+        config.data.balance, config.data.pairs = 0.0, False
         source, _ = open_splits(config.data, Terminal())
         share = Share(config.batch_size)
         steps = range(max(1, count // config.batch_size))

@@ -29,6 +29,7 @@ from fgr_jax.data import images
 from fgr_jax.data.augmentation import Place, View, random_view
 from fgr_jax.data.balance import BalancedOrder, Visit
 from fgr_jax.data.batch import AnnotatedBatch, Batch, TrainingBatch, ViewsBatch
+from fgr_jax.data.pairs import PairedOrder
 from fgr_jax.data.source import Example
 from fgr_jax.errors import UserError
 from fgr_jax.random_streams import Stream, stream_seed
@@ -86,13 +87,15 @@ def training_batches(
 
     Every epoch has its own order, and an example is augmented differently at each of its visits.
     `padding` is as for `images.crops_at`, here and in the other functions. `labels` are those of all
-    examples of `source`, `[N]`; they are needed where `data.balance` is not 0.
+    examples of `source`, `[N]`; they are needed where `data.balance` is not 0, and with `data.pairs`.
 
     Raises:
       UserError: (while iterating) an image is corrupt and `data.corrupt_images` is "stop".
       WorkerError: shared memory is too small, or (while iterating) a worker process died.
     """
-    order = visits(len(source), data.balance, labels, share, seed=seed, steps=steps)
+    order = visits(
+        len(source), data.balance, labels, share, seed=seed, steps=steps, pairs=data.pairs
+    )
     views = order.random_map(
         functools.partial(_view_of_visit, data), seed=stream_seed(seed, Stream.AUGMENTATION)
     )
@@ -235,6 +238,7 @@ def visits(
     *,
     seed: int,
     steps: range,
+    pairs: bool = False,
 ) -> grain.MapDataset:
     """Returns the visits of examples that `steps` train on, as functions of the seed and the position.
 
@@ -242,16 +246,20 @@ def visits(
       examples: their number, N, which is also the number of visits in an epoch.
       balance: 0: every example is visited once in an epoch, in the order of `shuffled`; otherwise as
         for `BalancedOrder`.
-      labels: `[N]`, or None if `balance` is 0.
+      labels: `[N]`, or None if `balance` is 0 and `pairs` false.
       share: the share of every global batch that this process reads.
       seed: of the run.
       steps: the steps to take.
+      pairs: whether the visits 2i and 2i + 1 are of one class, as in `PairedOrder`.
     """
-    if not balance:
+    if not (balance or pairs):
         order = shuffled(examples, share, seed=seed, steps=steps)
         return order.map_with_index(functools.partial(_natural_visit, examples))
     if labels is None or len(labels) != examples:
-        raise ValueError("a balanced order needs the label of every example")
+        raise ValueError("this order needs the label of every example")
+    if pairs:
+        positions = steps.stop * share.batch_size
+        return grain.MapDataset.source(PairedOrder(labels, seed=seed, positions=positions))
     epochs = -(-steps.stop * share.batch_size // examples)
     return grain.MapDataset.source(BalancedOrder(labels, balance, seed=seed, epochs=epochs))
 

@@ -71,13 +71,14 @@ def training_batches(
     steps: range,
     balance: float = 0.0,
     labels: npt.NDArray[np.integer] | None = None,
+    pairs: bool = False,
 ) -> Iterator[FeatureBatch]:
     """Yields the shuffled batches of `steps`, in the order of `pipeline.training_batches`.
 
-    The view at a visit of an image is that of `views.view_at`. `balance` and `labels` are as for
-    `pipeline.visits`.
+    The view at a visit of an image is that of `views.view_at`. `balance`, `labels` and `pairs` are as
+    for `pipeline.visits`.
     """
-    order = visits(len(features), balance, labels, share, seed=seed, steps=steps)
+    order = visits(len(features), balance, labels, share, seed=seed, steps=steps, pairs=pairs)
     rows = order.map(functools.partial(_training_row, features, seed))
     batches = batches_of(rows, features.batch, share, steps)
     return iter(read_in_threads(batches, runtime.decode_threads))

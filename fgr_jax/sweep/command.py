@@ -62,7 +62,7 @@ def sweep(own: flags.FlagValues, argv: Sequence[str], usage: str) -> int:
         Terminal(),
         with_paper=Path(config) == Path(plan.config)
         and not plan.folds
-        and any(row.paper for row in plan.rows),
+        and any(row.paper or row.published for row in plan.rows),
         searched={row.name: [] for row in plan.rows},
         found={row.name: [] for row in plan.rows},
     )

@@ -82,6 +82,7 @@ def open_batches(
             steps=steps,
             balance=data.balance,
             labels=labels,
+            pairs=data.pairs,
         ),
         [reading.evaluation_batches(each, runtime, share) for each in of_evaluated],
     )

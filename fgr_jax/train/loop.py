@@ -76,7 +76,7 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     # Network, objective, optimizer and the compiled steps.
     network = build_network(config, len(class_names))
     labels, class_counts = None, None
-    if config.data.balance or needs_class_counts(config.loss):
+    if config.data.balance or config.data.pairs or needs_class_counts(config.loss):
         labels = train_source.labels(terminal)
         class_counts = np.bincount(labels, minlength=len(class_names))
     objective = build_objective(config, calendar, mesh, class_counts)

@@ -22,7 +22,7 @@ from fgr_jax.digests import digest, digest_of_tree
 from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy
-from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
+from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets, of_head
 from fgr_jax.models.backbones.drop_path import STREAM
 from fgr_jax.models.network import (
     AVERAGE,
@@ -130,8 +130,9 @@ def build_steps(
 ) -> Steps:
     """Builds the jitted functions of a run for a mesh with one axis, "batch".
 
-    The updates of `optimizer` are added to the parameters.
+    The updates of `optimizer` are added to the parameters. A head may wrap the objective.
     """
+    objective = of_head(network.classifier, objective)
     everywhere, by_row = replicated(mesh), batch_sharding(mesh)
     jit = functools.partial(jax.jit, out_shardings=everywhere)
     parts = (config, network, objective, optimizer)
@@ -184,8 +185,7 @@ def init_state(
     outputs, variables = network.init_with_output(key, jnp.zeros((1, size, size, 3)), train=False)
     params, batch_stats = variables["params"], variables.get("batch_stats", {})
     if head_only:
-        params = {**jax.tree.map(jnp.zeros_like, params), HEAD: params[HEAD]}
-        batch_stats = jax.tree.map(jnp.zeros_like, batch_stats)
+        params, batch_stats = _zeros_but_for_the_head(params), _zeros_but_for_the_head(batch_stats)
     variables = {"params": params, "batch_stats": batch_stats}
     return TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -195,6 +195,13 @@ def init_state(
         extra=objective.init(outputs),
         average=jax.tree.map(jnp.copy, variables) if config.optimizer.average else {},
     )
+
+
+def _zeros_but_for_the_head(tree: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: entry if name == HEAD else jax.tree.map(jnp.zeros_like, entry)
+        for name, entry in tree.items()
+    }
 
 
 def train_step(

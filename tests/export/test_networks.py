@@ -15,6 +15,7 @@ from onnx_in_browser import onnxruntime_web
 from pooled_head import POOLED_HEAD
 from saved_runs import saved
 from small_backbone import SMALL_BACKBONE, Patches
+from small_backbones import STAGED_BACKBONE
 from tiny_run import QUIET, tiny_config
 
 from fgr_jax.config import Config
@@ -29,12 +30,14 @@ from fgr_jax.models.backbones.convnext import ConvNeXt
 from fgr_jax.models.backbones.efficientnet import EfficientNet
 from fgr_jax.models.backbones.resnet import ResNet
 from fgr_jax.models.backbones.vit import ViT
+from fgr_jax.models.heads import HEADS
 from fgr_jax.models.heads.cam import CamHead
 from fgr_jax.models.heads.gaussian import GaussianHead
 from fgr_jax.models.network import Network, build_network, forward
 from fgr_jax.runs.workdir import Workdir
 
 CLASSES = 5
+WITH_MAPS = ("cam", "gaussian")  # of the listed heads
 _VIT: dict[str, Any] = {"patch_size": 8, "depth": 4, "heads": 2, "channels": 16}
 _EFFICIENTNET: dict[str, Any] = {"width": 0.1, "depth": 0.1}
 BACKBONE_FORMS: dict[str, Any] = {
@@ -50,10 +53,10 @@ BACKBONE_FORMS: dict[str, Any] = {
 }
 
 
-def own(head: str = "cam") -> Network:
+def own(head: str = "cam", backbone: str = SMALL_BACKBONE) -> Network:
     """A network of a file of the user's own, as a config names it."""
     config = Config()
-    config.network.backbone, config.network.head = SMALL_BACKBONE, head
+    config.network.backbone, config.network.head = backbone, head
     return build_network(config, CLASSES)
 
 
@@ -62,6 +65,11 @@ NETWORKS: dict[str, Network] = {
     "own backbone": own(),
     "own head": own(POOLED_HEAD),
     "gaussian head": Network(Patches(), GaussianHead(CLASSES)),
+    **{
+        f"head {name}": own(name, STAGED_BACKBONE if name == "dfl_cnn" else SMALL_BACKBONE)
+        for name in HEADS
+        if name not in WITH_MAPS
+    },
     "pool": Network(Patches(), CamHead(CLASSES), pool=2),
 }
 # The sides of images; 72 is no multiple of most strides.
@@ -82,6 +90,8 @@ def variables_of(name: str, size: int) -> Any:
         key = path[-1].key
         if key == "kernel":
             gain = 1.5 if name == "tf_efficientnet_b" else 1  # its activations shrink
+            if path[-2].key == "linear" and name != "head dfl_cnn":  # of vectors whose norm is 1
+                gain = 10
             deviation = gain / np.sqrt(np.prod(leaf.shape[:-1]))
             return generator.normal(0, deviation, leaf.shape).astype(np.float32)
         if key in ("scale", "var") or "gamma" in key:
@@ -125,7 +135,7 @@ def test_a_network_of_one_and_of_seven_images(name: str, size: int, in_browser: 
     model = model_of(name, size)
     images = np.random.default_rng(1).integers(0, 256, (7, size, size, 3), np.uint8)
     expected = jax.device_get(jax.jit(functools.partial(outputs, name, size))(images))
-    assert ("maps" in expected) == (name != "own head")
+    assert ("maps" in expected) != ("head" in name and name != "gaussian head")
     of_rows = (slice(0, 7), slice(3, 4))
     batches = [images[rows] for rows in of_rows]
     of_python = [run_onnx(model, batch) for batch in batches]
@@ -168,10 +178,12 @@ def test_normalization_is_part_of_other_operators(name: str) -> None:
         "tf_efficientnet_b": written.count("Mul"),
         "vit": 1 + 4 * 2 + 4,
     }
-    assert written.count("Mul") == multiplied.get(kind, 1)
+    if not name.startswith("head "):  # which multiply on their own
+        assert written.count("Mul") == multiplied.get(kind, 1)
     assert written.count("LayerNormalization") == {"convnext": 8, "vit": 9}.get(kind, 0)
     assert written.count("Erf") == {"convnext": 4, "vit": 4}.get(kind, 0)
-    assert written.count("Softmax") == {"vit": 5}.get(kind, 1)
+    more = {"vit": 4, "head deep_ten": 1, "head dep": 1}
+    assert written.count("Softmax") == 1 + more.get(kind, 0)
 
 
 @pytest.mark.parametrize("name", ["convnext", "vit, registers"])

@@ -239,6 +239,14 @@ def test_indexing(data: st.DataObject) -> None:
     check(lambda x: x[tuple(keys)] * 2, noise(2, 5, 4, 6))
 
 
+@pytest.mark.parametrize("axis", [1, 3])
+def test_indexing_by_any_numbers(axis: int) -> None:
+    def function(x: Any) -> Any:
+        return jnp.take(x, np.array([3, 0, 1, 3]), axis=axis, mode="clip") * 2
+
+    assert "Gather" in check(function, noise(2, 5, 4, 6))
+
+
 def test_shapes_that_only_gain_or_lose_ones_copy_nothing() -> None:
     written = check(
         lambda x: (x.reshape(-1, 5, 1, 4, 6) + 1).reshape(-1, 5, 4, 1, 6), noise(2, 5, 4, 6)
@@ -340,7 +348,10 @@ def test_uint8_images_and_constants_for_each_image() -> None:
         (lambda x: jnp.sort(x), r"^sort$"),
         (lambda x: lax.cumsum(x, 1), r"^cumsum$"),
         (lambda x: lax.scan(lambda c, _: (c + x, None), x, None, 3)[0], r"^scan$"),
-        (lambda x: x[:, jnp.array([0, 2, 3])], "^gather with places that are no grid$"),
+        (
+            lambda x: x[:, jnp.array([0, 1])[:, None] + jnp.array([0, 2])],
+            "^gather with places that are no grid$",
+        ),
         (
             lambda x: lax.cond(x.sum() > 0, lambda x: x, lambda x: 2 * x, x),
             "^cond with a condition",

@@ -27,7 +27,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
 from fgr_jax.models.backbones.resnet import ResNet
 from fgr_jax.models.weights.pretrained import Start, start_from
-from fgr_jax.models.weights.table import Tensors, from_tensors, to_tensors
+from fgr_jax.models.weights.table import OWN_PATHS, Tensors, from_tensors, to_tensors
 from fgr_jax.runs import checkpoints
 from fgr_jax.runs.workdir import PROVENANCE
 
@@ -108,6 +108,31 @@ def test_a_classifier_for_other_classes_stays_as_initialized(tmp_path: Path) -> 
     assert_equal(started["params"]["backbone"], theirs["params"]["backbone"])
     assert_equal(started["batch_stats"], theirs["batch_stats"])
     assert line.endswith("classifier initialized, for 5 classes")
+
+
+@pytest.mark.parametrize("is_of_run", [False, True])
+def test_another_head_stays_as_initialized(is_of_run: bool) -> None:
+    """Weights of the backbone fit any head, be they in a weight file or of a run."""
+    theirs = random_variables(classes=9)
+    table = OWN_PATHS if is_of_run else ResNet.table
+    ours = random_variables(seed=1)
+    ours["params"]["classifier"] = {"linear": {"kernel": np.ones((12, 5)), "bias": np.ones(5)}}
+    ours["batch_stats"]["classifier"] = {"norm": {"mean": np.ones(4), "var": np.ones(4)}}
+    started = from_tensors(to_tensors(theirs, table), ours, table, "a file")
+    assert_equal(started["params"]["backbone"], theirs["params"]["backbone"])
+    assert_equal(started["batch_stats"]["backbone"], theirs["batch_stats"]["backbone"])
+    for collection in ("params", "batch_stats"):
+        assert_equal(started[collection]["classifier"], ours[collection]["classifier"])
+    # The whole of it is taken from a run with the same head, and back in a run with another.
+    own = to_tensors(ours, OWN_PATHS)
+    assert_equal(from_tensors(own, jax.tree.map(np.zeros_like, ours), OWN_PATHS, "a run"), ours)
+    assert_equal(
+        from_tensors(own, theirs, OWN_PATHS, "a run")["params"]["classifier"],
+        theirs["params"]["classifier"],
+    )
+    tensors = {**to_tensors(theirs, ResNet.table), "fc.scale": np.zeros(3)}
+    with pytest.raises(UserError, match=r"left over: fc\.scale$"):
+        from_tensors(tensors, ours, ResNet.table, "a file")
 
 
 def test_all_that_does_not_fit_is_named_at_once() -> None:

@@ -65,12 +65,19 @@ def _concatenate(translation: Any, equation: Any, values: Sequence[Value]) -> Va
     return Value(shape, Tensor("Concat", contents, stored, contents[0].dtype, at), tuple(axes))
 
 
-def _selected(translation: Any, value: Value, parts: Mapping[int, range]) -> Value:
-    """Returns the elements of some axes at the places of ranges."""
+def _selected(translation: Any, value: Value, parts: Mapping[int, Sequence[int]]) -> Value:
+    """Returns the elements of some axes at the places of ranges or of lists."""
     whole = translation.materialized(value)
     content = _tensor(whole.content)
     for axis, part in parts.items():
-        content = sliced(content, whole.position(axis), part.start, part.stop, part.step)
+        place = whole.position(axis)
+        if isinstance(part, range):
+            content = sliced(content, place, part.start, part.stop, part.step)
+            continue
+        stored = list(content.shape)
+        stored[place] = len(part)
+        inputs = (content, np.array(part, np.int64))
+        content = Tensor("Gather", inputs, tuple(stored), content.dtype, {"axis": place})
     shape = [len(parts[axis]) if axis in parts else size for axis, size in enumerate(value.shape)]
     return Value(tuple(shape), content, whole.axes)
 
@@ -113,26 +120,29 @@ def _split(translation: Any, equation: Any, values: Sequence[Value]) -> list[Val
 
 
 def _gather(translation: Any, equation: Any, values: Sequence[Value]) -> Value:
-    """Translates indexing by known numbers that form a grid, such as x[:, ::2, ::2] or x[:, :, 1]."""
+    """Translates indexing by known numbers of some axes, such as x[:, ::2, ::2] or x[:, [3, 1, 7]]."""
     value, indices, params = values[0], values[1].constant, equation.params
     numbers = params["dimension_numbers"]
     if indices is None:
         raise UnsupportedError("places that depend on the image")
     if numbers.operand_batching_dims:
         raise UnsupportedError("batches of places")
-    parts: dict[int, range] = {}
+    parts: dict[int, Sequence[int]] = {}
     varying: dict[int, int] = {}  # axis of the array -> axis of the indices
     for column, axis in enumerate(numbers.start_index_map):
         along, places = _along(indices[..., column])
         size = params["slice_sizes"][axis]
         is_collapsed = axis in numbers.collapsed_slice_dims
-        steps = set(np.diff(places)) or {1}
-        if len(steps) != 1 or min(steps) < 1 or not (is_collapsed or len(places) == 1):
+        if not (is_collapsed or len(places) == 1):
             raise UnsupportedError("places that are no grid")
-        last = int(places[-1]) + (1 if is_collapsed else size)
-        if places[0] < 0 or last > value.shape[axis]:
+        last = int(max(places)) + (1 if is_collapsed else size)
+        if min(places) < 0 or last > value.shape[axis]:
             raise UnsupportedError("places outside")
-        parts[axis] = range(int(places[0]), last, int(min(steps)))
+        steps = set(np.diff(places)) or {1}
+        is_range = len(steps) == 1 and min(steps) > 0
+        parts[axis] = (
+            range(int(places[0]), last, int(min(steps))) if is_range else [*map(int, places)]
+        )
         if along is not None:
             varying[axis] = along
     sizes = indices.shape[:-1]

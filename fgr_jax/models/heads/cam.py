@@ -10,9 +10,7 @@ from fgr_jax.config import Network
 from fgr_jax.diversification import class_scores
 from fgr_jax.losses.interface import Outputs
 from fgr_jax.models.backbones.convolution import Convolution
-
-# torch.nn.Linear's default, U(−1/√fan_in, 1/√fan_in).
-KERNEL_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+from fgr_jax.models.heads.layers import LINEAR_INIT
 
 
 class CamHead(nn.Module):
@@ -34,7 +32,7 @@ class CamHead(nn.Module):
         """Maps features `[B, h, w, D]` to scores `[B, C]`, features `[B, D]` and maps `[B, h, w, C]`."""
         del train
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}
-        conv = Convolution(self.num_classes, (1, 1), kernel_init=KERNEL_INIT, **dtypes)
+        conv = Convolution(self.num_classes, (1, 1), kernel_init=LINEAR_INIT, **dtypes)
         nn.share_scope(self, conv)
         maps = conv(features)
         maps = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))

@@ -11,7 +11,8 @@ from fgr_jax.diversification import class_scores
 from fgr_jax.losses.interface import Outputs
 from fgr_jax.losses.lgm import gaussian_bias
 from fgr_jax.models.backbones.convolution import Convolution
-from fgr_jax.models.heads.cam import KERNEL_INIT, CamHead
+from fgr_jax.models.heads.cam import CamHead
+from fgr_jax.models.heads.layers import LINEAR_INIT
 
 
 class GaussianHead(CamHead):
@@ -26,7 +27,7 @@ class GaussianHead(CamHead):
     def __call__(self, features: jax.Array, *, train: bool) -> Outputs:
         """Maps features `[B, h, w, D]` to outputs with `offset` and `class_weights` in training."""
         shape = (1, 1, features.shape[-1], self.num_classes)
-        kernel = self.param("kernel", KERNEL_INIT, shape, self.param_dtype)
+        kernel = self.param("kernel", LINEAR_INIT, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,), self.param_dtype)
         params = {"kernel": kernel} if train else {"kernel": kernel, "bias": bias}
         dtypes = {"dtype": self.dtype, "param_dtype": self.param_dtype}

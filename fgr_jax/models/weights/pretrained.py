@@ -54,7 +54,7 @@ def start_from(
       pretrained: a `.safetensors` or `.pth` file, the workdir of another run, a hub name such as
         "timm/resnet50.tv_in1k", or "efficientnet-lite0", 1 or 2 for the weights in the packages of
         the extra `weights`.
-      variables: the initialized network; its classifier is kept if the number of classes differs.
+      variables: the initialized network; its head is kept if it is another or for other classes.
       table: the names of its variables in weight files.
       network: the section `network` of the config.
 
@@ -77,8 +77,9 @@ def start_from(
     # One process reads (and downloads) for all, so the hub is queried once.
     placed, taken, weights = once_for_all(read) or (variables, False, "")
     started, taken = multihost_utils.broadcast_one_to_all((placed, taken))
-    classes = variables["params"]["classifier"]["bias"].shape[0]
-    classifier = "taken" if taken else f"initialized, for {classes} classes"
+    bias = variables["params"].get("classifier", {}).get("bias")  # other heads have several
+    classes = "" if bias is None else f", for {len(bias)} classes"
+    classifier = "taken" if taken else f"initialized{classes}"
     return Start(started, f"backbone from {pretrained}, classifier {classifier}", weights)
 
 

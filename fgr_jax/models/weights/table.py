@@ -72,6 +72,7 @@ OWN_PATHS: Table = (  # of the weights of a run
     Row(r"(.+)", r"\1", PARAMETER),
 )
 
+_OF_CLASSIFIER = "classifier"  # the path of the head, and of the row of a table that is its
 _NAMED = 3  # of the tensors that do not fit, in the error
 COUNTER = "num_batches_tracked"  # of PyTorch's BatchNorm, which uses it only without a momentum
 
@@ -85,8 +86,8 @@ def from_tensors(
 ) -> Variables:
     """Places every tensor of a weight file into variables shaped like `like`.
 
-    A classifier may be for another number of classes: then that of `like` is kept. Position embeddings
-    for images of another size are interpolated.
+    A head may be another, or for another number of classes: then that of `like` is kept. Position
+    embeddings for images of another size are interpolated.
 
     Args:
       tensors: the file's tensors by name.
@@ -102,14 +103,18 @@ def from_tensors(
     ours = flax.traverse_util.flatten_dict(like, sep="/")
     takes_classifier = has_classifier(tensors, like, table)
     placed = dict(ours)
-    left_over = dict.fromkeys(name for name in tensors if not name.endswith(COUNTER))
+    left_over = dict.fromkeys(
+        name
+        for name in tensors
+        if not (name.endswith(COUNTER) or _is_of_other_classifier(name, table))
+    )
     missing: list[str] = []
     misshapen: dict[str, tuple[int, ...]] = {}  # and the shapes that are needed
     for path, value in ours.items():
-        name, layout = _name_in_file(path, table)
-        left_over.pop(name, None)
         if _is_of_classifier(path) and not takes_classifier:
             continue
+        name, layout = _name_in_file(path, table)
+        left_over.pop(name, None)
         needed = layout.to_torch(np.empty(value.shape, np.bool_)).shape
         if name not in tensors:
             missing.append(name)
@@ -140,13 +145,15 @@ def from_tensors(
 
 
 def has_classifier(tensors: Mapping[str, Array], like: Variables, table: Table) -> bool:
-    """Returns whether `tensors` contain a classifier with as many classes as `like`."""
+    """Returns whether `tensors` contain a head like that of `like`, with as many classes."""
     ours = flax.traverse_util.flatten_dict(like, sep="/")
     paths = {path: value for path, value in ours.items() if _is_of_classifier(path)}
-    return bool(paths) and all(
-        name in tensors and tensors[name].shape == layout.to_torch(np.empty(value.shape)).shape
-        for path, value in paths.items()
-        for name, layout in [_name_in_file(path, table)]
+    named = [(_row_of(path, table), value) for path, value in paths.items()]
+    return bool(named) and all(
+        found is not None
+        and found[0] in tensors
+        and tensors[found[0]].shape == found[1].to_torch(np.empty(value.shape)).shape
+        for found, value in named
     )
 
 
@@ -172,11 +179,37 @@ def _in_short(names: Sequence[str]) -> str:
 
 
 def _is_of_classifier(path: str) -> bool:
-    return path.startswith("params/classifier/")
+    return path.partition("/")[2].startswith(f"{_OF_CLASSIFIER}/")
+
+
+def _is_of_other_classifier(name: str, table: Table) -> bool:
+    """Returns whether a tensor's name is that of a head's in the file, be it like ours or not."""
+    if table is OWN_PATHS:
+        return name.startswith(f"{_OF_CLASSIFIER}/")
+    return any(
+        name == row.name + end
+        for row in table
+        if row.path == _OF_CLASSIFIER
+        for end, _ in row.kind.values()
+    )
 
 
 def _name_in_file(path: str, table: Table) -> tuple[str, Layout]:
-    """Returns the name of a variable's tensor, and the tensor's layout."""
+    """Returns the name of a variable's tensor, and the tensor's layout.
+
+    Raises:
+      UserError: it has none.
+    """
+    if (found := _row_of(path, table)) is None:
+        raise UserError(
+            f"the parameter {path} has no counterpart in weight files: only the weights of the listed "
+            "backbones with the head cam or gaussian can be exported, and only listed backbones can be "
+            "started from; --config.pretrained= starts from random weights"
+        )
+    return found
+
+
+def _row_of(path: str, table: Table) -> tuple[str, Layout] | None:
     _, whole = path.split("/", 1)  # without the collection
     module, _, variable = whole.rpartition("/")
     for pattern, name, kind in table:
@@ -185,8 +218,4 @@ def _name_in_file(path: str, table: Table) -> tuple[str, Layout]:
             if match and leaf in kind:
                 end, layout = kind[leaf]
                 return match.expand(name) + end, layout
-    raise UserError(
-        f"the parameter {path} has no counterpart in weight files: only the weights of the listed "
-        "backbones with the head cam or gaussian can be exported or started from; "
-        "--config.pretrained= starts from random weights"
-    )
+    return None

@@ -1,0 +1,299 @@
+"""The heads of other systems: sizes, precision, and what their papers claim of them."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fgr_jax.config import Network
+from fgr_jax.errors import UserError
+from fgr_jax.losses import gradient_boosting_cross_entropy
+from fgr_jax.losses.interface import Objective, Outputs, Targets, of_head
+from fgr_jax.models.heads import HEADS
+from fgr_jax.models.heads.bcnn import BcnnHead, signed_square_root
+from fgr_jax.models.heads.deep_ten import DeepTenHead
+from fgr_jax.models.heads.dep import DepHead
+from fgr_jax.models.heads.dfl_cnn import DflCnnHead
+from fgr_jax.models.heads.encoding import Encoding
+from fgr_jax.models.heads.isqrt_cov import (
+    IsqrtCovHead,
+    covariance,
+    matrix_square_root,
+    upper_triangle,
+)
+from fgr_jax.models.heads.layers import unit_norm
+from fgr_jax.models.heads.mamc import MamcHead, constraint_loss
+from fgr_jax.models.network import parameter_count
+
+CLASSES, CHANNELS = 5, 12
+EXCITATION = 128 * 2049 + 2048 * 129  # of MAMC
+
+
+class WithItself(nn.Module):
+    """A head that also takes the features of an earlier stage, here the same."""
+
+    head: nn.Module
+
+    def __call__(self, features: jax.Array, *, train: bool) -> Outputs:
+        outputs: Outputs = self.head(features, train=train, earlier=features)
+        return outputs
+
+
+SMALL: dict[str, nn.Module] = {
+    "bcnn": BcnnHead(CLASSES, channels=6),
+    "isqrt_cov": IsqrtCovHead(CLASSES, channels=6),
+    "deep_ten": DeepTenHead(CLASSES, channels=6, codewords=4),
+    "dep": DepHead(CLASSES, codewords=3, factors=4, embedded=7),
+}
+ALL: dict[str, nn.Module] = {
+    **SMALL,
+    "dfl_cnn": WithItself(DflCnnHead(CLASSES, filters=2)),
+    "mamc": MamcHead(CLASSES, embedded=6),
+    "mamc_pooled": MamcHead(CLASSES, embedded=6, pooled=True),
+}
+
+
+def some_features(count: int = 3, rows: int = 3, columns: int = 5, seed: int = 0) -> jax.Array:
+    shape = (count, rows, columns, CHANNELS)
+    return jnp.abs(jax.random.normal(jax.random.key(seed), shape))
+
+
+def drawn(head: nn.Module, features: jax.Array) -> Any:
+    """Variables with no value at its initial one."""
+    variables = head.init(jax.random.key(1), features, train=False)
+    leaves, structure = jax.tree.flatten(variables)
+    keys = jax.random.split(jax.random.key(2), len(leaves))
+    noise = [
+        leaf + 0.2 * jax.random.uniform(key, leaf.shape)
+        for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, noise)
+
+
+def applied(head: nn.Module, variables: Any, features: jax.Array, **options: Any) -> Outputs:
+    outputs: Any = head.apply(variables, features, train=False, **options)
+    return outputs
+
+
+def test_every_head_is_tested() -> None:
+    assert {"cam", "gaussian", *ALL} == set(HEADS)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),  # for 2048 channels and 200 classes
+    [
+        ("cam", 200 * 2049),
+        ("bcnn", 256 * 2049 + 200 * (256 * 256 + 1)),
+        ("isqrt_cov", 256 * (2048 + 2) + 200 * (256 * 257 // 2 + 1)),
+        ("deep_ten", 128 * (2048 + 2) + 32 * 129 + 200 * (32 * 128 + 1)),
+        (
+            "dep",
+            2 * 2048 + 8 * 2049 + 64 * (8 * 2048 + 1) + 64 * 2049 + 2 * 64 + 128 * 4097 + 200 * 129,
+        ),
+        ("mamc", 2 * (EXCITATION + 1024 * (14 * 14 * 2048 + 1)) + 200 * 2049),
+        ("mamc_pooled", 2 * (EXCITATION + 1024 * 2049) + 200 * 2049),
+    ],
+)
+def test_parameter_counts(name: str, count: int) -> None:
+    head = HEADS[name](Network(), 200)
+    features = jax.ShapeDtypeStruct((1, 14, 14, 2048), jnp.float32)
+    variables = jax.eval_shape(lambda x: head.init(jax.random.key(0), x, train=False), features)
+    assert parameter_count(variables["params"]) == count
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_outputs_have_no_maps_and_the_average_of_the_features(name: str) -> None:
+    features = some_features()
+    outputs = applied(ALL[name], drawn(ALL[name], features), features)
+    assert outputs.scores.shape == (3, CLASSES)
+    np.testing.assert_allclose(outputs.features, features.mean((1, 2)), rtol=1e-5)
+    assert outputs.maps is None
+
+
+@pytest.mark.parametrize("name", sorted({*ALL} - {"mamc"}))  # which has weights for each cell
+def test_the_order_of_the_cells_does_not_matter(name: str) -> None:
+    features = some_features()
+    order = np.random.default_rng(0).permutation(15)
+    other = features.reshape(3, 15, CHANNELS)[:, order].reshape(3, 5, 3, CHANNELS)
+    variables = drawn(ALL[name], features)
+    scores, again = (applied(ALL[name], variables, each).scores for each in (features, other))
+    np.testing.assert_allclose(again, scores, rtol=1e-4, atol=1e-5)
+    assert np.ptp(scores, axis=0).min() > 1e-3  # and what the cells hold does
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_reduction_alone_is_computed_in_bfloat16(name: str) -> None:
+    features = some_features()
+    variables = drawn(SMALL[name], features)
+    exact = applied(SMALL[name], variables, features).scores
+    head: Any = SMALL[name]
+    rounded = applied(head.clone(dtype=jnp.bfloat16), variables, features.astype(jnp.bfloat16))
+    assert rounded.scores.dtype == rounded.features.dtype == jnp.float32
+    error = float(jnp.linalg.norm(rounded.scores - exact) / jnp.linalg.norm(exact))
+    assert 0 < error < 0.02
+
+
+@pytest.mark.parametrize("name", ["isqrt_cov", "deep_ten", "dep"])
+def test_batch_norm_of_a_head_has_its_own_statistics(name: str) -> None:
+    features = some_features()
+    variables = drawn(SMALL[name], features)
+    _, updated = SMALL[name].apply(variables, features, train=True, mutable=["batch_stats"])
+    before, after = (jax.tree.leaves(each["batch_stats"]) for each in (variables, updated))
+    assert all((one != other).any() for one, other in zip(before, after, strict=True))
+    grouped: Any = HEADS[name](Network(norm_group=4), CLASSES)
+    assert grouped.norm_group == 4
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_features_that_are_the_same_everywhere_have_finite_gradients(
+    name: str, value: float
+) -> None:
+    """Of which the covariance is 0, and with zeros everything."""
+    features = jnp.full((2, 2, 2, CHANNELS), value)
+    variables = ALL[name].init(jax.random.key(1), features, train=False)
+
+    def total(params: Any, features: jax.Array) -> jax.Array:
+        outputs: Any = ALL[name].apply({**variables, "params": params}, features, train=False)
+        return jnp.sum(outputs.scores**2)
+
+    for leaf in jax.tree.leaves(jax.grad(total, (0, 1))(variables["params"], features)):
+        assert jnp.isfinite(leaf).all()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_nan_features_give_nan_scores(name: str) -> None:
+    features = some_features().at[1].set(jnp.nan)
+    variables = drawn(ALL[name], some_features())
+    is_nan = np.isnan(applied(ALL[name], variables, features).scores)
+    np.testing.assert_array_equal(is_nan, [[False] * CLASSES, [True] * CLASSES, [False] * CLASSES])
+
+
+def test_bilinear_pooling_does_not_depend_on_the_scale_of_the_reduced_features() -> None:
+    features = some_features()
+    variables = drawn(SMALL["bcnn"], features)
+    variables["params"]["reduction"]["bias"] *= 0
+    scores = applied(SMALL["bcnn"], variables, features).scores
+    np.testing.assert_allclose(
+        applied(SMALL["bcnn"], variables, 7 * features).scores, scores, rtol=1e-4
+    )
+
+
+def test_the_signed_square_root_and_its_bounded_derivative() -> None:
+    x = jnp.array([-9.0, -1e-10, 0.0, 4.0])
+    np.testing.assert_allclose(signed_square_root(x), [-3, -1e-5, 0, 2])
+    slopes = jax.vmap(jax.grad(signed_square_root))(x)
+    np.testing.assert_allclose(slopes, [1 / 6, 0.5 / np.sqrt(1.01e-8), 5000, 1 / 4], rtol=1e-5)
+
+
+def test_the_matrix_square_root_is_one() -> None:
+    """Five steps approximate it where no eigenvalue is much smaller than the others."""
+    factors = jax.random.normal(jax.random.key(0), (4, 40, 6))
+    matrices = jnp.einsum("bni,bnj->bij", factors, factors)
+    root = matrix_square_root(matrices, 5)
+    error = jnp.linalg.norm(root @ root - matrices, axis=(1, 2))
+    assert (error / jnp.linalg.norm(matrices, axis=(1, 2)) < 0.01).all()
+    worse = matrix_square_root(matrices, 3)
+    assert (jnp.linalg.norm(worse @ worse - matrices, axis=(1, 2)) > 5 * error).all()
+
+
+def test_the_covariance_is_that_of_the_cells() -> None:
+    x = np.random.default_rng(0).normal(size=(2, 15, 4)).astype(np.float32)
+    expected = [np.cov(each, rowvar=False, bias=True) for each in x]
+    np.testing.assert_allclose(covariance(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+def test_the_upper_triangle_and_its_gradient(size: int) -> None:
+    matrices = np.random.default_rng(0).normal(size=(3, size, size)).astype(np.float32)
+    rows, columns = np.triu_indices(size)
+    taken, pullback = jax.vjp(upper_triangle, jnp.asarray(matrices))
+    np.testing.assert_array_equal(taken, matrices[:, rows, columns])
+    expected = np.zeros_like(matrices)
+    expected[:, rows, columns] = taken
+    np.testing.assert_array_equal(pullback(taken)[0], expected)
+
+
+def test_one_cell_has_no_covariance() -> None:
+    features = jnp.ones((2, 1, 1, CHANNELS))
+    with pytest.raises(UserError, match=r"^--config\.network\.head=isqrt_cov: .* smaller network"):
+        SMALL["isqrt_cov"].init(jax.random.key(0), features, train=False)
+
+
+def test_an_encoding_adds_up_the_residuals_of_the_nearest_codeword() -> None:
+    """Where codewords are far apart."""
+    words = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 20.0]], np.float32)
+    nearest = np.array([[1, 0, 2, 1], [2, 2, 2, 0]])
+    noise = np.random.default_rng(0).normal(size=(2, 4, 2)).astype(np.float32)
+    params = {"codewords": words, "smoothing": np.ones(3, np.float32)}
+    encodings: Any = Encoding(3).apply({"params": params}, words[nearest] + noise)
+    expected: Any = [
+        [noise[image][nearest[image] == word].sum(0) for word in range(3)] for image in range(2)
+    ]
+    np.testing.assert_allclose(encodings, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_unit_norms() -> None:
+    vectors = jnp.array([[3.0, 4.0], [0.0, 0.0], [1e-3, 0.0], [jnp.nan, 1.0]])
+    expected: Any = [[0.6, 0.8], [0, 0], [1, 0], [np.nan, np.nan]]
+    np.testing.assert_allclose(unit_norm(vectors), expected, rtol=1e-6)
+
+
+def test_a_filter_bank_has_filters_for_each_class_and_three_scores() -> None:
+    head = DflCnnHead(CLASSES, filters=2)
+    features, earlier = some_features(), some_features(rows=6, columns=4, seed=1)[..., :7]
+    params = head.init(jax.random.key(0), features, train=False, earlier=earlier)["params"]
+    outputs: Any = head.apply({"params": params}, features, train=False, earlier=earlier)
+    kernel, bias = params["filters"]["kernel"][0, 0], params["filters"]["bias"]
+    largest = (earlier @ kernel + bias).max((1, 2))
+    of_class = [largest[:, 2 * label : 2 * label + 2].mean(1) for label in range(CLASSES)]
+    np.testing.assert_allclose(outputs.branches["side"], np.stack(of_class, 1), rtol=1e-5)
+    assert params["of_patches"]["kernel"].shape == (2 * CLASSES, CLASSES)
+    expected = outputs.branches["global"] + outputs.branches["patches"]
+    expected += 0.1 * outputs.branches["side"]
+    np.testing.assert_allclose(outputs.scores, expected, rtol=1e-5)
+
+
+def test_each_score_of_a_filter_bank_has_the_loss_of_the_run() -> None:
+    head, labels = DflCnnHead(CLASSES), jnp.array([1, 0])
+    scores = {
+        name: jax.random.normal(jax.random.key(seed), (2, CLASSES))
+        for seed, name in enumerate(("global", "patches", "side"))
+    }
+    outputs = Outputs(jnp.zeros((2, CLASSES)), jnp.zeros((2, 1)), branches=scores)
+    targets = Targets(labels, jnp.ones(2, bool), jnp.int32(0))
+
+    def losses(outputs: Outputs, targets: Targets, _: Any) -> jax.Array:
+        return gradient_boosting_cross_entropy(outputs.scores, targets.labels, k=2)
+
+    base = Objective(losses, init=lambda _: {"kept": jnp.zeros(1)})
+    own = of_head(head, base)
+    one, two, side = (
+        gradient_boosting_cross_entropy(each, labels, k=2) for each in scores.values()
+    )
+    np.testing.assert_allclose(own.losses(outputs, targets, {}), one + two + 0.1 * side, rtol=1e-6)
+    assert own.init is base.init
+    assert of_head(DepHead(CLASSES), base) is base
+
+
+def test_images_that_do_not_count_are_in_no_set() -> None:
+    attended = jax.random.normal(jax.random.key(0), (6, 2, 4))
+    labels, counts = jnp.array([0, 0, 1, 1, 1, 2]), jnp.array([True] * 4 + [False] * 2)
+    found = constraint_loss(attended, labels, counts)
+    expected = constraint_loss(attended[:4], labels[:4], counts[:4])
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    nothing = jax.grad(constraint_loss)(attended, labels, jnp.zeros(6, bool))
+    assert not np.asarray(nothing).any()
+
+
+def test_the_constraint_of_mamc_counts_half() -> None:
+    attended = jax.random.normal(jax.random.key(0), (4, 2, 3))
+    labels, counts = jnp.array([0, 0, 1, 1]), jnp.ones(4, bool)
+    outputs = Outputs(jnp.zeros((4, 2)), jnp.zeros((4, 1)), branches={"attended": attended})
+    base = Objective(lambda _outputs, targets, _: 3.0 + targets.labels)
+    losses = of_head(MamcHead(2), base).losses(outputs, Targets(labels, counts, jnp.int32(0)), {})
+    constraint = constraint_loss(attended, labels, counts)
+    np.testing.assert_allclose(losses, 3 + labels + 0.5 * constraint, rtol=1e-6)
