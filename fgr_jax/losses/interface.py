@@ -31,6 +31,8 @@ class Outputs(NamedTuple):
     offset: jax.Array | None = None
     # The rows of a linear classifier, `[C, D]`, where the scores are linear in the features.
     class_weights: jax.Array | None = None
+    # Arrays with B rows that the loss of the head itself needs, by name; None: it has no such loss.
+    parts: dict[str, jax.Array] | None = None
 
 
 class Targets(NamedTuple):

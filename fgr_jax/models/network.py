@@ -52,9 +52,21 @@ class Network(nn.Module):
           train: whether this is a step of training.
           start: a stage of the backbone, or "backbone", to continue after; "" starts with the images.
         """
-        if start != BACKBONE:
-            x = self.features(x, train=train, start=start)
-        return self.classifier(x, train=train)
+        features = x if start == BACKBONE else self.features(x, train=train, start=start)
+        if not getattr(self.classifier, "looks_again", False):
+            return self.classifier(features, train=train)
+        # What is cached are no images, but to know the shapes of the variables they are not needed.
+        if start and not self.is_initializing():
+            raise UserError(
+                "--config.data.views: the head looks at parts of the images again, and features are "
+                "none: set it to 0"
+            )
+        return self.classifier(
+            features,
+            train=train,
+            images=None if start else x,
+            features_of=functools.partial(self.features, train=train),
+        )
 
     def features(self, x: Any, *, train: bool, start: str = "") -> jax.Array:
         """Applies the backbone, and averages cells; the arguments are those of `__call__`."""
