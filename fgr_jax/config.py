@@ -540,6 +540,7 @@ def validate(config: Config) -> None:
         _refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")
     _check_losses(config.loss)
     _check_imbalance(config)
+    _check_head(config)
 
 
 def _check_split(data: Data) -> None:
@@ -608,6 +609,15 @@ def _check_losses(loss: Loss) -> None:
         )
     if loss.lgm and len(weights) > 1:
         raise UserError(f"{weights[0]}: does not go with {weights[-1]}: set one of them to 0")
+
+
+def _check_head(config: Config) -> None:
+    """Checks that a loss is not counted several times by a head with several scores."""
+    head, center = config.network.head, config.loss.center
+    if head in ("dfl_cnn", "nts") and center:
+        _refuse(
+            "loss.center", center, f"0 with network.head={head}: each of its scores would count it"
+        )
 
 
 def _check_imbalance(config: Config) -> None:

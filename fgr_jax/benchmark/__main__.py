@@ -5,16 +5,17 @@
 
 PART is
   step         the training step with cross-entropy, with GCE, and with block and GCE
+  heads        the training step with each head, its parameters and operations
   input        decoded images per second, compared with a bare OpenCV loop
   predict      images per second of `predict`, compared with the bare network
   records      the cost of fingerprints and checkpoints
   determinism  the cost of deterministic kernels, on a GPU
   scaling      the bytes that a step exchanges between devices, and a prediction for TPU v4 and H100;
                on one CPU: JAX_NUM_CPU_DEVICES=8 python -m fgr_jax.benchmark --part=scaling ...
-  all          all of them except scaling
+  all          all of them except heads and scaling
 
-The step is timed on synthetic images with the config's batch size and resolution, on all devices; this
-part only needs jax, flax, optax, ml_collections and numpy. Variants take turns, and ratios are medians
+Steps are timed on synthetic images with the config's batch size and resolution, on all devices; these
+parts only need jax, flax, optax, ml_collections and numpy. Variants take turns, and ratios are medians
 over the rounds, so that they hold on a busy machine.
 """
 
@@ -26,7 +27,7 @@ from absl import flags
 
 from fgr_jax.distributed import compute_deterministically
 
-_PARTS = ["step", "input", "predict", "records", "determinism", "scaling", "all"]
+_PARTS = ["step", "heads", "input", "predict", "records", "determinism", "scaling", "all"]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,6 +53,10 @@ def main(argv: Sequence[str]) -> int:
         from fgr_jax.benchmark.step_time import print_step_times
 
         print_step_times(config, classes=own.classes, rounds=own.rounds)
+    if own.part == "heads":
+        from fgr_jax.benchmark.step_time import print_head_times
+
+        print_head_times(config, classes=own.classes, rounds=own.rounds)
     if own.part in ("records", "all"):
         from fgr_jax.benchmark.record_cost import print_record_cost
 

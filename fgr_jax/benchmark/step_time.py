@@ -1,4 +1,4 @@
-"""The time of a training step, with and without the block and GCE, on synthetic images.
+"""The time of a training step on synthetic images: with the block and GCE, and with each head.
 
 Only needs jax, flax, optax, ml_collections and numpy.
 """
@@ -17,6 +17,7 @@ from fgr_jax.calendar import Calendar
 from fgr_jax.config import NEVER, Config, Loss
 from fgr_jax.data.batch import noise_batch
 from fgr_jax.distributed import batch_sharding, data_mesh
+from fgr_jax.models.heads import HEADS
 from fgr_jax.models.network import build_network, network_name, parameter_count
 from fgr_jax.train.objective import build_objective
 from fgr_jax.train.optimizer import build_optimizer
@@ -74,6 +75,43 @@ def stepper(steps: Steps, batch: DeviceBatch) -> Stepper:
     return Stepper(step, flops, parameters)
 
 
+def print_head_times(config: Config, *, classes: int, rounds: int) -> None:
+    """Times a step with each listed head, with cross-entropy and without the block."""
+    plain = _variant(config, gce=False, block=False)
+    batch = synthetic_batch(config, classes)
+    steppers = {
+        name: stepper(
+            steps_of(
+                dataclasses.replace(plain, network=dataclasses.replace(plain.network, head=name)),
+                classes,
+            ),
+            batch,
+        )
+        for name in HEADS
+        if name != "gaussian"  # the CAM head, for L-GM alone
+    }
+    times = interleaved({name: each.step for name, each in steppers.items()}, rounds)
+    print(_title(config, classes, rounds))
+    print(f"{'head':14} {'parameters':>12} {'GFLOP':>9} {'ms/step':>9}  {'/ cam':<20}")
+    for name, seconds in times.items():
+        each = steppers[name]
+        ratios = [ours / theirs for ours, theirs in zip(seconds, times["cam"], strict=True)]
+        print(
+            f"{name:14} {each.parameters:12,} {each.flops / 1e9:9.1f} "
+            f"{statistics.median(seconds) * 1e3:9.2f}  {median_and_quartiles(ratios)}"
+        )
+
+
+def _title(config: Config, classes: int, rounds: int, parameters: str = "") -> str:
+    devices = jax.devices()
+    return (
+        f"training step: {network_name(config.network)}, {config.network.compute_dtype}, "
+        f"{config.data.crop}×{config.data.crop}, batch {config.batch_size}, {classes} classes"
+        f"{parameters}; {len(devices)} × {devices[0].device_kind}; "
+        f"median of {rounds} interleaved rounds"
+    )
+
+
 def print_step_times(config: Config, *, classes: int, rounds: int) -> None:
     """Times a step with cross-entropy, with GCE, and with block and GCE."""
     batch = synthetic_batch(config, classes)
@@ -83,13 +121,8 @@ def print_step_times(config: Config, *, classes: int, rounds: int) -> None:
     }
     times = interleaved({name: each.step for name, each in steppers.items()}, rounds)
     base = times["cross-entropy"]
-    devices = jax.devices()
-    print(
-        f"training step: {network_name(config.network)}, {config.network.compute_dtype}, "
-        f"{config.data.crop}×{config.data.crop}, batch {config.batch_size}, {classes} classes, "
-        f"{steppers['GCE'].parameters:,} parameters; {len(devices)} × {devices[0].device_kind}; "
-        f"median of {rounds} interleaved rounds"
-    )
+    parameters = f", {steppers['GCE'].parameters:,} parameters"
+    print(_title(config, classes, rounds, parameters))
     print(f"{'':14} {'ms/step':>9} {'images/s':>9} {'TFLOP/s':>9}  {'/ cross-entropy':<20}")
     for name, seconds in times.items():
         median = statistics.median(seconds)

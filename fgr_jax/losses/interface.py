@@ -10,7 +10,7 @@ Your own objective is a function of outputs and targets:
         return Objective(losses)
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,8 +31,8 @@ class Outputs(NamedTuple):
     offset: jax.Array | None = None
     # The rows of a linear classifier, `[C, D]`, where the scores are linear in the features.
     class_weights: jax.Array | None = None
-    # Arrays with B rows that the loss of the head itself needs, by name; None: it has no such loss.
-    parts: dict[str, jax.Array] | None = None
+    # More arrays `[B, ...]` by name, for the objective of a head that has one of its own.
+    branches: Mapping[str, jax.Array] | None = None
 
 
 class Targets(NamedTuple):
@@ -58,6 +58,16 @@ class Objective(NamedTuple):
     init: Callable[[Outputs], Extra] = lambda _: {}
     update: Callable[[Extra, Outputs, Targets], Extra] = lambda extra, _outputs, _targets: extra
     constrain: Callable[[Any], Any] = lambda params: params
+
+
+def of_head(head: Any, objective: Objective) -> Objective:
+    """Returns what a head is trained with: its own form of the run's objective, if it defines one.
+
+    A head with several scores or a loss of its own has a method `objective(base)`, which wraps the run's
+    objective `base`. The head is a Flax module.
+    """
+    own: Callable[[Objective], Objective] | None = getattr(head, "objective", None)
+    return objective if own is None else own(objective)
 
 
 def sum_of(objectives: list[Objective]) -> Objective:

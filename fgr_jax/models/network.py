@@ -33,7 +33,10 @@ class Network(nn.Module):
         `stride` is the number of pixels from one cell to the next; the others of a `Backbone` are
         optional.
       classifier: the head, which maps features to `Outputs`, called with `train`. Its parameters have
-        this name.
+        this name. One with the attribute `takes_earlier` is also called with `earlier`, the output of
+        the backbone's stage before the last, or the features themselves if all stages are frozen. One
+        with the attribute `looks_again` is also called with `images`, the network's input, and
+        `features_of`, the backbone.
       frozen: the frozen part: "" for nothing, a stage of the backbone for all stages up to it, or
         "backbone". It is applied in test mode in training too, and no gradient reaches it.
       pool: side of the squares of cells that features are averaged over, as the backbone's last stage.
@@ -52,21 +55,16 @@ class Network(nn.Module):
           train: whether this is a step of training.
           start: a stage of the backbone, or "backbone", to continue after; "" starts with the images.
         """
-        features = x if start == BACKBONE else self.features(x, train=train, start=start)
-        if not getattr(self.classifier, "looks_again", False):
-            return self.classifier(features, train=train)
-        # What is cached are no images, but to know the shapes of the variables they are not needed.
-        if start and not self.is_initializing():
-            raise UserError(
-                "--config.data.views: the head looks at parts of the images again, and features are "
-                "none: set it to 0"
-            )
-        return self.classifier(
-            features,
-            train=train,
-            images=None if start else x,
-            features_of=functools.partial(self.features, train=train),
-        )
+        if not getattr(self.classifier, "takes_earlier", False):
+            again = self._again(x, train=train, start=start)
+            x = x if start == BACKBONE else self.features(x, train=train, start=start)
+            return self.classifier(x, train=train, **again)
+        *before, last = self.backbone.stages
+        if self.frozen in (BACKBONE, last):
+            x = x if start == BACKBONE else self.features(x, train=train, start=start)
+            return self.classifier(x, train=train, earlier=x)
+        x, earlier = self._with_earlier(x, train=train, start=start, also=before[-1])
+        return self.classifier(x, train=train, earlier=earlier)
 
     def features(self, x: Any, *, train: bool, start: str = "") -> jax.Array:
         """Applies the backbone, and averages cells; the arguments are those of `__call__`."""
@@ -74,6 +72,29 @@ class Network(nn.Module):
         after = {"start": start} if start else {}
         frozen = self.frozen == BACKBONE
         x = self.backbone(x, train=train and not frozen, **after)
+        x = self._pooled(x)
+        return jax.lax.stop_gradient(x) if frozen else x
+
+    def _again(self, images: Any, *, train: bool, start: str) -> dict[str, Any]:
+        """Returns what a head needs besides the features to look at parts of the images again."""
+        if not getattr(self.classifier, "looks_again", False):
+            return {}
+        if start and not self.is_initializing():
+            raise UserError(
+                "--config.data.views: this head looks at parts of the images again, in place of which "
+                "there are features: set it to 0"
+            )
+        # Where only the variables after `start` are wanted, there are no images.
+        return {
+            "images": None if start else images,
+            "features_of": functools.partial(self.features, train=train),
+        }
+
+    def _with_earlier(self, x: Any, *, train: bool, start: str, also: str) -> Any:
+        x, earlier = self.backbone(x, train=train, start=start, also=also)
+        return self._pooled(x), earlier
+
+    def _pooled(self, x: jax.Array) -> jax.Array:
         if self.pool > 1:
             if any(side % self.pool for side in x.shape[1:3]):
                 raise UserError(
@@ -81,8 +102,8 @@ class Network(nn.Module):
                     f"which have {x.shape[1]}×{x.shape[2]} cells"
                 )
             squares = (self.pool, self.pool)
-            x = nn.avg_pool(x, squares, squares)
-        return jax.lax.stop_gradient(x) if frozen else x
+            return nn.avg_pool(x, squares, squares)
+        return x
 
     @property
     def stride(self) -> int:
@@ -157,6 +178,11 @@ def build_network(config: Config, num_classes: int) -> Network:
                 f"must be {known}, or empty"
             )
         backbone = backbone.clone(frozen=section.frozen)
+    if getattr(classifier, "takes_earlier", False) and not isinstance(backbone, Backbone):
+        raise UserError(
+            f"--config.network.head={head}: needs the output of an earlier stage of the backbone, and "
+            f"{network_name(section)} has no stages: take a listed one"
+        )
     return Network(backbone, classifier, section.frozen, section.pool)
 
 

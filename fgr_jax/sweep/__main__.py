@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> int:
         Terminal(),
         with_paper=Path(config) == Path(sweep.config)
         and not sweep.folds
-        and any(row.paper for row in sweep.rows),
+        and any(row.paper or row.published for row in sweep.rows),
         searched={row.name: [] for row in sweep.rows},
         found={row.name: [] for row in sweep.rows},
     )

@@ -22,6 +22,7 @@ class Row:
     name: str
     overrides: Mapping[str, object]  # of config fields by their command-line names: {"loss.k": 15}
     paper: float | None = None  # the paper's top-1 accuracy, in %, with the config of the sweep
+    published: str = ""  # what another paper reports of it, with its own network: "75.4 (VGG-16)"
     x: float | None = None  # its position on the x axis of a "line" figure
 
     def with_overrides(self, overrides: Mapping[str, object]) -> "Row":
@@ -65,6 +66,8 @@ class Sweep:
     x_label: str = ""
     log_x: bool = False
     search: Search | None = None
+    # Systems that are not run: their names, and what is published of them and why they do not run.
+    not_run: Mapping[str, str] = dataclasses.field(default_factory=dict)
     baseline: str = ""  # the name of the row that the others are compared with, image by image
 
 

@@ -34,10 +34,12 @@ def columns(sweep: Sweep, with_paper: bool) -> Columns:
     table["each fold" if sweep.folds else "each seed"] = lambda line, _: _each_run(line)
     if sweep.baseline:
         table[f"− {sweep.baseline}"] = lambda line, lines: _difference(line, lines, sweep.baseline)
-    if with_paper:
+    if with_paper and any(row.paper for row in sweep.rows):
         table["the paper's"] = lambda line, _: (
             MISSING if line.row.paper is None else f"{line.row.paper:.1f}"
         )
+    if with_paper and any(row.published for row in sweep.rows):
+        table["published"] = lambda line, _: line.row.published or MISSING
     return table
 
 
@@ -110,6 +112,9 @@ def as_markdown(
         ]
     if sweep.search:
         text += _searched(sweep.search, lines)
+    if with_paper and sweep.not_run:
+        not_run = (f"- {_escaped(name)}: {_escaped(why)}" for name, why in sweep.not_run.items())
+        text += ["Not run:", "", *not_run, ""]
     failures = [
         f"- {_escaped(line.row.name)}, {_escaped(name)}: {_escaped(each.failure)}"
         for line in lines

@@ -70,8 +70,7 @@ def _joined(outputs: Outputs) -> Outputs:
     def joined(leaf: jax.Array) -> jax.Array:
         return jnp.moveaxis(leaf, 0, 1).reshape(-1, *leaf.shape[2:])
 
-    by_row = jax.tree.map(joined, (outputs.scores, outputs.features, outputs.maps))
-    # The others are functions of the parameters, and the same in all parts.
-    return Outputs(
-        *by_row, *jax.tree.map(lambda leaf: leaf[0], (outputs.offset, outputs.class_weights))
-    )
+    by_row: Outputs = jax.tree.map(joined, outputs._replace(offset=None, class_weights=None))
+    # These are functions of the parameters, and the same in all parts.
+    fixed = jax.tree.map(lambda leaf: leaf[0], (outputs.offset, outputs.class_weights))
+    return by_row._replace(offset=fixed[0], class_weights=fixed[1])

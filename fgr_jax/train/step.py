@@ -22,7 +22,7 @@ from fgr_jax.digests import digest, digest_of_tree
 from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy
-from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
+from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets, of_head
 from fgr_jax.models.backbones.drop_path import STREAM
 from fgr_jax.models.network import (
     AVERAGE,
@@ -130,8 +130,9 @@ def build_steps(
 ) -> Steps:
     """Builds the jitted functions of a run for a mesh with one axis, "batch".
 
-    The updates of `optimizer` are added to the parameters.
+    The updates of `optimizer` are added to the parameters. A head may wrap the objective.
     """
+    objective = of_head(network.classifier, objective)
     everywhere, by_row = replicated(mesh), batch_sharding(mesh)
     jit = functools.partial(jax.jit, out_shardings=everywhere)
     parts = (config, network, objective, optimizer)

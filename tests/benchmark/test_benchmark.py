@@ -6,7 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from small_backbone import SMALL_BACKBONE
+from small_backbones import STAGED_BACKBONE
+
+from fgr_jax.benchmark.step_time import print_head_times
+from fgr_jax.config import Config
+from fgr_jax.models.heads import HEADS
 
 ROOT = Path(__file__).parent.parent.parent
 SMALL = [
@@ -79,6 +85,24 @@ def benchmark(*arguments: str, **environment: str) -> subprocess.CompletedProces
         # Without what a run in the tests' own process has left there.
         env={**os.environ, "XLA_FLAGS": "", **environment},
     )
+
+
+def test_each_head_is_timed_beside_the_plain_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = Config(batch_size=8)
+    config.data.resize, config.data.crop = 36, 32
+    config.network.backbone = STAGED_BACKBONE
+    print_head_times(config, classes=7, rounds=1)
+    rows = {
+        name: (int(count.replace(",", "")), float(operations))
+        for name, count, operations in re.findall(
+            r"^(\w+) +([\d,]+) +([\d.]+) +[\d.]+  [\d.]+ \(", capsys.readouterr().out, re.MULTILINE
+        )
+    }
+    assert rows.keys() == {*HEADS} - {"gaussian"}
+    assert rows["bcnn"][0] - rows["cam"][0] == 256 * 9 + 7 * (256**2 + 1) - 7 * 9
+    assert rows["isqrt_cov"][1] > 10 * rows["cam"][1]
 
 
 def test_what_fingerprints_and_checkpoints_cost() -> None:

@@ -11,6 +11,7 @@ import pytest
 from onnx_files import checked_onnx, folds_nothing_more, operators, optimized, run_onnx
 from pooled_head import POOLED_HEAD
 from small_backbone import SMALL_BACKBONE, Patches
+from small_backbones import STAGED_BACKBONE
 
 from fgr_jax.config import Config
 from fgr_jax.export.exported_run import outputs_of
@@ -41,10 +42,10 @@ BACKBONE_FORMS: dict[str, Any] = {
 }
 
 
-def own(head: str = "cam") -> Network:
+def own(head: str = "cam", backbone: str = SMALL_BACKBONE) -> Network:
     """A network of a file of the user's own, as a config names it."""
     config = Config()
-    config.network.backbone, config.network.head = SMALL_BACKBONE, head
+    config.network.backbone, config.network.head = backbone, head
     return build_network(config, CLASSES)
 
 
@@ -53,7 +54,11 @@ NETWORKS: dict[str, Network] = {
     "own backbone": own(),
     "own head": own(POOLED_HEAD),
     "gaussian head": Network(Patches(), GaussianHead(CLASSES)),
-    **{f"head {name}": own(name) for name in HEADS if name not in WITH_MAPS},
+    **{
+        f"head {name}": own(name, STAGED_BACKBONE if name == "dfl_cnn" else SMALL_BACKBONE)
+        for name in HEADS
+        if name not in WITH_MAPS
+    },
     "pool": Network(Patches(), CamHead(CLASSES), pool=2),
 }
 # The sides of images; 72 is no multiple of most strides.
@@ -74,7 +79,7 @@ def variables_of(name: str, size: int) -> Any:
         key = path[-1].key
         if key == "kernel":
             gain = 1.5 if name == "tf_efficientnet_b" else 1  # its activations shrink
-            if path[-2].key == "linear":  # of vectors whose norm is 1
+            if path[-2].key == "linear" and name != "head dfl_cnn":  # of vectors whose norm is 1
                 gain = 10
             deviation = gain / np.sqrt(np.prod(leaf.shape[:-1]))
             return generator.normal(0, deviation, leaf.shape).astype(np.float32)

@@ -10,11 +10,13 @@ import pytest
 
 from fgr_jax.config import Network
 from fgr_jax.errors import UserError
-from fgr_jax.losses.interface import Outputs
+from fgr_jax.losses import gradient_boosting_cross_entropy
+from fgr_jax.losses.interface import Objective, Outputs, Targets, of_head
 from fgr_jax.models.heads import HEADS
 from fgr_jax.models.heads.bcnn import BcnnHead, signed_square_root
 from fgr_jax.models.heads.deep_ten import DeepTenHead
 from fgr_jax.models.heads.dep import DepHead
+from fgr_jax.models.heads.dfl_cnn import DflCnnHead
 from fgr_jax.models.heads.encoding import Encoding
 from fgr_jax.models.heads.isqrt_cov import (
     IsqrtCovHead,
@@ -27,12 +29,24 @@ from fgr_jax.models.network import parameter_count
 
 CLASSES, CHANNELS = 5, 12
 
+
+class WithItself(nn.Module):
+    """A head that also takes the features of an earlier stage, here the same."""
+
+    head: nn.Module
+
+    def __call__(self, features: jax.Array, *, train: bool) -> Outputs:
+        outputs: Outputs = self.head(features, train=train, earlier=features)
+        return outputs
+
+
 SMALL: dict[str, nn.Module] = {
     "bcnn": BcnnHead(CLASSES, channels=6),
     "isqrt_cov": IsqrtCovHead(CLASSES, channels=6),
     "deep_ten": DeepTenHead(CLASSES, channels=6, codewords=4),
     "dep": DepHead(CLASSES, codewords=3, factors=4, embedded=7),
 }
+ALL: dict[str, nn.Module] = {**SMALL, "dfl_cnn": WithItself(DflCnnHead(CLASSES, filters=2))}
 
 
 def some_features(count: int = 3, rows: int = 3, columns: int = 5, seed: int = 0) -> jax.Array:
@@ -58,7 +72,7 @@ def applied(head: nn.Module, variables: Any, features: jax.Array, **options: Any
 
 
 def test_every_head_is_tested() -> None:
-    assert {"cam", "gaussian", *SMALL} == set(HEADS)
+    assert {"cam", "gaussian", *ALL} == set(HEADS)
 
 
 @pytest.mark.parametrize(
@@ -81,22 +95,22 @@ def test_parameter_counts(name: str, count: int) -> None:
     assert parameter_count(variables["params"]) == count
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ALL)
 def test_outputs_have_no_maps_and_the_average_of_the_features(name: str) -> None:
     features = some_features()
-    outputs = applied(SMALL[name], drawn(SMALL[name], features), features)
+    outputs = applied(ALL[name], drawn(ALL[name], features), features)
     assert outputs.scores.shape == (3, CLASSES)
     np.testing.assert_allclose(outputs.features, features.mean((1, 2)), rtol=1e-5)
     assert outputs.maps is None
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ALL)
 def test_the_order_of_the_cells_does_not_matter(name: str) -> None:
     features = some_features()
     order = np.random.default_rng(0).permutation(15)
     other = features.reshape(3, 15, CHANNELS)[:, order].reshape(3, 5, 3, CHANNELS)
-    variables = drawn(SMALL[name], features)
-    scores, again = (applied(SMALL[name], variables, each).scores for each in (features, other))
+    variables = drawn(ALL[name], features)
+    scores, again = (applied(ALL[name], variables, each).scores for each in (features, other))
     np.testing.assert_allclose(again, scores, rtol=1e-4, atol=1e-5)
     assert np.ptp(scores, axis=0).min() > 1e-3  # and what the cells hold does
 
@@ -124,28 +138,28 @@ def test_batch_norm_of_a_head_has_its_own_statistics(name: str) -> None:
     assert grouped.norm_group == 4
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_features_that_are_the_same_everywhere_have_finite_gradients(
     name: str, value: float
 ) -> None:
     """Of which the covariance is 0, and with zeros everything."""
     features = jnp.full((2, 2, 2, CHANNELS), value)
-    variables = SMALL[name].init(jax.random.key(1), features, train=False)
+    variables = ALL[name].init(jax.random.key(1), features, train=False)
 
     def total(params: Any, features: jax.Array) -> jax.Array:
-        outputs: Any = SMALL[name].apply({**variables, "params": params}, features, train=False)
+        outputs: Any = ALL[name].apply({**variables, "params": params}, features, train=False)
         return jnp.sum(outputs.scores**2)
 
     for leaf in jax.tree.leaves(jax.grad(total, (0, 1))(variables["params"], features)):
         assert jnp.isfinite(leaf).all()
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", ALL)
 def test_nan_features_give_nan_scores(name: str) -> None:
     features = some_features().at[1].set(jnp.nan)
-    variables = drawn(SMALL[name], some_features())
-    is_nan = np.isnan(applied(SMALL[name], variables, features).scores)
+    variables = drawn(ALL[name], some_features())
+    is_nan = np.isnan(applied(ALL[name], variables, features).scores)
     np.testing.assert_array_equal(is_nan, [[False] * CLASSES, [True] * CLASSES, [False] * CLASSES])
 
 
@@ -217,3 +231,40 @@ def test_unit_norms() -> None:
     vectors = jnp.array([[3.0, 4.0], [0.0, 0.0], [1e-3, 0.0], [jnp.nan, 1.0]])
     expected: Any = [[0.6, 0.8], [0, 0], [1, 0], [np.nan, np.nan]]
     np.testing.assert_allclose(unit_norm(vectors), expected, rtol=1e-6)
+
+
+def test_a_filter_bank_has_filters_for_each_class_and_three_scores() -> None:
+    head = DflCnnHead(CLASSES, filters=2)
+    features, earlier = some_features(), some_features(rows=6, columns=4, seed=1)[..., :7]
+    params = head.init(jax.random.key(0), features, train=False, earlier=earlier)["params"]
+    outputs: Any = head.apply({"params": params}, features, train=False, earlier=earlier)
+    kernel, bias = params["filters"]["kernel"][0, 0], params["filters"]["bias"]
+    largest = (earlier @ kernel + bias).max((1, 2))
+    of_class = [largest[:, 2 * label : 2 * label + 2].mean(1) for label in range(CLASSES)]
+    np.testing.assert_allclose(outputs.branches["side"], np.stack(of_class, 1), rtol=1e-5)
+    assert params["of_patches"]["kernel"].shape == (2 * CLASSES, CLASSES)
+    expected = outputs.branches["global"] + outputs.branches["patches"]
+    expected += 0.1 * outputs.branches["side"]
+    np.testing.assert_allclose(outputs.scores, expected, rtol=1e-5)
+
+
+def test_each_score_of_a_filter_bank_has_the_loss_of_the_run() -> None:
+    head, labels = DflCnnHead(CLASSES), jnp.array([1, 0])
+    scores = {
+        name: jax.random.normal(jax.random.key(seed), (2, CLASSES))
+        for seed, name in enumerate(("global", "patches", "side"))
+    }
+    outputs = Outputs(jnp.zeros((2, CLASSES)), jnp.zeros((2, 1)), branches=scores)
+    targets = Targets(labels, jnp.ones(2, bool), jnp.int32(0))
+
+    def losses(outputs: Outputs, targets: Targets, _: Any) -> jax.Array:
+        return gradient_boosting_cross_entropy(outputs.scores, targets.labels, k=2)
+
+    base = Objective(losses, init=lambda _: {"kept": jnp.zeros(1)})
+    own = of_head(head, base)
+    one, two, side = (
+        gradient_boosting_cross_entropy(each, labels, k=2) for each in scores.values()
+    )
+    np.testing.assert_allclose(own.losses(outputs, targets, {}), one + two + 0.1 * side, rtol=1e-6)
+    assert own.init is base.init
+    assert of_head(DepHead(CLASSES), base) is base

@@ -9,12 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from networks import cam_network, random_variables
+from small_backbone import SMALL_BACKBONE
+from small_backbones import Small
 
 from fgr_jax import class_scores
+from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.models.backbones.resnet import DEPTHS
+from fgr_jax.models.heads.dfl_cnn import DflCnnHead
 from fgr_jax.models.network import (
     Network,
+    build_network,
     forward,
     frozen_output,
     frozen_output_shapes,
@@ -165,6 +170,36 @@ def test_a_frozen_backbone_is_pooled_before_its_features_are_kept() -> None:
     assert features.shape == (2, 1, 1, 64)
     after: Any = network.apply(variables, features, train=False, start="backbone")
     np.testing.assert_array_equal(after.scores, forward(network, variables, images).scores)
+
+
+@pytest.mark.parametrize("frozen", ["", "one", "two", "three", "backbone"])
+def test_a_head_may_take_the_stage_before_the_last(frozen: str) -> None:
+    """From the images and from the output of a frozen part; if all is frozen, the last one."""
+    head = DflCnnHead(3, filters=2)
+    network = Network(Small(frozen="" if frozen == "backbone" else frozen), head, frozen=frozen)
+    images = jax.random.randint(jax.random.key(0), (2, 16, 16, 3), 0, 256, jnp.uint8)
+    normalized = network.normalize(images)
+    variables = network.init(jax.random.key(1), normalized, train=False)
+    outputs, sown = network.apply(variables, normalized, train=False, mutable=["intermediates"])
+    stages = {name: value[0] for name, value in sown["intermediates"]["backbone"].items()}
+    earlier = stages["three" if frozen in ("three", "backbone") else "two"]
+    own = {"params": variables["params"]["classifier"]}
+    expected: Any = head.apply(own, stages["three"], train=False, earlier=earlier)
+    np.testing.assert_array_equal(outputs.scores, expected.scores)
+    if frozen:
+        kept = frozen_output(network, variables, images)
+        after: Any = network.apply(variables, kept, train=False, start=frozen)
+        np.testing.assert_allclose(after.scores, expected.scores, rtol=1e-5)
+    trained = set(trained_part(network, variables["params"], 16).get("backbone", {}))
+    first = ["", "one", "two", "three", "backbone"].index(frozen)
+    assert {name.partition("_")[0] for name in trained} == set(("one", "two", "three")[first:])
+
+
+def test_a_backbone_without_stages_has_none_before_the_last() -> None:
+    config = Config()
+    config.network.backbone, config.network.head = SMALL_BACKBONE, "dfl_cnn"
+    with pytest.raises(UserError, match=r"^--config\.network\.head=dfl_cnn: needs .* no stages"):
+        build_network(config, 3)
 
 
 class Counting(nn.Module):

@@ -94,7 +94,7 @@ def expected(params: Any, images: Any) -> tuple[Outputs, list[list[int]]]:
         "informativeness": np.take_along_axis(scores, np.array(chosen), axis=1),
     }
     joined = nts_net.scrutinizer(looked_at, average, reference)
-    return Outputs(joined, average, parts=parts), chosen
+    return Outputs(joined, average, branches=parts), chosen
 
 
 def test_outputs_are_those_of_the_reference(case: Any) -> None:
@@ -108,20 +108,20 @@ def test_outputs_are_those_of_the_reference(case: Any) -> None:
 def test_losses_and_their_gradients(case: Any) -> None:
     network, _, _, outputs = case
     labels = np.array([3, 0])
-    targets = Targets(labels, np.ones(2, bool), np.int32(0))
+    targets = Targets(jnp.asarray(labels), jnp.ones(2, bool), jnp.int32(0))
     base = Objective(lambda o, t, _: cross_entropy(o.scores, t.labels))
     objective = network.classifier.objective(base)
     names = ("image", "crops", "informativeness")
 
     def total(joined: Any, parts: Any) -> Any:
-        given = outputs._replace(scores=joined, parts=parts)
+        given = outputs._replace(scores=joined, branches=parts)
         return jnp.mean(objective.losses(given, targets, {}))
 
     with jax.enable_x64(True):
         value, (of_joined, of_parts) = jax.value_and_grad(total, (0, 1))(
-            outputs.scores, outputs.parts
+            outputs.scores, outputs.branches
         )
-    image, crops, kept = (outputs.parts[name] for name in names)
+    image, crops, kept = (outputs.branches[name] for name in names)
     arguments = (image, outputs.scores, crops, kept, labels)
     np.testing.assert_allclose(value, sum(nts_net.losses(*arguments).values()), **CLOSE)
     wanted = nts_net.losses_gradient(*arguments)
@@ -136,7 +136,7 @@ def test_gradients_reach_the_backbone_by_the_crops_and_the_image_alone(case: Any
 
     def total(params: Any, part: str) -> Any:
         outputs = network.apply({"params": params}, images, train=True)
-        return jnp.sum((outputs.parts | {"scores": outputs.scores})[part])
+        return jnp.sum((outputs.branches | {"scores": outputs.scores})[part])
 
     with jax.enable_x64(True):
         for part, head in (

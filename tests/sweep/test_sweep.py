@@ -1,6 +1,7 @@
 """Sweeps: the runs of a table, what becomes of them, and the table and the figure."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -158,6 +159,26 @@ def test_a_page_says_what_failed_and_escapes_its_table() -> None:
     assert "- second, seed 1: no disk" in page
     assert "![title](f.png)" in page
     assert "`the command`" in page
+
+
+def test_what_other_papers_published_stands_in_a_column_and_below() -> None:
+    first, second, _ = lines()
+    rows = [
+        dataclasses.replace(first.row, paper=None, published="88.1 (ResNet-50)"),
+        dataclasses.replace(second.row, name="b"),
+    ]
+    results = [dataclasses.replace(first, row=rows[0]), dataclasses.replace(second, row=rows[1])]
+    sweep = Sweep("title", "configs/cub.py", rows, not_run={"RAM": "86.0: recurrent"})
+    page, without = (
+        tables.as_markdown(sweep, results, command="c", with_paper=with_paper, figure="")
+        for with_paper in (True, False)
+    )
+    assert "|  | top-1, % | each seed | published |" in page
+    assert "| 50.0, 60.0 | 88.1 (ResNet-50) |" in page
+    assert "| b | 70.0 | 70.0, failed | – |" in page
+    assert "Not run:\n\n- RAM: 86.0: recurrent" in page
+    assert "published" not in without
+    assert "RAM" not in without
 
 
 SEARCH = Search("optimizer.learning_rate", (0.001, 0.003, 0.01))

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from small_backbone import SMALL_BACKBONE
+from small_backbones import STAGED_BACKBONE
 from tiny_step import as_numpy, batch_of, build, relative_difference
 
 from fgr_jax.benchmark.scaling import collectives
@@ -16,8 +17,9 @@ from fgr_jax.models.heads import HEADS
 # The other two are tested in `test_step.py` and `test_compared_losses.py`.
 @pytest.fixture(params=sorted({*HEADS} - {"cam", "gaussian"}))
 def with_head(request: pytest.FixtureRequest, tiny: Config) -> Config:
-    """A run of each head, on features of 2×2 cells."""
-    tiny.network.backbone = SMALL_BACKBONE
+    """A run of each head, on features of few cells."""
+    is_of_stages = request.param == "dfl_cnn"
+    tiny.network.backbone = STAGED_BACKBONE if is_of_stages else SMALL_BACKBONE
     tiny.network.head = request.param
     return tiny
 

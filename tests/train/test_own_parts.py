@@ -230,5 +230,5 @@ def test_what_is_no_part_is_named(
 
 
 def test_the_interface_is_what_the_documentation_shows() -> None:
-    assert Outputs._fields == ("scores", "features", "maps", "offset", "class_weights")
+    assert Outputs._fields == ("scores", "features", "maps", "offset", "class_weights", "branches")
     assert Targets._fields == ("labels", "mask", "step")

@@ -87,7 +87,7 @@ class Backbone(nn.Module, kw_only=True):
         """
 
     @nn.compact
-    def __call__(self, x: Any, *, train: bool, start: str = "") -> jax.Array:
+    def __call__(self, x: Any, *, train: bool, start: str = "", also: str = "") -> Any:
         """Maps normalized images `[B, H, W, 3]` to features `[B, h, w, D]`.
 
         h is ⌈H/stride⌉ with convolutions that pad, and ⌊H/stride⌋ where the images are divided into
@@ -100,8 +100,10 @@ class Backbone(nn.Module, kw_only=True):
           x: the images, or the output of the stage `start`.
           train: whether this is a step of training.
           start: the stage to continue after; "" starts with the images.
+          also: a stage from `start` on, whose output is returned after the features; "" for none.
         """
         frozen = self._count(self.frozen)
+        earlier = x
         for index in range(self._count(start), len(self.stages)):
             name = self.stages[index]
             trains = train and index >= frozen
@@ -110,7 +112,9 @@ class Backbone(nn.Module, kw_only=True):
             if name == self.frozen:
                 x = jax.tree.map(jax.lax.stop_gradient, x)
             self.sow("intermediates", name, x)
-        return x
+            if name == also:
+                earlier = x
+        return (x, earlier) if also else x
 
     def drop_rate(self, block: int, last: int, *, train: bool) -> float:
         """Returns the rate of stochastic depth for a block, given the number of the last one."""

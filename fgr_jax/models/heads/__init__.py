@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 
 from fgr_jax.config import Network
-from fgr_jax.models.heads import bcnn, cam, deep_ten, dep, gaussian, isqrt_cov, nts
+from fgr_jax.models.heads import bcnn, cam, deep_ten, dep, dfl_cnn, gaussian, isqrt_cov, nts
 
 # Each is a function of the config's section `network` and the number of classes that returns a module.
 HEADS: Mapping[str, Callable[[Network, int], nn.Module]] = {
@@ -13,7 +13,8 @@ HEADS: Mapping[str, Callable[[Network, int], nn.Module]] = {
     "gaussian": gaussian.from_config,
     "bcnn": bcnn.from_config,
     "isqrt_cov": isqrt_cov.from_config,
-    "nts": nts.from_config,
     "deep_ten": deep_ten.from_config,
     "dep": dep.from_config,
+    "dfl_cnn": dfl_cnn.from_config,
+    "nts": nts.from_config,
 }

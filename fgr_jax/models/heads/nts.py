@@ -77,7 +77,7 @@ class NtsHead(nn.Module):
           features_of: the backbone.
 
         Returns:
-          `parts` has the scores of the image alone ("image", `[B, C]`) and of the crops ("crops",
+          `branches` has the scores of the image alone ("image", `[B, C]`) and of the crops ("crops",
           `[B, M, C]`), and the navigator's scores of the regions ("informativeness", `[B, M]`).
         """
         del train
@@ -102,7 +102,7 @@ class NtsHead(nn.Module):
         return Outputs(
             scores=linear(self.num_classes, name="scrutinizer", **kinds)(joined),
             features=average,
-            parts={
+            branches={
                 "image": linear(self.num_classes, name="image", **kinds)(average),
                 "crops": linear(self.num_classes, name="teacher", **kinds)(crops),
                 "informativeness": informativeness,
@@ -133,15 +133,15 @@ class NtsHead(nn.Module):
             def of(scores: jax.Array) -> jax.Array:
                 return base.losses(outputs._replace(scores=scores), targets, extra)
 
-            assert outputs.parts is not None
-            crops = jnp.unstack(outputs.parts["crops"], axis=1)
+            assert outputs.branches is not None
+            crops = jnp.unstack(outputs.branches["crops"], axis=1)
             confidence = [-cross_entropy(scores, targets.labels) for scores in crops]
             ranking = ranking_loss(
-                outputs.parts["informativeness"],
+                outputs.branches["informativeness"],
                 jax.lax.stop_gradient(jnp.stack(confidence, axis=1)),
             )
             teacher = sum(of(scores) for scores in crops) / len(crops)
-            return of(outputs.parts["image"]) + of(outputs.scores) + teacher + ranking
+            return of(outputs.branches["image"]) + of(outputs.scores) + teacher + ranking
 
         return base._replace(losses=losses)
 

@@ -1,0 +1,32 @@
+"""The heads of other systems on frozen features of birds, as maps of 14×14 cells.
+
+The network alone needs the average of the features only.
+
+python -m fgr_jax.sweep --sweep=configs/sweeps/birds_heads.py
+"""
+
+from fgr_jax.sweep.plan import Row, Search, Sweep
+
+_SHORT = dict.fromkeys(("duration", "evaluate_every", "checkpoint_every"), "10 epochs")
+_CROSS_ENTROPY = {"loss.gce_start": "never"}
+_HEADS = {"B-CNN": "bcnn", "iSQRT-COV": "isqrt_cov", "Deep-TEN": "deep_ten", "DEP": "dep"}
+
+
+def get_sweep() -> Sweep:
+    alone = {**_CROSS_ENTROPY, "diversification.alpha": 1.0, "network.pool": 14}
+    rows = [
+        Row("the network alone", alone),
+        Row("block + GCE", {}),
+        *(
+            Row(f"{name}{loss}", {"network.head": head, **overrides})
+            for name, head in _HEADS.items()
+            for loss, overrides in (("", _CROSS_ENTROPY), (" + GCE", {}))
+        ),
+    ]
+    return Sweep(
+        title="Heads of other systems on frozen features of birds",
+        config="configs/birds.py",
+        rows=[row.with_overrides(_SHORT) for row in rows],
+        search=Search("optimizer.learning_rate", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
+        baseline="the network alone",
+    )
