@@ -1,6 +1,7 @@
 """The heads of other systems on frozen features of birds, as maps of 14×14 cells.
 
-The network alone needs the average of the features only.
+The network alone needs the average of the features only. DFL-CNN has its filters on the last stage's
+features, since those of the stage before are not kept.
 
 python -m fgr_jax.sweep --sweep=configs/sweeps/birds_heads.py
 """
@@ -9,7 +10,13 @@ from fgr_jax.sweep.plan import Row, Search, Sweep
 
 _SHORT = dict.fromkeys(("duration", "evaluate_every", "checkpoint_every"), "10 epochs")
 _CROSS_ENTROPY = {"loss.gce_start": "never"}
-_HEADS = {"B-CNN": "bcnn", "iSQRT-COV": "isqrt_cov", "Deep-TEN": "deep_ten", "DEP": "dep"}
+_HEADS = {
+    "B-CNN": "bcnn",
+    "iSQRT-COV": "isqrt_cov",
+    "Deep-TEN": "deep_ten",
+    "DEP": "dep",
+    "DFL-CNN": "dfl_cnn",
+}
 
 
 def get_sweep() -> Sweep:

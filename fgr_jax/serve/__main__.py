@@ -70,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
     top = min(own.top, len(run.class_names))
     largest = 1 << (own.batch_size - 1).bit_length()
     classifier = Classifier(trained, mesh, crop=run.config.data.crop, top=top, largest=largest)
+    _tell_of_missing_maps(trained, run.config.data.crop, terminal)
     _compile(classifier, terminal)
     app = build_app(
         classifier,
@@ -134,6 +135,13 @@ def _neighbors(
     except UserError as error:
         terminal.warn(f"no similar training images: {error}")
         return None
+
+
+def _tell_of_missing_maps(trained: "TrainedNetwork", crop: int, terminal: "Terminal") -> None:
+    from fgr_jax.models.network import output_shapes
+
+    if output_shapes(trained.network, trained.variables, crop).maps is None:
+        terminal.line("the network has no class activation maps, so answers have no heat maps")
 
 
 def _compile(classifier: "Classifier", terminal: "Terminal") -> None:

@@ -9,11 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from systems import bcnn, deep_ten, dep, isqrt_cov
+from systems import bcnn, deep_ten, dep, dfl_cnn, isqrt_cov
 
+from fgr_jax.losses import cross_entropy
+from fgr_jax.losses.interface import Objective, Outputs, Targets, of_head
 from fgr_jax.models.heads.bcnn import BcnnHead
 from fgr_jax.models.heads.deep_ten import DeepTenHead
 from fgr_jax.models.heads.dep import DepHead
+from fgr_jax.models.heads.dfl_cnn import DflCnnHead
 from fgr_jax.models.heads.isqrt_cov import IsqrtCovHead
 
 CLASSES, CHANNELS, IMAGES = 5, 7, 4
@@ -145,3 +148,52 @@ def test_scores_and_gradients(name: str, train: bool) -> None:
     # So that the tolerance means something.
     assert np.abs(scores).max() > 0.1
     assert np.abs(our_features).max() > 1e-3
+
+
+def test_the_loss_of_a_filter_bank_and_its_gradients() -> None:
+    """Of cross-entropy on each of the three scores, through both stages' features."""
+    filters, channels = 3, 6
+    names = {
+        "filters/kernel": "conv_weight",
+        "filters/bias": "conv_bias",
+        "of_patches/kernel": "part_weight",
+        "of_patches/bias": "part_bias",
+        "linear/kernel": "global_weight",
+        "linear/bias": "global_bias",
+    }
+    rng = np.random.default_rng(3)
+    middle, last = rng.normal(size=(IMAGES, 3, 2, channels)), rng.normal(size=(IMAGES, 2, 2, 7))
+    labels = rng.integers(0, CLASSES, IMAGES)
+    kernels: dict[str, Any] = {
+        "filters": (1, 1, channels, filters * CLASSES),
+        "of_patches": (filters * CLASSES, CLASSES),
+        "linear": (7, CLASSES),
+    }
+    params = {
+        f"{layer}/{name}": rng.normal(size=shape if name == "kernel" else shape[-1:])
+        for layer, shape in kernels.items()
+        for name in ("kernel", "bias")
+    }
+    base = Objective(lambda outputs, targets, _: cross_entropy(outputs.scores, targets.labels))
+    with jax.enable_x64(True):
+        head = DflCnnHead(CLASSES, filters, dtype=jnp.float64, param_dtype=jnp.float64)
+
+        def mean_loss(params: Any, middle: Any, last: Any) -> tuple[jax.Array, Outputs]:
+            tree = {"params": flax.traverse_util.unflatten_dict(params, sep="/")}
+            outputs: Any = head.apply(tree, last, train=True, earlier=middle)
+            targets = Targets(jnp.asarray(labels), jnp.ones(IMAGES, bool), jnp.int32(0))
+            return of_head(head, base).losses(outputs, targets, {}).mean(), outputs
+
+        found = jax.jit(jax.value_and_grad(mean_loss, (0, 1, 2), has_aux=True))
+        (loss, outputs), (ours, our_middle, our_last) = found(params, middle, last)
+    given = {theirs: np.squeeze(params[path]) for path, theirs in names.items()}
+    np.testing.assert_allclose(outputs.scores, dfl_cnn.forward(middle, last, given), **CLOSE)
+    streams = dfl_cnn.streams(middle, last, given)
+    np.testing.assert_allclose(loss, dfl_cnn.loss(streams, labels), **CLOSE)
+    their_middle, their_last, gradients = dfl_cnn.streams_gradient(
+        middle, last, given, dfl_cnn.loss_gradient(streams, labels)
+    )
+    np.testing.assert_allclose(our_middle, their_middle, **CLOSE)
+    np.testing.assert_allclose(our_last, their_last, **CLOSE)
+    for path, theirs in names.items():
+        np.testing.assert_allclose(np.squeeze(ours[path]), gradients[theirs], **CLOSE)

@@ -77,7 +77,7 @@ def test_four_parts_of_8_are_a_batch_of_32(config: Config, devices: int, extra: 
 
 def computed(stats: Any, rows: Any, part: Any) -> Any:
     """A step whose outcome tells what it was given."""
-    outputs = Outputs(rows, 10 * rows, offset=jnp.ones(3), class_weights=None)
+    outputs = Outputs(rows, 10 * rows, offset=jnp.ones(3), branches={"a": 2 * rows})
     gradients = {"w": jnp.sum(rows) * (1 + part)}
     return gradients, (2 * stats + jnp.sum(rows), outputs, jnp.max(rows), jnp.ones(2) * 7)
 
@@ -100,6 +100,7 @@ def test_parts_are_rows_with_a_stride_one_after_the_other(
     np.testing.assert_array_equal(outputs.features, 10 * rows)
     assert outputs.maps is outputs.class_weights is None
     assert outputs.offset.shape == (3,)
+    np.testing.assert_array_equal(outputs.branches["a"], 2 * rows)
     assert digest.tolist() == [7, 7]
     for part in range(3):
         np.testing.assert_array_equal(rows_of_part(rows, part, 3), rows[part::3])

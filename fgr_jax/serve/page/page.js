@@ -72,6 +72,7 @@ function row(prediction, index) {
 
 function drawChosen() {
   const prediction = answer.predictions[chosen];
+  element("show-map").parentElement.hidden = !prediction.heatmap; // a network without maps
   const withMap = element("show-map").checked && prediction.heatmap;
   element("image").src = withMap ? prediction.heatmap : answer.image;
   element("image").alt = withMap ? `The image with the class activation map of ${prediction.class}` : "The image";
