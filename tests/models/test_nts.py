@@ -1,5 +1,6 @@
 """NTS-Net against its float64 reference: the navigator, the regions, the crops, scores and losses."""
 
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -9,13 +10,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from saved_runs import saved
+from small_backbones import STAGED_BACKBONE
 from systems import nts_net, nts_regions
+from tiny_run import QUIET
 
+from fgr_jax.config import Config
+from fgr_jax.distributed import data_mesh
+from fgr_jax.errors import UserError
+from fgr_jax.export import __main__ as export
+from fgr_jax.inference.saved_run import open_run, restore
 from fgr_jax.losses import cross_entropy
 from fgr_jax.losses.interface import Objective, Outputs, Targets
 from fgr_jax.models.heads import nts
 from fgr_jax.models.heads.regions import best_boxes, crops_of
 from fgr_jax.models.network import Network
+from fgr_jax.runs.workdir import Workdir
+from fgr_jax.train.loop import train
 
 CLASSES, CHANNELS, SIDE = 5, 6, 448
 CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
@@ -94,7 +105,8 @@ def expected(params: Any, images: Any) -> tuple[Outputs, list[list[int]]]:
         "informativeness": np.take_along_axis(scores, np.array(chosen), axis=1),
     }
     joined = nts_net.scrutinizer(looked_at, average, reference)
-    return Outputs(joined, average, branches=parts), chosen
+    wanted: Any = (joined, average)
+    return Outputs(*wanted, branches=parts), chosen
 
 
 def test_outputs_are_those_of_the_reference(case: Any) -> None:
@@ -194,3 +206,46 @@ def test_the_first_region_is_a_planted_bright_object() -> None:
     assert found == planted
     crop = crops_of(jnp.asarray(image), jnp.asarray(boxes[[[found]]]), 20)
     np.testing.assert_allclose(crop, 1, rtol=1e-6)
+
+
+@pytest.fixture
+def config(tiny: Config) -> Config:
+    tiny.network.backbone, tiny.network.head = STAGED_BACKBONE, "nts"
+    tiny.duration, tiny.optimizer.learning_rate = "1 epoch", 0.003
+    return tiny
+
+
+def test_a_run_with_a_partly_frozen_backbone_is_resumed_to_the_bit(
+    config: Config, tmp_path: Path
+) -> None:
+    config.network.frozen = "one"
+    train(config, Workdir.open(tmp_path / "whole"), QUIET)
+    config.duration = "4 steps"
+    train(config, Workdir.open(tmp_path / "halves"), QUIET)
+    (tmp_path / "halves" / "lock").unlink()
+    recorded = tmp_path / "halves" / "config.json"
+    recorded.write_text(recorded.read_text().replace('"4 steps"', '"1 epoch"'))
+    config.duration = "1 epoch"
+    train(config, Workdir.open(tmp_path / "halves"), QUIET)
+    mesh = data_mesh(jax.devices()[:1])
+    whole, halves = (
+        restore(open_run(Workdir.open(tmp_path / name)), None, mesh).variables
+        for name in ("whole", "halves")
+    )
+    jax.tree.map(np.testing.assert_array_equal, whole, halves)
+    assert not np.allclose(whole["params"]["classifier"]["navigator1"]["bias"], 0)
+
+
+def test_it_needs_images(config: Config, tmp_path: Path) -> None:
+    config.network.frozen, config.data.views = "backbone", 1
+    with pytest.raises(UserError, match=r"--config\.data\.views.*set it to 0"):
+        train(config, Workdir.open(tmp_path), QUIET)
+
+
+def test_it_is_no_onnx_file(config: Config, tmp_path: Path) -> None:
+    workdir = saved(config, tmp_path / "run")
+    with pytest.raises(
+        UserError, match="uses sort, which cannot be written as ONNX here"
+    ) as caught:
+        export.main(["export", f"--workdir={workdir}"])
+    assert "\n" not in str(caught.value)

@@ -123,7 +123,7 @@ class NtsHead(nn.Module):
             of_cells = Convolution(count, (1, 1), name=f"anchors{level + 1}", **dtypes)(x)
             maps.append((of_cells.shape[1], of_cells.shape[2]))
             by_anchor = jnp.moveaxis(at_least_float32(of_cells), -1, 1)
-            scores.append(by_anchor.reshape(len(x), -1))
+            scores.append(by_anchor.reshape(x.shape[0], -1))
         return jnp.concatenate(scores, axis=1), maps
 
     def objective(self, base: Objective) -> Objective:
