@@ -105,8 +105,8 @@ def expected(params: Any, images: Any) -> tuple[Outputs, list[list[int]]]:
         "informativeness": np.take_along_axis(scores, np.array(chosen), axis=1),
     }
     joined = nts_net.scrutinizer(looked_at, average, reference)
-    wanted: Any = (joined, average)
-    return Outputs(*wanted, branches=parts), chosen
+    made: Any = Outputs
+    return made(joined, average, branches=parts), chosen
 
 
 def test_outputs_are_those_of_the_reference(case: Any) -> None:
