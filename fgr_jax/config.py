@@ -650,7 +650,7 @@ def _check_losses(loss: Loss) -> None:
 def _check_head(config: Config) -> None:
     """Checks that a loss is not counted several times by a head with several scores."""
     head, center = config.network.head, config.loss.center
-    if head == "dfl_cnn" and center:
+    if head in ("dfl_cnn", "nts") and center:
         _refuse(
             "loss.center", center, f"0 with network.head={head}: each of its scores would count it"
         )

@@ -34,7 +34,9 @@ class Network(nn.Module):
         optional.
       classifier: the head, which maps features to `Outputs`, called with `train`. Its parameters have
         this name. One with the attribute `takes_earlier` is also called with `earlier`, the output of
-        the backbone's stage before the last, or the features themselves if all stages are frozen.
+        the backbone's stage before the last, or the features themselves if all stages are frozen. One
+        with the attribute `looks_again` is also called with `images`, the network's input, and
+        `features_of`, the backbone.
       frozen: the frozen part: "" for nothing, a stage of the backbone for all stages up to it, or
         "backbone". It is applied in test mode in training too, and no gradient reaches it.
       pool: side of the squares of cells that features are averaged over, as the backbone's last stage.
@@ -54,8 +56,9 @@ class Network(nn.Module):
           start: a stage of the backbone, or "backbone", to continue after; "" starts with the images.
         """
         if not getattr(self.classifier, "takes_earlier", False):
+            again = self._again(x, train=train, start=start)
             x = x if start == BACKBONE else self.features(x, train=train, start=start)
-            return self.classifier(x, train=train)
+            return self.classifier(x, train=train, **again)
         *before, last = self.backbone.stages
         if self.frozen in (BACKBONE, last):
             x = x if start == BACKBONE else self.features(x, train=train, start=start)
@@ -71,6 +74,21 @@ class Network(nn.Module):
         x = self.backbone(x, train=train and not frozen, **after)
         x = self._pooled(x)
         return jax.lax.stop_gradient(x) if frozen else x
+
+    def _again(self, images: Any, *, train: bool, start: str) -> dict[str, Any]:
+        """Returns what a head needs besides the features to look at parts of the images again."""
+        if not getattr(self.classifier, "looks_again", False):
+            return {}
+        if start and not self.is_initializing():
+            raise UserError(
+                "--config.data.views: this head looks at parts of the images again, in place of which "
+                "there are features: set it to 0"
+            )
+        # Where only the variables after `start` are wanted, there are no images.
+        return {
+            "images": None if start else images,
+            "features_of": functools.partial(self.features, train=train),
+        }
 
     def _with_earlier(self, x: Any, *, train: bool, start: str, also: str) -> Any:
         x, earlier = self.backbone(x, train=train, start=start, also=also)

@@ -68,7 +68,7 @@ NETWORKS: dict[str, Network] = {
     **{
         f"head {name}": own(name, STAGED_BACKBONE if name == "dfl_cnn" else SMALL_BACKBONE)
         for name in HEADS
-        if name not in WITH_MAPS
+        if name not in (*WITH_MAPS, "nts")
     },
     "pool": Network(Patches(), CamHead(CLASSES), pool=2),
 }

@@ -1,0 +1,251 @@
+"""NTS-Net against its float64 reference: the navigator, the regions, the crops, scores and losses."""
+
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from saved_runs import saved
+from small_backbones import STAGED_BACKBONE
+from systems import nts_net, nts_regions
+from tiny_run import QUIET
+
+from fgr_jax.config import Config
+from fgr_jax.distributed import data_mesh
+from fgr_jax.errors import UserError
+from fgr_jax.export import __main__ as export
+from fgr_jax.inference.saved_run import open_run, restore
+from fgr_jax.losses import cross_entropy
+from fgr_jax.losses.interface import Objective, Outputs, Targets
+from fgr_jax.models.heads import nts
+from fgr_jax.models.heads.regions import best_boxes, crops_of
+from fgr_jax.models.network import Network
+from fgr_jax.runs.workdir import Workdir
+from fgr_jax.train.loop import train
+
+CLASSES, CHANNELS, SIDE = 5, 6, 448
+CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
+
+
+class Averages(nn.Module):
+    """Features that are linear in the averages of patches of 32 pixels."""
+
+    stride: int = 32
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
+        del train
+        kernel = self.param("kernel", nn.initializers.normal(), (3, CHANNELS), jnp.float64)
+        means = nn.avg_pool(images, (32, 32), (32, 32))
+        return means @ kernel
+
+
+@pytest.fixture(scope="module")
+def case() -> Any:
+    """A network in float64, its parameters, images and outputs."""
+    with jax.enable_x64(True):
+        head = nts.NtsHead(CLASSES, channels=4, dtype=jnp.float64, param_dtype=jnp.float64)
+        network = Network(Averages(), head)
+        images = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3))
+        init = jax.jit(lambda: network.init(jax.random.key(0), images[:1], train=False))
+        params = jax.tree.map(
+            lambda leaf: np.random.default_rng(leaf.size).normal(0, 0.3, leaf.shape),
+            jax.device_get(init()["params"]),
+        )
+        outputs = jax.device_get(
+            jax.jit(lambda p, x: network.apply({"params": p}, x, train=False))(params, images)
+        )
+        yield network, params, images, outputs
+
+
+def of_reference(params: Any) -> dict[str, Any]:
+    """The names of the reference."""
+    head = params["classifier"]
+    renamed = {}
+    for n in (1, 2, 3):
+        for ours, theirs in ((f"navigator{n}", f"down{n}"), (f"anchors{n}", f"score{n}")):
+            kernel = head[ours]["kernel"]
+            renamed[f"{theirs}_weight"] = kernel[0, 0] if theirs[0] == "s" else kernel
+            renamed[f"{theirs}_bias"] = head[ours]["bias"]
+    renamed["scrutinizer_weight"] = head["scrutinizer"]["kernel"]
+    renamed["scrutinizer_bias"] = head["scrutinizer"]["bias"]
+    return renamed
+
+
+def features_of(params: Any, images: Any) -> Any:
+    batch, side = len(images), images.shape[1] // 32
+    means = images.reshape(batch, side, 32, side, 32, 3).mean((2, 4))
+    return means @ params["backbone"]["kernel"]
+
+
+def expected(params: Any, images: Any) -> tuple[Outputs, list[list[int]]]:
+    """The outputs of the reference, and the indices of the boxes."""
+    reference, features = of_reference(params), features_of(params, images)
+    scores = nts_net.navigator(features, reference)
+    boxes = nts_regions.padded_boxes(SIDE, SIDE)
+    chosen = [nts_regions.suppress(boxes, each, 6) for each in scores]
+    crops = np.stack(
+        [
+            np.stack([nts_regions.crop(image, boxes[index]) for index in indices])
+            for image, indices in zip(images, chosen, strict=True)
+        ]
+    )
+    looked_at = features_of(params, crops.reshape(-1, *crops.shape[2:])).mean((1, 2))
+    looked_at = looked_at.reshape(len(images), 6, -1)
+    average = features.mean((1, 2))
+    head = params["classifier"]
+    parts = {
+        "image": average @ head["image"]["kernel"] + head["image"]["bias"],
+        "crops": looked_at @ head["teacher"]["kernel"] + head["teacher"]["bias"],
+        "informativeness": np.take_along_axis(scores, np.array(chosen), axis=1),
+    }
+    joined = nts_net.scrutinizer(looked_at, average, reference)
+    made: Any = Outputs
+    return made(joined, average, branches=parts), chosen
+
+
+def test_outputs_are_those_of_the_reference(case: Any) -> None:
+    _, params, images, outputs = case
+    wanted, chosen = expected(params, images)
+    assert chosen[0] != chosen[1]
+    assert outputs.maps is None
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), outputs, wanted)
+
+
+def test_losses_and_their_gradients(case: Any) -> None:
+    network, _, _, outputs = case
+    labels = np.array([3, 0])
+    targets = Targets(jnp.asarray(labels), jnp.ones(2, bool), jnp.int32(0))
+    base = Objective(lambda o, t, _: cross_entropy(o.scores, t.labels))
+    objective = network.classifier.objective(base)
+    names = ("image", "crops", "informativeness")
+
+    def total(joined: Any, parts: Any) -> Any:
+        given = outputs._replace(scores=joined, branches=parts)
+        return jnp.mean(objective.losses(given, targets, {}))
+
+    with jax.enable_x64(True):
+        value, (of_joined, of_parts) = jax.value_and_grad(total, (0, 1))(
+            outputs.scores, outputs.branches
+        )
+    image, crops, kept = (outputs.branches[name] for name in names)
+    arguments = (image, outputs.scores, crops, kept, labels)
+    np.testing.assert_allclose(value, sum(nts_net.losses(*arguments).values()), **CLOSE)
+    wanted = nts_net.losses_gradient(*arguments)
+    found = (of_parts["image"], of_joined, of_parts["crops"], of_parts["informativeness"])
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert np.abs(theirs).max() > 1e-3
+        np.testing.assert_allclose(ours, theirs, **CLOSE)
+
+
+def test_gradients_reach_the_backbone_by_the_crops_and_the_image_alone(case: Any) -> None:
+    network, params, images, _ = case
+
+    def total(params: Any, part: str) -> Any:
+        outputs = network.apply({"params": params}, images, train=True)
+        return jnp.sum((outputs.branches | {"scores": outputs.scores})[part])
+
+    with jax.enable_x64(True):
+        for part, head in (
+            ("informativeness", "navigator1"),
+            ("crops", "teacher"),
+            ("image", "image"),
+            ("scores", "scrutinizer"),
+        ):
+            gradients = jax.grad(total)(params, part)
+            of_backbone = np.abs(gradients["backbone"]["kernel"]).max()
+            assert (of_backbone > 0) == (part != "informativeness")
+            touched = {
+                name
+                for name, leaves in gradients["classifier"].items()
+                if any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(leaves))
+            }
+            assert head in touched
+            others = {name for name in touched if not name.startswith(("navigator", "anchors"))}
+            assert others == (set() if part == "informativeness" else {head})
+            # Along the image's own classifier, by hand.
+            if part == "image":
+                means = images.mean((1, 2)).sum(0)
+                wanted = np.outer(means, params["classifier"]["image"]["kernel"].sum(1))
+                np.testing.assert_allclose(gradients["backbone"]["kernel"], wanted, **CLOSE)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_boxes_are_chosen_as_by_the_reference(data: st.DataObject) -> None:
+    boxes = nts_regions.padded_boxes(448, 448)[data.draw(st.integers(0, 40)) :: 41]
+    values = st.sampled_from([-3.0, 0.0, 0.5, 1.0, 1e6])
+    scores = np.array(data.draw(st.lists(values, min_size=len(boxes), max_size=len(boxes))))
+    wanted = nts_regions.suppress(boxes, scores, 3)
+    found = best_boxes(jnp.asarray(scores), boxes.astype(np.int32), 3, 0.25)
+    assert found.tolist()[: len(wanted)] == wanted
+
+
+def test_where_all_boxes_overlap_the_others_follow_in_order() -> None:
+    boxes = np.array([[0, 0, 9, 9]] * 3, np.int32)
+    assert best_boxes(jnp.array([1.0, 3.0, 2.0]), boxes, 3, 0.25).tolist() == [1, 2, 0]
+
+
+def test_the_first_region_is_a_planted_bright_object() -> None:
+    image = np.zeros((1, SIDE, SIDE, 3), np.float32)
+    boxes = nts._boxes([(14, 14), (7, 7), (4, 4)], 32.0)
+    np.testing.assert_array_equal(boxes + 224, nts_regions.padded_boxes(SIDE, SIDE))
+    is_within = (boxes >= 0).all(1) & (boxes <= SIDE).all(1)
+    planted = int(np.flatnonzero(is_within)[321])
+    top, left, bottom, right = boxes[planted]
+    image[0, top:bottom, left:right] = 1
+    # Of a navigator that scores the brightness of a box, less that of a gray one.
+    gray = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / 2
+    inside = [image[0, max(t, 0) : b, max(x, 0) : r, 0].sum() for t, x, b, r in boxes] - gray
+    (found,) = best_boxes(jnp.asarray(inside), boxes, 1, 0.25).tolist()
+    assert found == planted
+    crop = crops_of(jnp.asarray(image), jnp.asarray(boxes[[[found]]]), 20)
+    np.testing.assert_allclose(crop, 1, rtol=1e-6)
+
+
+@pytest.fixture
+def config(tiny: Config) -> Config:
+    tiny.network.backbone, tiny.network.head = STAGED_BACKBONE, "nts"
+    tiny.duration, tiny.optimizer.learning_rate = "1 epoch", 0.003
+    return tiny
+
+
+def test_a_run_with_a_partly_frozen_backbone_is_resumed_to_the_bit(
+    config: Config, tmp_path: Path
+) -> None:
+    config.network.frozen = "one"
+    train(config, Workdir.open(tmp_path / "whole"), QUIET)
+    config.duration = "4 steps"
+    train(config, Workdir.open(tmp_path / "halves"), QUIET)
+    (tmp_path / "halves" / "lock").unlink()
+    recorded = tmp_path / "halves" / "config.json"
+    recorded.write_text(recorded.read_text().replace('"4 steps"', '"1 epoch"'))
+    config.duration = "1 epoch"
+    train(config, Workdir.open(tmp_path / "halves"), QUIET)
+    mesh = data_mesh(jax.devices()[:1])
+    whole, halves = (
+        restore(open_run(Workdir.open(tmp_path / name)), None, mesh).variables
+        for name in ("whole", "halves")
+    )
+    jax.tree.map(np.testing.assert_array_equal, whole, halves)
+    assert not np.allclose(whole["params"]["classifier"]["navigator1"]["bias"], 0)
+
+
+def test_it_needs_images(config: Config, tmp_path: Path) -> None:
+    config.network.frozen, config.data.views = "backbone", 1
+    with pytest.raises(UserError, match=r"--config\.data\.views.*set it to 0"):
+        train(config, Workdir.open(tmp_path), QUIET)
+
+
+def test_it_is_no_onnx_file(config: Config, tmp_path: Path) -> None:
+    workdir = saved(config, tmp_path / "run")
+    with pytest.raises(
+        UserError, match="uses sort, which cannot be written as ONNX here"
+    ) as caught:
+        export.main(["export", f"--workdir={workdir}"])
+    assert "\n" not in str(caught.value)
