@@ -1,4 +1,4 @@
-"""The heads of other systems on frozen features of birds, as maps of 14×14 cells.
+"""The heads of other systems on frozen features of birds at 224×224 pixels, maps of 7×7 cells.
 
 The network alone needs the average of the features only. DFL-CNN has its filters on the last stage's
 features, since those of the stage before are not kept.
@@ -8,7 +8,11 @@ python -m fgr_jax.sweep --sweep=configs/sweeps/birds_heads.py
 
 from fgr_jax.sweep.plan import Row, Search, Sweep
 
-_SHORT = dict.fromkeys(("duration", "evaluate_every", "checkpoint_every"), "10 epochs")
+_FOR_ALL = {
+    **dict.fromkeys(("duration", "evaluate_every", "checkpoint_every"), "10 epochs"),
+    "data.resize": 256,
+    "data.crop": 224,
+}
 _CROSS_ENTROPY = {"loss.gce_start": "never"}
 _PAIRS = {"mamc_pooled": {"data.pairs": True}}
 _HEADS = {
@@ -22,10 +26,10 @@ _HEADS = {
 
 
 def get_sweep() -> Sweep:
-    alone = {**_CROSS_ENTROPY, "diversification.alpha": 1.0, "network.pool": 14}
+    alone = {**_CROSS_ENTROPY, "diversification.alpha": 1.0, "network.pool": 7}
     rows = [
         Row("the network alone", alone),
-        Row("block + GCE", {}),
+        Row("block + GCE", {"diversification.fit_to_maps": True}),
         *(
             Row(f"{name}{loss}", {"network.head": head, **_PAIRS.get(head, {}), **overrides})
             for name, head in _HEADS.items()
@@ -35,7 +39,7 @@ def get_sweep() -> Sweep:
     return Sweep(
         title="Heads of other systems on frozen features of birds",
         config="configs/birds.py",
-        rows=[row.with_overrides(_SHORT) for row in rows],
-        search=Search("optimizer.learning_rate", (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)),
+        rows=[row.with_overrides(_FOR_ALL) for row in rows],
+        search=Search("optimizer.learning_rate", (0.03, 0.1, 0.3, 1.0)),
         baseline="the network alone",
     )
