@@ -102,6 +102,9 @@ CASES: dict[str, Callable[[Any], Any]] = {
     "sqrt": lambda x: jnp.sqrt(x * x),
     "square": jnp.square,
     "squeeze": lambda x: lax.squeeze(x[:, 1:2], (1,)),
+    "stack": lambda x: jnp.stack([x, x.mean(-1, keepdims=True) + 0 * x, OFFSETS + 0 * x], axis=2)[
+        :, :, :, 1:
+    ],
     "stop_gradient": lax.stop_gradient,
     "sub": lambda x: (x - OFFSETS) - (1 - x) - x[..., :1],
     "tanh": jnp.tanh,

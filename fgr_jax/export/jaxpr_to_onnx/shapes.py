@@ -57,10 +57,22 @@ def _reshape(translation: Any, equation: Any, values: Sequence[Value]) -> Value:
 
 
 def _concatenate(translation: Any, equation: Any, values: Sequence[Value]) -> Value:
+    return _joined(translation, equation, values, equation.params["dimension"])
+
+
+def _stack(translation: Any, equation: Any, values: Sequence[Value]) -> Value:
+    shape, new = values[0].shape, equation.params["axis"]
+    places = [axis + (axis >= new) for axis in range(len(shape))]
+    with_one = (*shape[:new], 1, *shape[new:])
+    expanded = [value.broadcast(with_one, places) for value in values]
+    return _joined(translation, equation, expanded, new)
+
+
+def _joined(translation: Any, equation: Any, values: Sequence[Value], dimension: int) -> Value:
     axes = [axis for axis in layout_of(values) if axis >= 0]
     contents = tuple(translation.materialized(value).aligned(axes) for value in values)
     shape = equation.outvars[0].aval.shape
-    at = {"axis": axes.index(equation.params["dimension"])}
+    at = {"axis": axes.index(dimension)}
     stored = tuple(shape[axis] for axis in axes)
     return Value(shape, Tensor("Concat", contents, stored, contents[0].dtype, at), tuple(axes))
 
@@ -218,6 +230,7 @@ PRIMITIVES: Mapping[str, Primitive] = {
     "squeeze": _squeeze,
     "reshape": _reshape,
     "concatenate": _concatenate,
+    "stack": _stack,
     "slice": _slice,
     "dynamic_slice": _dynamic_slice,
     "split": _split,
