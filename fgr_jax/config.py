@@ -615,17 +615,26 @@ def _check_batch(config: Config) -> None:
         if value and config.data.views:
             _refuse(f"data.{name}", value, "0 with data.views: features are not mixed")
     mixes = config.data.mixup or config.data.cutmix
-    reason = "optimizer.accumulate: its pairs are of the whole batch"
-    reason = reason if parts > 1 else "mixed images: its pairs are of two classes"
-    if config.loss.pairwise_confusion and (parts > 1 or mixes):
-        _refuse("loss.pairwise_confusion", config.loss.pairwise_confusion, f"0 with {reason}")
-    if config.network.head.startswith("mamc") and (parts > 1 or mixes):
-        _refuse("network.head", config.network.head, f"another with {reason}")
+    if parts > 1 or mixes:
+        reason = (
+            "optimizer.accumulate: its pairs are of the whole batch"
+            if parts > 1
+            else "mixed images: its pairs are of two classes"
+        )
+        if config.loss.pairwise_confusion:
+            _refuse("loss.pairwise_confusion", config.loss.pairwise_confusion, f"0 with {reason}")
+        if config.network.head.startswith("mamc"):
+            _refuse("network.head", config.network.head, f"another with {reason}")
     if config.network.head.startswith("mamc") and not config.data.pairs:
         _refuse("data.pairs", False, f"True with network.head={config.network.head}")
-    if config.data.pairs and (config.data.balance or mixes or size % 2):
-        other = "with data.balance" if config.data.balance else "with mixed images"
-        _refuse("data.pairs", True, f"False {'where batch_size is odd' if size % 2 else other}")
+    without_pairs = {
+        "where batch_size is odd": size % 2,
+        "with data.balance": config.data.balance,
+        "with mixed images": mixes,
+    }
+    for where, value in without_pairs.items():
+        if config.data.pairs and value:
+            _refuse("data.pairs", True, f"False {where}")
 
 
 def _check_losses(loss: Loss) -> None:

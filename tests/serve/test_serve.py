@@ -307,7 +307,8 @@ def test_what_comes_together_is_computed_together() -> None:
         others = []
         for item in range(1, 7):
             others.append(threads.submit(batcher.submit, item))
-            time.sleep(0.02)
+            while len(batcher._waiting) < item:  # in this order
+                time.sleep(0.001)
         may_end.set()
         assert [each.result() for each in (first, *others)] == [0, 10, 20, 30, 40, 50, 60]
     assert batches == [[0], [1, 2, 3, 4], [5, 6]]

@@ -14,7 +14,7 @@ teacher's confidence.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -57,7 +57,7 @@ class NtsHead(nn.Module):
     dtype: Any = jnp.float32
     param_dtype: Any = jnp.float32
 
-    looks_again = True
+    looks_again: ClassVar[bool] = True
 
     @nn.compact
     def __call__(
