@@ -98,8 +98,9 @@ def test_a_server_without_heat_maps_says_so(
     assert body["image"].startswith("data:image/jpeg")
 
 
-def test_center_loss_would_count_for_each_score(data_dir: Path) -> None:
-    config = config_of(data_dir, "dfl_cnn")
+@pytest.mark.parametrize("head", ["dfl_cnn", "nts"])
+def test_center_loss_would_count_for_each_score(head: str, data_dir: Path) -> None:
+    config = config_of(data_dir, head)
     config.loss.center, config.loss.gce_start = 0.003, "never"
-    with pytest.raises(UserError, match=r"center=0\.003: must be 0 with network\.head=dfl_cnn: "):
+    with pytest.raises(UserError, match=rf"center=0\.003: must be 0 with network\.head={head}: "):
         validate(config)
