@@ -4,9 +4,11 @@ Every command imports this module first: from then on signals are handled, and i
 if a package is missing.
 """
 
-from fgr_jax import output, signals  # isort: skip  # before imports that take time or keep sys.stderr
+# Before imports that take time or keep sys.stderr.
+from fgr_jax import huge_pages, output, signals  # isort: skip
 
 if signals.is_command():
+    huge_pages.request()
     signals.install()
     output.guard_output()
 

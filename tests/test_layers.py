@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).parent.parent / "fgr_jax"
 
 # From the bottom up. A package or module imports only itself and what is in the lines above its own.
 LAYERS = [
-    ["arguments", "signals"],
+    ["arguments", "huge_pages", "signals"],
     [
         "errors",
         "output",

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from networks import by_path
 from small_backbones import small_network
 from tiny_step import batch_of, relative_difference
@@ -17,18 +18,20 @@ from fgr_jax.config import Config
 from fgr_jax.distributed import data_mesh
 from fgr_jax.losses import cross_entropy
 from fgr_jax.losses.interface import Objective
-from fgr_jax.models.backbones.batch_norm import batch_norm
+from fgr_jax.models.backbones.batch_norm import BatchNorm
 from fgr_jax.train.step import Steps, build_steps
 
 ATTRIBUTES: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-3}
 
 
-def in_test_mode(group: int) -> nn.Module:
-    return batch_norm(group, use_running_average=True, **ATTRIBUTES)
+def in_test_mode(group: int | None) -> nn.Module:
+    """Flax's for None."""
+    make = nn.BatchNorm if group is None else functools.partial(BatchNorm, group)
+    return make(use_running_average=True, **ATTRIBUTES)
 
 
-def trained(group: int, variables: Any, x: jax.Array) -> tuple[jax.Array, Any]:
-    module = batch_norm(group, use_running_average=False, **ATTRIBUTES)
+def trained(group: int | None, variables: Any, x: jax.Array) -> tuple[jax.Array, Any]:
+    module = in_test_mode(group).clone(use_running_average=False)
     y, updated = module.apply(variables, x, mutable=["batch_stats"])
     return y, updated["batch_stats"]
 
@@ -50,7 +53,7 @@ def test_groups_are_flaxs_batches() -> None:
     cotangent = jnp.cos(jnp.arange(x.size)).reshape(x.shape)
     y, pullback, stats = jax.vjp(functools.partial(trained, 2), variables, x, has_aux=True)
     parts = [
-        jax.vjp(functools.partial(trained, 0), variables, x[2 * i : 2 * i + 2], has_aux=True)
+        jax.vjp(functools.partial(trained, None), variables, x[2 * i : 2 * i + 2], has_aux=True)
         for i in range(3)
     ]
     np.testing.assert_allclose(y, jnp.concatenate([part[0] for part in parts]), atol=1e-5)
@@ -67,14 +70,47 @@ def test_groups_are_flaxs_batches() -> None:
 
 def test_one_group_and_the_test_mode_are_flaxs() -> None:
     variables, x = example()
-    for ours, theirs in zip(trained(6, variables, x), trained(0, variables, x), strict=True):
-        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6), ours, theirs)
-    ours, theirs = (np.asarray(in_test_mode(group).apply(variables, x)) for group in (2, 0))
+    for group in (0, 6):
+        for ours, theirs in zip(
+            trained(group, variables, x), trained(None, variables, x), strict=True
+        ):
+            jax.tree.map(functools.partial(np.testing.assert_allclose, atol=2e-6), ours, theirs)
+    groups = (2, None)
+    ours, theirs = (np.asarray(in_test_mode(group).apply(variables, x)) for group in groups)
     np.testing.assert_allclose(ours, theirs, atol=2e-6)
-    shapes, expected = (by_path(in_test_mode(group).init(jax.random.key(0), x)) for group in (2, 0))
+    shapes, expected = (by_path(in_test_mode(each).init(jax.random.key(0), x)) for each in groups)
     for path, value in expected.items():
         np.testing.assert_array_equal(shapes[path], value)
     assert shapes.keys() == expected.keys()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-5), (jnp.bfloat16, 2e-2)]
+)
+def test_derivative_is_that_of_flaxs_operations(dtype: Any, tolerance: float) -> None:
+    """Of the output with respect to images, scale and bias, where the mean is far from 0."""
+    variables, x = example()
+    cotangent = np.cos(np.arange(x.size)).reshape(x.shape)
+    with jax.enable_x64(True):
+
+        def gradients(group: int | None, dtype: Any) -> list[Any]:
+            kinds = {"dtype": dtype, "param_dtype": jnp.promote_types(dtype, jnp.float32)}
+            module = in_test_mode(group).clone(use_running_average=False, **kinds)
+            params = jax.tree.map(lambda leaf: leaf.astype(kinds["param_dtype"]), variables)
+
+            def y(params: Any, x: jax.Array) -> jax.Array:
+                variables = {"params": params, "batch_stats": {}}
+                output, _ = module.apply(variables, x, mutable=["batch_stats"])
+                return output
+
+            images = (3 + x).astype(jnp.bfloat16).astype(dtype)
+            y, pullback = jax.vjp(y, params["params"], images)
+            assert y.dtype == dtype
+            return jax.tree.leaves(pullback(jnp.asarray(cotangent, dtype)))
+
+        for ours, exact in zip(gradients(0, dtype), gradients(None, np.float64), strict=True):
+            difference = np.linalg.norm(np.asarray(ours, np.float64) - exact)
+            assert difference < tolerance * np.linalg.norm(exact)
 
 
 def steps_of(config: Config, devices: int, **attributes: Any) -> Steps:

@@ -5,7 +5,7 @@ from typing import Any
 import flax.linen as nn
 
 from fgr_jax.config import Network as Section
-from fgr_jax.models.backbones.batch_norm import batch_norm
+from fgr_jax.models.backbones.batch_norm import BatchNorm
 from fgr_jax.models.backbones.drop_path import drop_path
 from fgr_jax.models.backbones.interface import Backbone
 from fgr_jax.models.heads.cam import CamHead
@@ -50,7 +50,7 @@ class Small(Backbone):
         for number in range(self.blocks):
             stride = 2 if name == "one" and number == 0 else 1
             y = nn.Conv(self.channels, (3, 3), stride, name=f"{name}_conv{number}")(x)
-            norm: Any = batch_norm(
+            norm: Any = BatchNorm(
                 self.norm_group,
                 use_running_average=not train,
                 momentum=0.9,

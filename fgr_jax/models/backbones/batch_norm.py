@@ -1,5 +1,6 @@
 """BatchNorm with the statistics of the global batch, or of groups of its images."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -7,17 +8,18 @@ import jax
 import jax.numpy as jnp
 
 
-def batch_norm(group: int, **attributes: Any) -> nn.Module:
-    """Returns Flax's BatchNorm if `group` is 0, and otherwise one with groups of so many images."""
-    return GroupedBatchNorm(group, **attributes) if group else nn.BatchNorm(**attributes)
+class BatchNorm(nn.Module):
+    """Normalizes each channel by the mean and the variance of the batch, or of groups of its images.
 
-
-class GroupedBatchNorm(nn.Module):
-    """BatchNorm whose statistics are those of groups of consecutive images.
-
-    Devices whose share of the batch is a multiple of the group need no exchange to normalize it. The
+    With groups, devices whose share of the batch is a multiple of the group need no exchange. The
     running statistics move by the mean over all groups of their means and (biased) variances. The
-    variables have the names and shapes of Flax's BatchNorm, which computes the same for one group.
+    variables have the names and shapes of `flax.linen.BatchNorm`, which computes the same for one group.
+
+    Attributes:
+      group: the number of consecutive images whose statistics are used; 0: all.
+      use_running_average: whether the running statistics are used in place of the batch's.
+      momentum: what is left of the running statistics after a step.
+      epsilon: added to the variance.
     """
 
     group: int
@@ -36,16 +38,77 @@ class GroupedBatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, channels, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, channels, self.param_dtype)
         if self.use_running_average:
-            y = x
-            mean, var = running_mean.value, running_var.value
-        else:
-            y = x.reshape(-1, self.group, *x.shape[1:])
-            exact = y.astype(jnp.promote_types(y.dtype, jnp.float32))
-            axes = tuple(range(1, y.ndim - 1))
-            mean = jnp.mean(exact, axes, keepdims=True)
-            var = jnp.maximum(jnp.mean(exact * exact, axes, keepdims=True) - mean * mean, 0)
-            for running, found in ((running_mean, mean), (running_var, var)):
-                of_groups = jnp.mean(found.reshape(-1, *channels), axis=0)
-                running.value = self.momentum * running.value + (1 - self.momentum) * of_groups
-        y = (y - mean) * (jax.lax.rsqrt(var + self.epsilon) * scale) + bias
+            factor = jax.lax.rsqrt(running_var.value + self.epsilon) * scale
+            return ((x - running_mean.value) * factor + bias).astype(self.dtype)
+        groups = x.reshape(-1, self.group or x.shape[0], *x.shape[1:])
+        y, mean, var = _normalized(groups, scale, bias, self.epsilon)
+        if not self.is_initializing():
+            for running, of_groups in ((running_mean, mean), (running_var, var)):
+                found = jax.lax.stop_gradient(of_groups.reshape(-1, *channels).mean(axis=0))
+                running.value = self.momentum * running.value + (1 - self.momentum) * found
         return y.reshape(x.shape).astype(self.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _normalized(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalizes each channel of each group, in at least float32.
+
+    The derivative is written out, since XLA would write more arrays to memory for the derivatives of the
+    single operations. It is defined for reverse mode only.
+
+    Args:
+      x: `[G, g, ..., C]`.
+      scale: `[C]`.
+      bias: `[C]`, of the dtype of `scale`.
+      epsilon: added to the variance.
+
+    Returns:
+      y of the shape of `x`, and the mean and the biased variance of each group, `[G, 1, ..., C]`, which
+      pass no gradient on.
+    """
+    exact = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    axes = _axes(x)
+    mean = exact.mean(axes, keepdims=True)
+    var = jnp.maximum((exact * exact).mean(axes, keepdims=True) - mean * mean, 0)
+    y = (x - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
+    return y, mean, var
+
+
+_Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+def _forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> tuple[tuple[jax.Array, jax.Array, jax.Array], _Saved]:
+    y, mean, var = _normalized(x, scale, bias, epsilon)
+    return (y, mean, var), (x, mean, jax.lax.rsqrt(var + epsilon), scale)
+
+
+def _backward(
+    epsilon: float, saved: _Saved, gradients: tuple[jax.Array, jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    del epsilon
+    x, mean, factor, scale = saved
+    gradient, *_ = gradients
+    axes = _axes(x)
+    # Sums of products of arrays: XLA computes them without writing the products to memory.
+    of_bias = gradient.sum(axes, keepdims=True)
+    of_scale = ((gradient * x).sum(axes, keepdims=True) - mean * of_bias) * factor
+    count = x.size // of_bias.size
+    of_unit = gradient - of_bias / count - (x - mean) * (factor * of_scale / count)
+    of_x = of_unit * (factor * scale)
+    of_parameters = (
+        each.reshape(-1, x.shape[-1]).sum(axis=0).astype(scale.dtype)
+        for each in (of_scale, of_bias)
+    )
+    return (of_x.astype(x.dtype), *of_parameters)
+
+
+_normalized.defvjp(_forward, _backward)
+
+
+def _axes(x: jax.Array) -> tuple[int, ...]:
+    """Returns the axes of the images of a group and of their cells."""
+    return tuple(range(1, x.ndim - 1))

@@ -12,6 +12,7 @@ from fgr_jax.config import Network
 from fgr_jax.models.backbones.convolution import Convolution
 from fgr_jax.models.backbones.drop_path import drop_path
 from fgr_jax.models.backbones.interface import Backbone, Hub, licensed, refuse_last_stride
+from fgr_jax.models.backbones.products import Dense
 from fgr_jax.models.weights.table import (
     CLASSIFIER,
     CONVOLUTION,
@@ -117,7 +118,7 @@ class ConvNeXt(Backbone):
         conv: Callable[..., Any] = functools.partial(
             Convolution, kernel_init=_KERNEL_INIT, **dtypes
         )
-        dense: Callable[..., Any] = functools.partial(nn.Dense, kernel_init=_KERNEL_INIT, **dtypes)
+        dense: Callable[..., Any] = functools.partial(Dense, kernel_init=_KERNEL_INIT, **dtypes)
         norm: Callable[..., Any] = functools.partial(
             nn.LayerNorm, epsilon=_EPSILON, use_fast_variance=False, **dtypes
         )

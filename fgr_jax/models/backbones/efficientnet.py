@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from fgr_jax.config import Network
-from fgr_jax.models.backbones.batch_norm import batch_norm
+from fgr_jax.models.backbones.batch_norm import BatchNorm
 from fgr_jax.models.backbones.convolution import Convolution
 from fgr_jax.models.backbones.drop_path import drop_path
 from fgr_jax.models.backbones.interface import Backbone, Hub, licensed, refuse_last_stride
@@ -144,7 +144,7 @@ class EfficientNet(Backbone):
         # timm's momentum is PyTorch's, 0.1 there, also where epsilon is TensorFlow's.
         moments: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-3 if tf else 1e-5}
         norm: Callable[..., Any] = functools.partial(
-            batch_norm, self.norm_group, use_running_average=not train, **moments, **dtypes
+            BatchNorm, self.norm_group, use_running_average=not train, **moments, **dtypes
         )
         activation = nn.relu6 if self.is_lite else nn.silu
         if name == "stem":

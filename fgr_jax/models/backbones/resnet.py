@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from fgr_jax.config import Network
-from fgr_jax.models.backbones.batch_norm import batch_norm
+from fgr_jax.models.backbones.batch_norm import BatchNorm
 from fgr_jax.models.backbones.convolution import Convolution
 from fgr_jax.models.backbones.drop_path import drop_path
 from fgr_jax.models.backbones.interface import Backbone, Hub
@@ -110,7 +110,7 @@ class ResNet(Backbone):
         # PyTorch's eps and momentum (0.1 there). Flax keeps the biased batch variance in its
         # running average where PyTorch keeps the unbiased one, n/(n − 1) times as large.
         norm: Callable[..., Any] = functools.partial(
-            batch_norm,
+            BatchNorm,
             self.norm_group,
             use_running_average=not train,
             momentum=0.9,

@@ -16,6 +16,7 @@ from fgr_jax.config import Network
 from fgr_jax.models.backbones.convolution import Convolution
 from fgr_jax.models.backbones.drop_path import drop_path
 from fgr_jax.models.backbones.interface import Backbone, Hub, licensed, refuse_last_stride
+from fgr_jax.models.backbones.products import Dense
 from fgr_jax.models.weights import table as files
 from fgr_jax.models.weights.table import Row, Table
 
@@ -125,7 +126,7 @@ class ViT(Backbone):
         patches, prefix = x
         if name == "last_norm":
             return norm(name="norm")(patches)
-        dense: Any = functools.partial(nn.Dense, kernel_init=_KERNEL_INIT, **dtypes)
+        dense: Any = functools.partial(Dense, kernel_init=_KERNEL_INIT, **dtypes)
         count, cells = prefix.shape[1], patches.shape
         tokens = jnp.concatenate([prefix, patches.reshape(cells[0], -1, cells[3])], axis=1)
         group = int(name.removeprefix("blocks"))

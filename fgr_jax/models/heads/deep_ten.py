@@ -26,7 +26,7 @@ class DeepTenHead(nn.Module):
       num_classes: C.
       channels: the number of channels that features are reduced to.
       codewords: K.
-      norm_group: as for `batch_norm`.
+      norm_group: as for `BatchNorm`.
       dtype: dtype of the reduction; all that follows is in at least float32.
     """
 

@@ -28,7 +28,7 @@ class DepHead(nn.Module):
       codewords: K.
       factors: the number of entries of each of the two vectors that are multiplied.
       embedded: the number of entries of the vector that their product is mapped to.
-      norm_group: as for `batch_norm`.
+      norm_group: as for `BatchNorm`.
       dtype: dtype of the first BatchNorm; all that follows is in at least float32.
     """
 

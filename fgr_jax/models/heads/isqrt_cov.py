@@ -33,7 +33,7 @@ class IsqrtCovHead(nn.Module):
       num_classes: C.
       channels: d, the number of channels that features are reduced to.
       iterations: the number of Newton–Schulz steps.
-      norm_group: as for `batch_norm`.
+      norm_group: as for `BatchNorm`.
       dtype: dtype of the reduction; all that follows is in at least float32.
     """
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from fgr_jax.losses.ce import at_least_float32
-from fgr_jax.models.backbones.batch_norm import batch_norm
+from fgr_jax.models.backbones.batch_norm import BatchNorm
 from fgr_jax.models.backbones.convolution import Convolution
 
 # torch.nn.Linear's default, U(−1/√fan_in, 1/√fan_in).
@@ -26,7 +26,7 @@ class Reduction(nn.Module):
 
     Attributes:
       channels: the number of channels to reduce to.
-      norm_group: as for `batch_norm`.
+      norm_group: as for `BatchNorm`.
       dtype: dtype of the computation.
     """
 
@@ -48,7 +48,7 @@ def normalized(
 ) -> Any:
     """Applies BatchNorm with PyTorch's momentum and ε to `[B, ..., C]`."""
     attributes = {"momentum": 0.9, "epsilon": 1e-5, "dtype": dtype, "param_dtype": param_dtype}
-    norm: Any = batch_norm(norm_group, use_running_average=not train, **attributes, name=name)
+    norm: Any = BatchNorm(norm_group, use_running_average=not train, **attributes, name=name)
     return norm(x)
 
 
