@@ -6,44 +6,15 @@ machine; its assumptions are fields. It helps to choose a machine but does not r
 
 import dataclasses
 import math
-import re
 
 import jax
 
+from fgr_jax.benchmark.compiled import collectives
 from fgr_jax.benchmark.step_time import steps_of, synthetic_batch
 from fgr_jax.config import Config
 from fgr_jax.distributed import data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.models.network import network_name, parameter_count
-
-_COLLECTIVE = re.compile(
-    r"= (?P<result>\(.*?\)|\S+) "
-    r"(?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast)"
-    r"(?:-start)?\("
-)
-_ARRAY = re.compile(r"\b(?:pred|[a-z]+(\d+))\[([\d,]*)\]")  # bits of an element, and lengths
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Collective:
-    """An exchange between the devices, of one array or of several combined."""
-
-    kind: str  # "all-reduce", …
-    shapes: tuple[tuple[int, ...], ...]
-    size: int  # in bytes
-
-
-def collectives(compiled_text: str) -> list[Collective]:
-    """Returns the exchanges in a compiled program, `compiled.as_text()`, in the order of the text."""
-    found = []
-    for match in _COLLECTIVE.finditer(compiled_text):
-        arrays = [
-            (int(bits or 8) // 8, tuple(int(length) for length in lengths.split(",") if length))
-            for bits, lengths in _ARRAY.findall(match["result"])
-        ]
-        size = sum(each * math.prod(shape) for each, shape in arrays)
-        found.append(Collective(match["kind"], tuple(shape for _, shape in arrays), size))
-    return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -46,6 +46,11 @@ def _variant(config: Config, *, gce: bool, block: bool) -> Config:
     return dataclasses.replace(config, loss=loss, diversification=diversification)
 
 
+def plain(config: Config) -> Config:
+    """Returns the config with cross-entropy and without the block."""
+    return _variant(config, gce=False, block=False)
+
+
 def synthetic_batch(config: Config, classes: int) -> DeviceBatch:
     """Returns noise of the config's batch size and resolution, on the devices."""
     batch = noise_batch(config.data, config.batch_size, classes)
@@ -58,6 +63,7 @@ class Stepper(NamedTuple):
     step: Callable[[], None]  # takes one step from the last state, and waits for it
     flops: float  # of the compiled program, on all devices together
     parameters: int
+    text: str  # the compiled program
 
 
 def stepper(steps: Steps, batch: DeviceBatch) -> Stepper:
@@ -72,17 +78,17 @@ def stepper(steps: Steps, batch: DeviceBatch) -> Stepper:
         jax.block_until_ready((state, record))
 
     flops = (train.cost_analysis() or {}).get("flops", float("nan")) * data_mesh().size
-    return Stepper(step, flops, parameters)
+    return Stepper(step, flops, parameters, train.as_text() or "")
 
 
 def print_head_times(config: Config, *, classes: int, rounds: int) -> None:
     """Times a step with each listed head, with cross-entropy and without the block."""
-    plain = _variant(config, gce=False, block=False)
+    config = plain(config)
     batch = synthetic_batch(config, classes)
     steppers = {
         name: stepper(
             steps_of(
-                dataclasses.replace(plain, network=dataclasses.replace(plain.network, head=name)),
+                dataclasses.replace(config, network=dataclasses.replace(config.network, head=name)),
                 classes,
             ),
             batch,
@@ -91,7 +97,7 @@ def print_head_times(config: Config, *, classes: int, rounds: int) -> None:
         if name != "gaussian"  # the CAM head, for L-GM alone
     }
     times = interleaved({name: each.step for name, each in steppers.items()}, rounds)
-    print(_title(config, classes, rounds))
+    print(title(config, classes, rounds))
     print(f"{'head':14} {'parameters':>12} {'GFLOP':>9} {'ms/step':>9}  {'/ cam':<20}")
     for name, seconds in times.items():
         each = steppers[name]
@@ -102,7 +108,8 @@ def print_head_times(config: Config, *, classes: int, rounds: int) -> None:
         )
 
 
-def _title(config: Config, classes: int, rounds: int, parameters: str = "") -> str:
+def title(config: Config, classes: int, rounds: int, parameters: str = "") -> str:
+    """Returns what the figures are of: network, batch, devices and rounds."""
     devices = jax.devices()
     return (
         f"training step: {network_name(config.network)}, {config.network.compute_dtype}, "
@@ -122,7 +129,7 @@ def print_step_times(config: Config, *, classes: int, rounds: int) -> None:
     times = interleaved({name: each.step for name, each in steppers.items()}, rounds)
     base = times["cross-entropy"]
     parameters = f", {steppers['GCE'].parameters:,} parameters"
-    print(_title(config, classes, rounds, parameters))
+    print(title(config, classes, rounds, parameters))
     print(f"{'':14} {'ms/step':>9} {'images/s':>9} {'TFLOP/s':>9}  {'/ cross-entropy':<20}")
     for name, seconds in times.items():
         median = statistics.median(seconds)

@@ -1,24 +1,10 @@
-"""What is read from a compiled program, and the arithmetic of the prediction."""
+"""The arithmetic of the prediction."""
 
 import pytest
 
-from fgr_jax.benchmark.scaling import H100, TPU_V4, Step, collectives, predict, smallest_batch
+from fgr_jax.benchmark.scaling import H100, TPU_V4, Step, predict, smallest_batch
 
-TEXT = """
-  %all-reduce.1 = (f32[7,7,3,8]{3,2,1,0}, bf16[8]{0}, /*index=5*/s32[]) all-reduce(%a, %b, %c), x
-  %gathered = f32[16,5]{1,0} all-gather(%d), dimensions={0}
-  %start = (f32[4]{0}, f32[4]{0}) all-reduce-start(%e), to_apply=%add
-  %done = f32[4]{0} all-reduce-done(%start)
-  ROOT %sum = f32[16]{0} add(%all-reduce.1, %gathered)
-"""
 STEP = Step(flops_per_image=98e9, gradient_bytes=95_600_000, small_exchanges=100)
-
-
-def test_collectives_are_read_with_their_shapes_and_bytes() -> None:
-    found = collectives(TEXT)
-    assert [each.kind for each in found] == ["all-reduce", "all-gather", "all-reduce"]
-    assert found[0].shapes == ((7, 7, 3, 8), (8,), ())
-    assert [each.size for each in found] == [4 * 7 * 7 * 3 * 8 + 2 * 8 + 4, 4 * 16 * 5, 4 * 4 * 2]
 
 
 def test_one_chip_exchanges_nothing_and_many_divide_the_work() -> None:

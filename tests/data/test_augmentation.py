@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from symmetries_reference import turned_by_numpy
 
-from fgr_jax.benchmark.scaling import collectives
+from fgr_jax.benchmark.compiled import collectives
 from fgr_jax.data.augmentation import COUNT, MIRROR, turned
 from fgr_jax.distributed import batch_sharding, data_mesh
 

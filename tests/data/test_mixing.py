@@ -12,7 +12,7 @@ from small_backbones import PATCHES
 from tiny_step import CLASSES, batch_of, build, shown
 
 from fgr_jax import config as config_lib
-from fgr_jax.benchmark.scaling import collectives
+from fgr_jax.benchmark.compiled import collectives
 from fgr_jax.config import Config, Data
 from fgr_jax.data.mixing import mixed, partners
 from fgr_jax.errors import UserError

@@ -19,7 +19,7 @@ from score_batches import score_batches
 from tiny_step import CLASSES, as_numpy, batch_of, build, relative_difference, shown
 
 from fgr_jax import config as config_lib
-from fgr_jax.benchmark.scaling import collectives
+from fgr_jax.benchmark.compiled import collectives
 from fgr_jax.config import Config
 from fgr_jax.diversification import suppression_mask
 from fgr_jax.errors import UserError

@@ -13,7 +13,7 @@ from networks import by_path
 from small_backbones import small_network
 from tiny_step import batch_of, relative_difference
 
-from fgr_jax.benchmark.scaling import collectives
+from fgr_jax.benchmark.compiled import collectives
 from fgr_jax.config import Config
 from fgr_jax.distributed import data_mesh
 from fgr_jax.losses import cross_entropy
@@ -26,8 +26,9 @@ ATTRIBUTES: dict[str, Any] = {"momentum": 0.9, "epsilon": 1e-3}
 
 def in_test_mode(group: int | None) -> nn.Module:
     """Flax's for None."""
-    make = nn.BatchNorm if group is None else functools.partial(BatchNorm, group)
-    return make(use_running_average=True, **ATTRIBUTES)
+    make: Any = nn.BatchNorm if group is None else functools.partial(BatchNorm, group)
+    module: nn.Module = make(use_running_average=True, **ATTRIBUTES)
+    return module
 
 
 def trained(group: int | None, variables: Any, x: jax.Array) -> tuple[jax.Array, Any]:
@@ -98,13 +99,13 @@ def test_derivative_is_that_of_flaxs_operations(dtype: Any, tolerance: float) ->
             module = in_test_mode(group).clone(use_running_average=False, **kinds)
             params = jax.tree.map(lambda leaf: leaf.astype(kinds["param_dtype"]), variables)
 
-            def y(params: Any, x: jax.Array) -> jax.Array:
+            def normalized(params: Any, x: jax.Array) -> Any:
                 variables = {"params": params, "batch_stats": {}}
                 output, _ = module.apply(variables, x, mutable=["batch_stats"])
                 return output
 
             images = (3 + x).astype(jnp.bfloat16).astype(dtype)
-            y, pullback = jax.vjp(y, params["params"], images)
+            y, pullback = jax.vjp(normalized, params["params"], images)
             assert y.dtype == dtype
             return jax.tree.leaves(pullback(jnp.asarray(cotangent, dtype)))
 

@@ -12,7 +12,7 @@ from small_backbones import PATCHES
 from tiny_step import as_numpy, batch_of, build, relative_difference
 
 from fgr_jax import config as config_lib
-from fgr_jax.benchmark.scaling import collectives
+from fgr_jax.benchmark.compiled import collectives
 from fgr_jax.config import Config
 from fgr_jax.errors import UserError
 from fgr_jax.losses.interface import Outputs

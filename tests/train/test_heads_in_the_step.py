@@ -9,7 +9,7 @@ from small_backbone import SMALL_BACKBONE
 from small_backbones import STAGED_BACKBONE
 from tiny_step import as_numpy, batch_of, build, relative_difference
 
-from fgr_jax.benchmark.scaling import collectives
+from fgr_jax.benchmark.compiled import collectives
 from fgr_jax.config import Config
 from fgr_jax.models.heads import HEADS
 

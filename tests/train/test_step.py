@@ -12,7 +12,7 @@ import reference
 import reference_losses
 from tiny_step import CLASSES, as_numpy, batch_of, build, relative_difference, shown
 
-from fgr_jax.benchmark.scaling import collectives
+from fgr_jax.benchmark.compiled import collectives
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config, Diversification
 from fgr_jax.distributed import batch_sharding, data_mesh

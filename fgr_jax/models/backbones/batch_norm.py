@@ -99,11 +99,11 @@ def _backward(
     count = x.size // of_bias.size
     of_unit = gradient - of_bias / count - (x - mean) * (factor * of_scale / count)
     of_x = of_unit * (factor * scale)
-    of_parameters = (
+    of_scale, of_bias = (
         each.reshape(-1, x.shape[-1]).sum(axis=0).astype(scale.dtype)
         for each in (of_scale, of_bias)
     )
-    return (of_x.astype(x.dtype), *of_parameters)
+    return of_x.astype(x.dtype), of_scale, of_bias
 
 
 _normalized.defvjp(_forward, _backward)
