@@ -7,13 +7,14 @@ PART is
   step         the training step with cross-entropy, with GCE, and with block and GCE
   heads        the training step with each head, its parameters and operations
   layers       the time of each layer in a training step, its operations and bytes
+  pytorch      the training step of a ResNet beside PyTorch's, which must be installed
   input        decoded images per second, compared with a bare OpenCV loop
   predict      images per second of `predict`, compared with the bare network
   records      the cost of fingerprints and checkpoints
   determinism  the cost of deterministic kernels, on a GPU
   scaling      the bytes that a step exchanges between devices, and a prediction for TPU v4 and H100;
                on one CPU: JAX_NUM_CPU_DEVICES=8 python -m fgr_jax.benchmark --part=scaling ...
-  all          all of them except heads, layers and scaling
+  all          all of them except heads, layers, pytorch and scaling
 
 Steps are timed on synthetic images with the config's batch size and resolution, on all devices; these
 parts only need jax, flax, optax, ml_collections and numpy. Variants take turns, and ratios are medians
@@ -26,7 +27,18 @@ from collections.abc import Sequence
 
 from absl import flags
 
-_PARTS = ["step", "heads", "layers", "input", "predict", "records", "determinism", "scaling", "all"]
+_PARTS = [
+    "step",
+    "heads",
+    "layers",
+    "pytorch",
+    "input",
+    "predict",
+    "records",
+    "determinism",
+    "scaling",
+    "all",
+]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,6 +75,10 @@ def main(argv: Sequence[str]) -> int:
         from fgr_jax.benchmark.layers import print_layers
 
         print_layers(config, classes=own.classes, rounds=own.rounds)
+    if own.part == "pytorch":
+        from fgr_jax.benchmark.pytorch_speed import print_beside_pytorch
+
+        print_beside_pytorch(config, classes=own.classes, rounds=own.rounds)
     if own.part in ("records", "all"):
         from fgr_jax.benchmark.record_cost import print_record_cost
 

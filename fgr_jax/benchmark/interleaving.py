@@ -9,11 +9,22 @@ import numpy as np
 _WARM_UP_ROUNDS = 2
 
 
-def interleaved(variants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Returns the seconds that each variant takes in each round; in a round, variants take turns."""
+def interleaved(
+    variants: dict[str, Callable[[], None]], rounds: int, *, untimed: int = 0
+) -> dict[str, list[float]]:
+    """Returns the seconds that each variant takes in each round; in a round, variants take turns.
+
+    Args:
+      variants: a function for each.
+      rounds: how often each is timed.
+      untimed: the number of calls before each that is timed, for variants with processes of their own: a
+        system takes memory back from a process that waits.
+    """
     times: dict[str, list[float]] = {name: [] for name in variants}
     for round_index in range(-_WARM_UP_ROUNDS, rounds):
         for name, call in variants.items():
+            for _ in range(untimed):
+                call()
             start = time.perf_counter()
             call()
             if round_index >= 0:

@@ -59,7 +59,7 @@ def print_layers(config: Config, *, classes: int, rounds: int) -> None:
         layer = layer_of(instruction.path)
         for row in (layer, "all"):
             rows[row][f"{kind}, {direction}"].add(seconds.get(name, 0.0), instruction)
-    print(title(config, classes, rounds))
+    print(title(config, classes, f"mean of {rounds} steps"))
     product, copy = _ceilings(rounds)
     print(f"a matrix product: {product / 1e9:.0f} GFLOP/s; a copy: {copy / 1e9:.1f} GB/s\n")
     print(f"{'':22} {'convolutions and products':^35} {'all others':^35}")

@@ -97,7 +97,7 @@ def print_head_times(config: Config, *, classes: int, rounds: int) -> None:
         if name != "gaussian"  # the CAM head, for L-GM alone
     }
     times = interleaved({name: each.step for name, each in steppers.items()}, rounds)
-    print(title(config, classes, rounds))
+    print(title(config, classes, medians(rounds)))
     print(f"{'head':14} {'parameters':>12} {'GFLOP':>9} {'ms/step':>9}  {'/ cam':<20}")
     for name, seconds in times.items():
         each = steppers[name]
@@ -108,15 +108,20 @@ def print_head_times(config: Config, *, classes: int, rounds: int) -> None:
         )
 
 
-def title(config: Config, classes: int, rounds: int, parameters: str = "") -> str:
-    """Returns what the figures are of: network, batch, devices and rounds."""
+def title(config: Config, classes: int, figures: str, parameters: str = "") -> str:
+    """Returns what the `figures` are of: network, batch and devices."""
     devices = jax.devices()
     return (
         f"training step: {network_name(config.network)}, {config.network.compute_dtype}, "
         f"{config.data.crop}×{config.data.crop}, batch {config.batch_size}, {classes} classes"
         f"{parameters}; {len(devices)} × {devices[0].device_kind}; "
-        f"median of {rounds} interleaved rounds"
+        f"{figures}"
     )
+
+
+def medians(rounds: int) -> str:
+    """Describes what `interleaved` measures."""
+    return f"median of {rounds} interleaved rounds"
 
 
 def print_step_times(config: Config, *, classes: int, rounds: int) -> None:
@@ -129,7 +134,7 @@ def print_step_times(config: Config, *, classes: int, rounds: int) -> None:
     times = interleaved({name: each.step for name, each in steppers.items()}, rounds)
     base = times["cross-entropy"]
     parameters = f", {steppers['GCE'].parameters:,} parameters"
-    print(title(config, classes, rounds, parameters))
+    print(title(config, classes, medians(rounds), parameters))
     print(f"{'':14} {'ms/step':>9} {'images/s':>9} {'TFLOP/s':>9}  {'/ cross-entropy':<20}")
     for name, seconds in times.items():
         median = statistics.median(seconds)
