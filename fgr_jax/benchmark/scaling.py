@@ -14,6 +14,7 @@ from fgr_jax.benchmark.step_time import steps_of, synthetic_batch
 from fgr_jax.config import Config
 from fgr_jax.distributed import data_mesh
 from fgr_jax.errors import UserError
+from fgr_jax.models.backbones import BACKBONES
 from fgr_jax.models.network import network_name, parameter_count
 
 
@@ -35,6 +36,10 @@ class Machine:
 # NVLink 450 GB/s each way; 400 Gb/s of network for each GPU, all eight used together.
 TPU_V4 = Machine("TPU v4", 275e12, 0.35, 4, 100e9, 100e9, 10e-6, 20e-6)
 H100 = Machine("H100", 989e12, 0.30, 8, 300e9, 150e9, 20e-6, 40e-6)
+
+
+_CHIPS = tuple(2**power for power in range(9))
+_PAPERS_GROUP = 8  # images of a batch of 16 on two GPUs
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -96,8 +101,11 @@ def smallest_batch(
 def print_scaling(config: Config, *, classes: int, examples: int) -> None:
     """Prints the exchanges of a step on the present devices, and predictions for TPU v4 and H100.
 
+    Both are for BatchNorm's statistics of the global batch and for those of groups of images, which are
+    the config's or, as on the paper's two GPUs, of 8 images.
+
     Raises:
-      UserError: there is only one device, or the batch cannot be spread over the devices.
+      UserError: there is only one device.
     """
     devices = data_mesh().size
     if devices == 1:
@@ -105,62 +113,62 @@ def print_scaling(config: Config, *, classes: int, examples: int) -> None:
             "--part=scaling: needs several devices, and there is only one here; "
             "JAX_NUM_CPU_DEVICES=8 makes a CPU act as eight"
         )
-    if config.batch_size % devices:
-        raise UserError(
-            f"--config.batch_size={config.batch_size}: must be a multiple of the number of "
-            f"devices, {devices}"
-        )
-    group = config.network.norm_group
-    if group and config.batch_size // devices % group:
-        raise UserError(
-            f"--config.network.norm_group={group}: the batch of {config.batch_size} gives each of "
-            f"{devices} devices {config.batch_size // devices} images, which must be a multiple of it"
-        )
+    group = config.network.norm_group or _PAPERS_GROUP
+    is_listed = config.network.backbone in BACKBONES  # others have no groups
+    steps = {each: _step(config, classes, group, each) for each in (0, group)[: 1 + is_listed]}
+    for machine in (TPU_V4, H100):
+        _print_predictions(steps, machine, group, examples)
+
+
+def _step(config: Config, classes: int, images: int, group: int) -> Step:
+    """Compiles a step with `images` for each of the present devices, and prints what it exchanges."""
+    devices = data_mesh().size
+    network = dataclasses.replace(config.network, norm_group=group)
+    config = dataclasses.replace(config, network=network, batch_size=devices * images)
     steps = steps_of(config, classes)
     state = jax.eval_shape(steps.init)
     compiled = steps.train.lower(state, synthetic_batch(config, classes)).compile()
     found = collectives(compiled.as_text())
     largest = max(found, key=lambda each: each.size)
     flops = (compiled.cost_analysis() or {}).get("flops", math.nan) * devices / config.batch_size
-    step = Step(flops, largest.size, len(found) - 1)
-    print(
-        f"{network_name(config.network)}, {classes} classes, {parameter_count(state.params):,} "
-        f"parameters, {config.data.crop}×{config.data.crop}: {flops / 1e9:.1f} GFLOP per image, "
-        "forward and backward"
-    )
+    if not group:
+        print(
+            f"{network_name(network)}, {classes} classes, {parameter_count(state.params):,} "
+            f"parameters, {config.data.crop}×{config.data.crop}: {flops / 1e9:.1f} GFLOP per image, "
+            "forward and backward"
+        )
     rest = sum(each.size for each in found) - largest.size
     kinds = sorted({each.kind for each in found})
     print(
-        f"exchanged in a step on {devices} devices: one {largest.kind} of {largest.size / 1e6:.1f} MB, "
-        f"and {step.small_exchanges} of {rest / 1e3:.1f} kB together; kinds: {', '.join(kinds)}"
+        f"exchanged on {devices} devices, with {_statistics(group)}: one {largest.kind} of "
+        f"{largest.size / 1e6:.1f} MB, and {len(found) - 1} of {rest / 1e3:.1f} kB together; kinds: "
+        f"{', '.join(kinds)}"
     )
-    for machine, chip_counts in ((TPU_V4, (4, 8, 16, 32, 64, 128)), (H100, (8, 16, 32, 64))):
-        _print_prediction(step, machine, chip_counts, config.batch_size, max(group, 1), examples)
+    return Step(flops, largest.size, len(found) - 1)
 
 
-def _print_prediction(
-    step: Step,
-    machine: Machine,
-    chip_counts: tuple[int, ...],
-    batch_size: int,
-    group: int,
-    examples: int,
+def _statistics(group: int) -> str:
+    return f"statistics of {f'groups of {group} images' if group else 'the global batch'}"
+
+
+def _print_predictions(
+    steps: dict[int, Step], machine: Machine, images: int, examples: int
 ) -> None:
-    """Prints batches that give each chip a multiple of `group` images."""
-    print(f"\n{machine.name}, predicted, nothing overlapping")
-    print(
-        f"{'chips':>6} {'batch':>6} {'ms/step':>8} {'computing':>10} {'gradients':>10} {'small':>7} "
-        f"{'images/s':>9} {'for a host':>11} {'s/epoch':>8}"
-    )
-    for chips in chip_counts:
-        half = smallest_batch(step, machine, chips=chips, efficiency=0.5, images=group)
-        batches = {half} | ({batch_size} if batch_size % (chips * group) == 0 else set())
-        for batch in sorted(batches):
+    """Prints a row for each number of chips, each with so many images, and columns for each group."""
+    print(f"\n{machine.name}, predicted, nothing overlapping, {images} images per chip")
+    columns = f" {'ms/step':>8} {'computing':>10} {'images/s':>9} {'s/epoch':>8} {'half at':>7}"
+    print(" " * 13 + "".join(f" {_statistics(group):^46}" for group in steps))
+    print(f"{'chips':>6} {'batch':>6}" + len(steps) * columns)
+    for chips in _CHIPS:
+        batch = chips * images
+        cells = []
+        for group, step in steps.items():
             each = predict(step, machine, chips=chips, batch_size=batch)
+            half = smallest_batch(step, machine, chips=chips, efficiency=0.5, images=group or 1)
             speed = batch / each.total
-            hosts = math.ceil(chips / machine.chips_per_host)
-            print(
-                f"{chips:6} {batch:6} {each.total * 1e3:8.2f} {each.efficiency:10.0%} "
-                f"{each.gradients / each.total:10.0%} {each.small / each.total:7.0%} "
-                f"{speed:9,.0f} {speed / hosts:11,.0f} {examples / speed:8.1f}"
+            cells.append(
+                f" {each.total * 1e3:8.2f} {each.efficiency:10.0%} {speed:9,.0f} "
+                f"{examples / speed:8.1f} {half:7,}"
             )
+        print(f"{chips:6} {batch:6}{''.join(cells)}")
+    print("half at: the smallest batch with which the chips compute for half of the time")

@@ -129,18 +129,35 @@ def test_each_kind_of_kernels_is_timed_in_processes_of_its_own() -> None:
     assert decided.stderr.startswith("error: XLA_FLAGS=--xla_gpu_deterministic_ops=true: ")
 
 
-def test_scaling_is_predicted_from_what_eight_devices_exchange() -> None:
+@pytest.mark.parametrize("devices", [8, 64])
+def test_scaling_is_predicted_from_what_devices_exchange(devices: int) -> None:
+    """One large exchange: of the gradients, and with groups of BatchNorm's running statistics."""
     done = benchmark(
-        "--part=scaling", "--classes=7", "--config.batch_size=8", JAX_NUM_CPU_DEVICES="8"
+        "--part=scaling",
+        "--classes=7",
+        "--config.network.backbone=resnet18",
+        "--config.network.width=0.125",
+        "--config.network.norm_group=1",
+        JAX_NUM_CPU_DEVICES=str(devices),
     )
     assert done.returncode == 0, done.stderr
-    assert "one all-reduce of" in done.stdout
-    assert "kinds: all-reduce\n" in done.stdout
-    assert re.search(r"^H100, predicted", done.stdout, re.MULTILINE)
-    groups = ("--config.batch_size=8", "--config.network.norm_group=2")
-    apart = benchmark("--part=scaling", *groups, JAX_NUM_CPU_DEVICES="8")
-    assert apart.returncode == 1
-    assert apart.stderr.startswith("error: --config.network.norm_group=2: ")
+    exchanged = re.findall(
+        rf"^exchanged on {devices} devices, .*: one all-reduce of ([\d.]+) MB, and (\d+) of "
+        r"([\d.]+) kB together; kinds: all-reduce$",
+        done.stdout,
+        re.MULTILINE,
+    )
+    (parameters,) = re.findall(r"([\d,]+) parameters", done.stdout)
+    of_gradients = 4 * int(parameters.replace(",", "")) / 1e6
+    globally, in_groups = exchanged
+    assert abs(float(globally[0]) - of_gradients) <= 0.05 + float(globally[2]) / 1e3
+    assert abs(float(in_groups[0]) - of_gradients) <= 0.1
+    assert int(in_groups[1]) <= 3 < int(globally[1])
+    rows = re.findall(r"^ *(\d+) +\1 ", done.stdout, re.MULTILINE)
+    assert rows == [str(2**power) for power in range(9)] * 2
+
+
+def test_scaling_needs_several_devices() -> None:
     alone = benchmark("--part=scaling", JAX_NUM_CPU_DEVICES="1")
     assert alone.returncode == 1
     assert "JAX_NUM_CPU_DEVICES=8" in alone.stderr
