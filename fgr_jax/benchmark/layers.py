@@ -22,6 +22,7 @@ from fgr_jax.errors import UserError
 
 _SIDE = 4096  # of the matrix that is multiplied and copied
 _ELSEWHERE = "loss, optimizer"
+_SLOWEST = 10  # instructions that are listed
 
 
 @dataclasses.dataclass
@@ -68,7 +69,15 @@ def print_layers(config: Config, *, classes: int, rounds: int) -> None:
     for layer, shares in sorted(rows.items(), key=lambda item: item[0] == "all"):
         print(f"{layer:22} " + _cells(shares))
     total = sum(share.seconds for share in rows["all"].values())
-    print(f"\n{total * 1e3:.1f} ms in all")
+    print(f"\n{total * 1e3:.1f} ms in all. The slowest instructions:")
+    print(f"{'ms':>8} {'GFLOP/s':>8} {'GB/s':>8}  ")
+    for name in sorted(seconds, key=lambda each: -seconds[each])[:_SLOWEST]:
+        each, time = found[name], seconds[name]
+        direction = "backward" if each.backward else "forward"
+        print(
+            f"{time * 1e3:8.1f} {each.flops / time / 1e9:8.0f} {each.size / time / 1e9:8.1f}  "
+            f"{name}: {each.path or _ELSEWHERE}, {direction}"
+        )
 
 
 def layer_of(path: str) -> str:
