@@ -11,9 +11,9 @@ def channel_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiplies the channels of `[..., C]` by `[C, F]` to `[..., F]`.
 
     The derivative is that of the product, in a form that is faster on CPUs: cells and tokens are the
-    rows of one matrix, so that the gradient of the kernel is a product of two matrices. Over several axes
-    XLA would transpose the gradient of the output first, which takes longer than the product. It is
-    defined for reverse mode only.
+    rows of one matrix, so that the gradient of the kernel is a product of two matrices. Over several
+    axes XLA would transpose the gradient of the output first, which takes longer than the product.
+    It is defined for reverse mode only.
     """
     return x @ kernel
 
