@@ -2,8 +2,8 @@
 
 python docs/update_benchmarks.py [WORD ...]
 
-Only commands that contain each WORD are run again. A block of the page begins with the command, after a
-"$ ", and the page says after each block where and when it was made. Nothing else should run meanwhile.
+Only commands that contain each WORD are run again. The page has each command in a block, its output in
+the next one, and then where and when it was made. Nothing else should run meanwhile.
 """
 
 import datetime
@@ -18,7 +18,7 @@ import jax
 
 PAGE = Path(__file__).with_name("benchmarks.md")
 # A command, its output, and the machine and date.
-BLOCK = re.compile(r"```console\n\$ (?P<command>.*)\n(?:.*\n)*?```\n\n\*.*\*\n")
+BLOCK = re.compile(r"```\n(?P<command>.*)\n```\n\n```text\n(?:.*\n)*?```\n\n\*.*\*\n")
 
 
 def machine() -> str:
@@ -51,7 +51,7 @@ def renewed(block: re.Match[str]) -> str:
     )
     lines = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
     today = datetime.date.today().isoformat()
-    return f"```console\n$ {command}\n{lines}\n```\n\n*{machine()}; {today}*\n"
+    return f"```\n{command}\n```\n\n```text\n{lines}\n```\n\n*{machine()}; {today}*\n"
 
 
 def main() -> None:

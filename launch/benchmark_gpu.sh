@@ -5,7 +5,7 @@
 # running. Arguments are passed on to each: ./launch/benchmark_gpu.sh --config.data.crop=224
 # PYTHON names the interpreter (default: python). PyTorch is compared with if it is installed.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 python=${PYTHON:-python}
 failed=0
 

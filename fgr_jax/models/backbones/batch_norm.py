@@ -38,8 +38,8 @@ class BatchNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, channels, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, channels, self.param_dtype)
         if self.use_running_average:
-            factor = jax.lax.rsqrt(running_var.value + self.epsilon) * scale
-            return ((x - running_mean.value) * factor + bias).astype(self.dtype)
+            y = _scaled(x, running_mean.value, running_var.value, scale, bias, self.epsilon)
+            return y.astype(self.dtype)
         groups = x.reshape(-1, self.group or x.shape[0], *x.shape[1:])
         y, mean, var = _normalized(groups, scale, bias, self.epsilon)
         if not self.is_initializing():
@@ -72,8 +72,15 @@ def _normalized(
     axes = _axes(x)
     mean = exact.mean(axes, keepdims=True)
     var = jnp.maximum((exact * exact).mean(axes, keepdims=True) - mean * mean, 0)
-    y = (x - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
-    return y, mean, var
+    return _scaled(x, mean, var, scale, bias, epsilon), mean, var
+
+
+@functools.partial(jax.jit, static_argnums=5)
+def _scaled(
+    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float
+) -> jax.Array:
+    """Is traced once for all layers of one shape, which shortens the start of a command."""
+    return (x - mean) * (jax.lax.rsqrt(var + epsilon) * scale) + bias
 
 
 _Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]

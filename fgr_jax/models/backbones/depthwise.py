@@ -2,11 +2,12 @@
 
 XLA's grouped convolution runs on CPUs through loops that are not vectorized. There, a sum over the k·k
 shifted and scaled inputs compiles to one loop over all channels. Both forms give the same numbers up to
-rounding, forwards and backwards.
+rounding, forwards and backwards. They are written in `jax.lax`: operators and indexing of arrays take
+several times as long to trace, and there are many.
 """
 
 import functools
-import operator
+import itertools
 from collections.abc import Iterator
 
 import jax
@@ -94,11 +95,15 @@ def _sum_of_shifts(padded: jax.Array, kernel: jax.Array, stride: int) -> jax.Arr
     rows, columns = kernel.shape[:2]
     height = (padded.shape[1] - rows) // stride + 1
     width = (padded.shape[2] - columns) // stride + 1
-    terms = (
-        _wide(_cells(padded, (i, j), (height, width), stride)) * _wide(kernel[i, j, 0])
-        for i, j in _offsets(rows, columns)
-    )
-    return functools.reduce(operator.add, terms)
+    shape = (padded.shape[0], height, width, padded.shape[3])
+    taps = jax.lax.reshape(_wide(kernel), (rows * columns, shape[3]))
+
+    def term(i: int, j: int) -> jax.Array:
+        tap = jax.lax.index_in_dim(taps, i * columns + j, keepdims=False)
+        cells = _wide(_cells(padded, (i, j), (height, width), stride))
+        return jax.lax.mul(cells, jax.lax.broadcast_in_dim(tap, shape, (3,)))
+
+    return functools.reduce(jax.lax.add, itertools.starmap(term, _offsets(rows, columns)))
 
 
 def _gradient_of_input(
@@ -149,19 +154,21 @@ def _gradient_of_kernel(
     missing = (blocks * rows - height) * stride
     (top, bottom), columns = padding
     padded = _padded(x, ((top, bottom + missing), columns))
+    of_blocks = jax.lax.split(gradient, blocks * [rows], axis=1)
     of_rows = []
     for i in range(kernel.shape[0]):
         sums = []
         for j in range(kernel.shape[1]):
             terms = (
-                _wide(_cells(padded, (first * stride + i, j), (rows, width), stride))
-                * gradient[:, first : first + rows]
-                for first in range(0, blocks * rows, rows)
+                jax.lax.mul(
+                    _wide(_cells(padded, (first * stride + i, j), (rows, width), stride)), of_block
+                )
+                for first, of_block in zip(range(0, blocks * rows, rows), of_blocks, strict=True)
             )
-            sums.append(functools.reduce(operator.add, terms))
+            sums.append(functools.reduce(jax.lax.add, terms))
         # Without the barrier, XLA fuses the two sums into one.
-        of_blocks = jax.lax.optimization_barrier(jnp.stack(sums))
-        of_rows.append(of_blocks.sum((1, 2, 3)))
+        parts = jax.lax.optimization_barrier(jnp.stack(sums))
+        of_rows.append(parts.sum((1, 2, 3)))
     return jnp.stack(of_rows).reshape(kernel.shape)
 
 
