@@ -18,6 +18,8 @@ class Stream(enum.StrEnum):
 
     PARAMETERS = "parameters"
     """Initial parameters, drawn once."""
+    HEAD = "head"
+    """Starts of what a head computes from features before the first step; drawn on the host."""
     DIVERSIFICATION = "diversification"
     """Suppressed peaks and patches (paper, equations 2 and 4), drawn at every step."""
     DROP_PATH = "drop path"

@@ -8,6 +8,7 @@ python -m fgr_jax.sweep --sweep=configs/sweeps/table2.py
 from fgr_jax.sweep.plan import Row, Sweep
 
 _CROSS_ENTROPY = {"loss.gce_start": "never"}
+_DFL_CNN = {"network.head": "dfl_cnn", "network.head_from_features": True}
 
 
 def get_sweep() -> Sweep:
@@ -28,7 +29,7 @@ def get_sweep() -> Sweep:
             ),
             Row(
                 "DFL-CNN",
-                {**_CROSS_ENTROPY, "network.head": "dfl_cnn"},
+                {**_CROSS_ENTROPY, **_DFL_CNN},
                 published="87.4 (ResNet-50, 448×448)",
             ),
             Row(
@@ -48,7 +49,7 @@ def get_sweep() -> Sweep:
             ),
             Row("B-CNN", {**_CROSS_ENTROPY, "network.head": "bcnn"}),
             Row("iSQRT-COV + GCE", {"network.head": "isqrt_cov"}),
-            Row("DFL-CNN + GCE", {"network.head": "dfl_cnn"}),
+            Row("DFL-CNN + GCE", _DFL_CNN),
             Row("B-CNN + GCE", {"network.head": "bcnn"}),
         ],
         not_run={
