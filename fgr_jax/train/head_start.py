@@ -105,7 +105,7 @@ def head_from_features(
     by_class = {}
     for label, group in itertools.groupby(of_images(), key=lambda pair: pair[0]):
         kept = jax.tree.map(lambda *leaves: np.stack(leaves), *(each for _, each in group))
-        generator = np.random.default_rng([stream_seed(config.seed, Stream.HEAD), label])
+        generator = np.random.default_rng([stream_seed(config.seed, Stream.HEAD_START), label])
         found = head.for_class(kept, generator)
         if found is not None:
             by_class[label] = found

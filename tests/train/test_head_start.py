@@ -18,6 +18,7 @@ from fgr_jax import distributed
 from fgr_jax.config import Config, validate
 from fgr_jax.data.pipeline import Share, evaluation_batches
 from fgr_jax.errors import UserError
+from fgr_jax.features.opening import features_dir
 from fgr_jax.features.reading import Features
 from fgr_jax.inference.saved_run import open_run, restore
 from fgr_jax.models.network import Network, build_network
@@ -72,7 +73,7 @@ def test_the_head_is_given_the_center_crops_of_each_class(run: FeatureRun) -> No
     kept, sums = head.observe(features, batch["mask"], **more)
     by_class = {}
     for label in range(4):
-        generator = np.random.default_rng([stream_seed(0, Stream.HEAD), label])
+        generator = np.random.default_rng([stream_seed(0, Stream.HEAD_START), label])
         of_class = jax.tree.map(lambda leaf, i=batch["label"] == label: np.asarray(leaf)[i], kept)
         by_class[label] = head.for_class(of_class, generator)
     sums = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), sums)
@@ -98,8 +99,16 @@ def test_eight_devices_compute_what_one_does_and_the_rest_is_left_alone(
         before = jax.device_get(run.variables["params"])
         del before["classifier"]["filters"]
         jax.tree.map(np.testing.assert_array_equal, one, before)
-    again = computed(run, cached)["classifier"]["filters"]["kernel"]
+    # A run with one view, or without the field, has the same first view.
+    data = dataclasses.replace(run.config.data, views=1)
+    section = dataclasses.replace(run.config.network, head_from_features=False)
+    one_view = dataclasses.replace(run.config, data=data, network=section)
+    first = FeatureRun.of(one_view).open()[0]
+    again = computed(run, first)["classifier"]["filters"]["kernel"]
     assert again.tobytes() == kernel.tobytes()
+    folders = set(features_dir(run.config.data.data_dir).iterdir())
+    FeatureRun.of(dataclasses.replace(one_view, data=run.config.data)).open()
+    assert set(features_dir(run.config.data.data_dir).iterdir()) == folders
     assert not np.allclose(computed(run)["classifier"]["filters"]["kernel"], kernel, atol=1e-2)
 
 
