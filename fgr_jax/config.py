@@ -668,7 +668,7 @@ def _check_head(config: Config) -> None:
         wanted = "False where pretrained is empty: features of random weights tell nothing"
         _refuse("network.head_from_features", True, wanted)
     head, center = config.network.head, config.loss.center
-    if head in ("dfl_cnn", "nts") and center:
+    if head in ("dfl_cnn", "nts", "tasn") and center:
         _refuse(
             "loss.center", center, f"0 with network.head={head}: each of its scores would count it"
         )
