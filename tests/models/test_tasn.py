@@ -13,12 +13,13 @@ from systems.layers import linear_gradient
 from tiny_step import batch_of, build
 
 from fgr_jax.config import Config
+from fgr_jax.config import Network as Section
 from fgr_jax.losses import cross_entropy
 from fgr_jax.losses.interface import Objective, Targets
 from fgr_jax.models.heads import sampling
 from fgr_jax.models.heads.layers import STREAM
 from fgr_jax.models.heads.tasn import TasnHead
-from fgr_jax.models.network import Network
+from fgr_jax.models.network import Network, build_network, parameter_count
 
 CLASSES, CHANNELS, SIDE, PATCH = 5, 6, 64, 8
 LABELS = np.array([3, 0, 1])
@@ -203,6 +204,15 @@ def test_negative_features_have_finite_samples() -> None:
 
     for found in jax.jit(scores)(features):
         assert np.isfinite(found).all()
+
+
+def test_the_parameters_are_those_of_two_classifiers() -> None:
+    network = build_network(Config(network=Section(head="tasn")), 200)
+    variables = jax.eval_shape(
+        lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
+    )
+    of_backbone = parameter_count(variables["params"]["backbone"])
+    assert parameter_count(variables["params"]) == of_backbone + 2 * 200 * 2049 == 24_327_632
 
 
 def test_another_map_is_drawn_at_each_step(tiny: Config) -> None:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fgr_jax.losses.ce import at_least_float32
 from fgr_jax.models.heads.layers import EXACT, cells, interpolation
@@ -106,7 +107,10 @@ def places(densities: jax.Array, size: int) -> jax.Array:
     Returns:
       `[B, S]`, in (−½, n − ½).
     """
-    end = jnp.cumsum(densities, axis=-1)
+    # A product with a matrix, which ONNX files and TPUs take better than `jnp.cumsum`.
+    count = densities.shape[-1]
+    is_before = np.triu(np.ones((count, count), densities.dtype))
+    end = jnp.matmul(densities, is_before, precision=EXACT)
     targets = (jnp.arange(size) + 0.5) / size * end[:, -1:]
     # The share of each pixel that is passed.
     begin = (end - densities)[:, None]

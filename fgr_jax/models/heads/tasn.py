@@ -92,10 +92,7 @@ class TasnHead(nn.Module):
             is_drawn = jax.nn.one_hot(channel, x.shape[-1], dtype=rows.dtype)
             weights.append(jnp.einsum("bde,bd->be", rows, is_drawn))
         size = images.shape[1] // 2
-        return [
-            sampled(images, attention(x, each), size, _DENSITY).astype(images.dtype)
-            for each in weights
-        ]
+        return [sampled(images, attention(x, each), size, _DENSITY) for each in weights]
 
     def objective(self, base: Objective) -> Objective:
         """Returns the sum of the losses; `base` is that of each of the three scores."""
