@@ -270,6 +270,12 @@ class Network:
         'What is not trained: "backbone", or a stage of it, such as layer3: all up to and including it. '
         "Its BatchNorm uses its running statistics.",
     )
+    head_from_features: bool = field(
+        False,
+        "Whether weights of the head are first computed from features of the training images, by a "
+        "pretrained backbone: the filters of dfl_cnn, by clustering. With data.views, one view of each "
+        "is used.",
+    )
     drop_path: float = field(
         0.0,
         "Stochastic depth: probability that the last block's residual branch is left out for an image; "
@@ -657,9 +663,12 @@ def _check_losses(loss: Loss) -> None:
 
 
 def _check_head(config: Config) -> None:
-    """Checks that a loss is not counted several times by a head with several scores."""
+    """Checks what a head starts from, and that one with several scores counts no loss several times."""
+    if config.network.head_from_features and not config.pretrained:
+        wanted = "False where pretrained is empty: features of random weights tell nothing"
+        _refuse("network.head_from_features", True, wanted)
     head, center = config.network.head, config.loss.center
-    if head in ("dfl_cnn", "nts") and center:
+    if head in ("dfl_cnn", "nts", "tasn") and center:
         _refuse(
             "loss.center", center, f"0 with network.head={head}: each of its scores would count it"
         )

@@ -18,6 +18,10 @@ class Stream(enum.StrEnum):
 
     PARAMETERS = "parameters"
     """Initial parameters, drawn once."""
+    HEAD_START = "head start"
+    """What a head draws to compute its first parameters from features; drawn on the host."""
+    HEAD = "head"
+    """What a head draws in its forward pass, at every step."""
     DIVERSIFICATION = "diversification"
     """Suppressed peaks and patches (paper, equations 2 and 4), drawn at every step."""
     DROP_PATH = "drop path"

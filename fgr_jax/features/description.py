@@ -27,7 +27,7 @@ _NAME_DIGITS = 16
 # Fields of the config that change an image, beside those of its views.
 _OF_IMAGES = ("cut_bottom", "resize", "crop", "max_pixels", "corrupt_images")
 # Fields of the network that change nothing in what is frozen.
-_WITHOUT_EFFECT = ("head", "drop_path", "norm_group", "remat")
+_WITHOUT_EFFECT = ("head", "head_from_features", "drop_path", "norm_group", "remat")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from fgr_jax.losses.interface import Outputs
 from fgr_jax.models.backbones import BACKBONES
 from fgr_jax.models.backbones.interface import IMAGENET_MEAN, IMAGENET_STD, Backbone, Channels
 from fgr_jax.models.heads import HEADS
+from fgr_jax.models.heads.interface import FromFeatures
 from fgr_jax.models.weights.table import Table
 
 BACKBONE = "backbone"  # the last stage of every backbone, in `Network.frozen` and `start`
@@ -55,16 +56,22 @@ class Network(nn.Module):
           train: whether this is a step of training.
           start: a stage of the backbone, or "backbone", to continue after; "" starts with the images.
         """
+        features, more = self.head_input(x, train=train, start=start)
+        return self.classifier(features, train=train, **more)
+
+    def head_input(
+        self, x: Any, *, train: bool, start: str = ""
+    ) -> tuple[jax.Array, dict[str, Any]]:
+        """Returns the features that the head is applied to, and its further arguments."""
         if not getattr(self.classifier, "takes_earlier", False):
             again = self._again(x, train=train, start=start)
-            x = x if start == BACKBONE else self.features(x, train=train, start=start)
-            return self.classifier(x, train=train, **again)
+            return x if start == BACKBONE else self.features(x, train=train, start=start), again
         *before, last = self.backbone.stages
         if self.frozen in (BACKBONE, last):
             x = x if start == BACKBONE else self.features(x, train=train, start=start)
-            return self.classifier(x, train=train, earlier=x)
+            return x, {"earlier": x}
         x, earlier = self._with_earlier(x, train=train, start=start, also=before[-1])
-        return self.classifier(x, train=train, earlier=earlier)
+        return x, {"earlier": earlier}
 
     def features(self, x: Any, *, train: bool, start: str = "") -> jax.Array:
         """Applies the backbone, and averages cells; the arguments are those of `__call__`."""
@@ -182,6 +189,11 @@ def build_network(config: Config, num_classes: int) -> Network:
         raise UserError(
             f"--config.network.head={head}: needs the output of an earlier stage of the backbone, and "
             f"{network_name(section)} has no stages: take a listed one"
+        )
+    if section.head_from_features and not isinstance(classifier, FromFeatures):
+        raise UserError(
+            f"--config.network.head_from_features=True: head {head} has no weights that are computed "
+            "from features: set it to False"
         )
     return Network(backbone, classifier, section.frozen, section.pool)
 

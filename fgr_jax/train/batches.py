@@ -1,7 +1,7 @@
 """The batches that a run trains on and is evaluated on: of images, or of cached features."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,20 @@ from fgr_jax.terminal import Terminal
 HostBatch = Mapping[str, Any]
 
 
+class Batches(NamedTuple):
+    """The batches of a run.
+
+    Attributes:
+      training: those of the steps to take.
+      evaluation: those of each other split, again and again.
+      cached: the features of the training split; None: the batches are of images.
+    """
+
+    training: Iterator[HostBatch]
+    evaluation: list[Iterator[HostBatch]]
+    cached: reading.Features | None
+
+
 def open_batches(
     config: Config,
     network: Network,
@@ -30,8 +44,8 @@ def open_batches(
     steps: range,
     mesh: Mesh,
     terminal: Terminal,
-) -> tuple[Iterator[HostBatch], list[Iterator[HostBatch]]]:
-    """Returns the training batches of `steps`, and those of each other split again and again.
+) -> Batches:
+    """Returns the training batches of `steps`, and those of each other split.
 
     With `data.views` they are the features of the network's frozen part, which are computed first if
     they are not in their files yet.
@@ -54,7 +68,7 @@ def open_batches(
     seed, data, runtime = config.seed, config.data, config.runtime
     if not data.views:
         padding = network.padding
-        return (
+        return Batches(
             pipeline.training_batches(
                 train,
                 data,
@@ -71,9 +85,10 @@ def open_batches(
                 )
                 for each in evaluated
             ],
+            None,
         )
     of_training, *of_evaluated = open_features(config, network, variables, sources, mesh, terminal)
-    return (
+    return Batches(
         reading.training_batches(
             of_training,
             runtime,
@@ -85,4 +100,5 @@ def open_batches(
             pairs=data.pairs,
         ),
         [reading.evaluation_batches(each, runtime, share) for each in of_evaluated],
+        of_training,
     )

@@ -28,6 +28,7 @@ from fgr_jax.runs.workdir import PROVENANCE, Workdir
 from fgr_jax.terminal import Terminal
 from fgr_jax.train.batches import open_batches
 from fgr_jax.train.evaluation import evaluate
+from fgr_jax.train.head_start import head_from_features
 from fgr_jax.train.interruption import Interruption
 from fgr_jax.train.introduction import introduction
 from fgr_jax.train.objective import build_objective, needs_class_counts
@@ -76,7 +77,12 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
     # Network, objective, optimizer and the compiled steps.
     network = build_network(config, len(class_names))
     labels, class_counts = None, None
-    if config.data.balance or config.data.pairs or needs_class_counts(config.loss):
+    if (
+        config.data.balance
+        or config.data.pairs
+        or config.network.head_from_features
+        or needs_class_counts(config.loss)
+    ):
         labels = train_source.labels(terminal)
         class_counts = np.bincount(labels, minlength=len(class_names))
     objective = build_objective(config, calendar, mesh, class_counts)
@@ -121,7 +127,7 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         terminal.line(line)
 
     # Batches, of images or of cached features.
-    batches, evaluation_batches = open_batches(
+    batches, evaluation_batches, cached = open_batches(
         config,
         network,
         state.variables,
@@ -132,6 +138,15 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
         mesh,
         terminal,
     )
+    if config.network.head_from_features and step == 0:
+        if start.with_head:
+            terminal.line(f"head      that of {config.pretrained}, so nothing is computed for it")
+        else:
+            assert labels is not None
+            variables = head_from_features(
+                config, network, state.variables, train_source, labels, cached, mesh, terminal
+            )
+            state = state.starting_from(variables)
 
     # Loop.
     recorder = Recorder(config, calendar, workdir, checkpoints, terminal, step, len(class_names))
@@ -208,21 +223,22 @@ class _Start(NamedTuple):
     state: TrainState  # only shapes and dtypes if it is to be restored from a checkpoint
     point: str  # what the run goes on from, in words
     weights: str  # which weights, with their license; without meaning for a run that is resumed
+    with_head: bool  # whether the head is that of another run, or of this one
 
 
 def _start(config: Config, network: Network, steps: Steps, step: int, mesh: Mesh) -> _Start:
     """Returns the state that a run begins or resumes with, `step` steps after its beginning."""
     if step:
         shapes = distributed.shapes_everywhere(mesh, jax.eval_shape(steps.init))
-        return _Start(shapes, f"step {step:,} of this workdir", "")
+        return _Start(shapes, f"step {step:,} of this workdir", "", True)
     if not config.pretrained:
-        return _Start(steps.init(), "random weights", "random weights")
+        return _Start(steps.init(), "random weights", "random weights", False)
     state = steps.init(head_only=True)
-    variables, point, weights = start_from(
+    variables, point, weights, with_head = start_from(
         config.pretrained, jax.device_get(state.variables), network.table, config.network
     )
     replicated = jax.device_put(variables, distributed.replicated(mesh))
-    return _Start(state.starting_from(replicated), point, weights)
+    return _Start(state.starting_from(replicated), point, weights, with_head)
 
 
 def _check_workdir(

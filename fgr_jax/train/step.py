@@ -23,7 +23,8 @@ from fgr_jax.distributed import batch_sharding, replicated
 from fgr_jax.diversification import class_scores, draw, suppress
 from fgr_jax.losses import cross_entropy
 from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets, of_head
-from fgr_jax.models.backbones.drop_path import STREAM
+from fgr_jax.models.backbones import drop_path
+from fgr_jax.models.heads import layers
 from fgr_jax.models.network import (
     AVERAGE,
     HEAD,
@@ -35,6 +36,8 @@ from fgr_jax.models.network import (
 from fgr_jax.random_streams import Stream, stream_key
 from fgr_jax.train.accumulation import over_parts, rows_of_part
 
+# The random numbers of a network's forward pass in training, by Flax's names.
+_FLAX_STREAMS = {drop_path.STREAM: Stream.DROP_PATH, layers.STREAM: Stream.HEAD}
 # A `fgr_jax.data.batch.Batch` or, for training, a `TrainingBatch`, on the devices; or a
 # `fgr_jax.features.reading.FeatureBatch`.
 DeviceBatch = Mapping[str, Any]
@@ -237,7 +240,10 @@ def train_step(
             train=True,
             start=start,
             mutable=["batch_stats"],
-            rngs={STREAM: jax.random.fold_in(step_key(Stream.DROP_PATH), part)},
+            rngs={
+                name: jax.random.fold_in(step_key(stream), part)
+                for name, stream in _FLAX_STREAMS.items()
+            },
         )
         outputs, mask_digest = diversified(
             outputs, config.diversification, step_key(Stream.DIVERSIFICATION), part, parts

@@ -90,7 +90,8 @@ def variables_of(name: str, size: int) -> Any:
         key = path[-1].key
         if key == "kernel":
             gain = 1.5 if name == "tf_efficientnet_b" else 1  # its activations shrink
-            if path[-2].key == "linear" and name != "head dfl_cnn":  # of vectors whose norm is 1
+            # Of vectors whose norm is 1.
+            if path[-2].key == "linear" and name not in ("head dfl_cnn", "head tasn"):
                 gain = 10
             deviation = gain / np.sqrt(np.prod(leaf.shape[:-1]))
             return generator.normal(0, deviation, leaf.shape).astype(np.float32)
@@ -182,7 +183,7 @@ def test_normalization_is_part_of_other_operators(name: str) -> None:
         assert written.count("Mul") == multiplied.get(kind, 1)
     assert written.count("LayerNormalization") == {"convnext": 8, "vit": 9}.get(kind, 0)
     assert written.count("Erf") == {"convnext": 4, "vit": 4}.get(kind, 0)
-    more = {"vit": 4, "head deep_ten": 1, "head dep": 1}
+    more = {"vit": 4, "head deep_ten": 1, "head dep": 1, "head tasn": 2}
     assert written.count("Softmax") == 1 + more.get(kind, 0)
 
 

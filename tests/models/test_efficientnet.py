@@ -39,7 +39,7 @@ def lite0(classes: int) -> tuple[Network, Any]:
 def test_outputs_with_imagenet_weights_are_the_references(height: int, width: int) -> None:
     """Every stage, the features and the scores of 1000 classes, in float32 on uint8 images."""
     network, like = lite0(1000)
-    variables, line, weights = start_from("efficientnet-lite0", like, network.table, LITE0)
+    variables, line, weights, _ = start_from("efficientnet-lite0", like, network.table, LITE0)
     assert line == "backbone from efficientnet-lite0, classifier taken"
     assert weights == "efficientnet-lite0, license Apache-2.0"
     images = recipe.solar_cells(height, width)
@@ -66,7 +66,7 @@ def test_outputs_with_imagenet_weights_are_the_references(height: int, width: in
 
 def test_a_classifier_for_other_classes_stays_as_initialized() -> None:
     network, like = lite0(8)
-    variables, line, _ = start_from("efficientnet-lite0", like, network.table, LITE0)
+    variables, line, *_ = start_from("efficientnet-lite0", like, network.table, LITE0)
     assert line == "backbone from efficientnet-lite0, classifier initialized, for 8 classes"
     assert not np.asarray(variables["params"]["classifier"]["kernel"]).any()
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from saved_runs import saved
 from small_backbones import STAGED_BACKBONE
 from systems import nts_net, nts_regions
+from systems.layers import linear_gradient
 from tiny_run import QUIET
 
 from fgr_jax.config import Config
@@ -33,7 +34,7 @@ CLOSE: dict[str, Any] = {"rtol": 1e-6, "atol": 1e-6}
 
 
 class Averages(nn.Module):
-    """Features that are linear in the averages of patches of 32 pixels."""
+    """Features of the averages of patches of 32 pixels."""
 
     stride: int = 32
 
@@ -42,7 +43,7 @@ class Averages(nn.Module):
         del train
         kernel = self.param("kernel", nn.initializers.normal(), (3, CHANNELS), jnp.float64)
         means = nn.avg_pool(images, (32, 32), (32, 32))
-        return means @ kernel
+        return nn.relu(means @ kernel)
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +52,13 @@ def case() -> Any:
     with jax.enable_x64(True):
         head = nts.NtsHead(CLASSES, channels=4, dtype=jnp.float64, param_dtype=jnp.float64)
         network = Network(Averages(), head)
-        images = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3))
+        rng = np.random.default_rng(0)
+        images = rng.normal(size=(2, SIDE, SIDE, 3))
+        images += rng.normal(size=(2, 14, 14, 3)).repeat(32, 1).repeat(32, 2)
         init = jax.jit(lambda: network.init(jax.random.key(0), images[:1], train=False))
         params = jax.tree.map(
-            lambda leaf: np.random.default_rng(leaf.size).normal(0, 0.3, leaf.shape),
+            # Regions of each of the three strides are chosen with this seed.
+            lambda leaf: np.random.default_rng([9, leaf.size]).normal(0, 0.3, leaf.shape),
             jax.device_get(init()["params"]),
         )
         outputs = jax.device_get(
@@ -72,19 +76,23 @@ def of_reference(params: Any) -> dict[str, Any]:
             kernel = head[ours]["kernel"]
             renamed[f"{theirs}_weight"] = kernel[0, 0] if theirs[0] == "s" else kernel
             renamed[f"{theirs}_bias"] = head[ours]["bias"]
-    renamed["scrutinizer_weight"] = head["scrutinizer"]["kernel"]
-    renamed["scrutinizer_bias"] = head["scrutinizer"]["bias"]
+    for name in ("scrutinizer", "image", "teacher"):
+        renamed[f"{name}_weight"] = head[name]["kernel"]
+        renamed[f"{name}_bias"] = head[name]["bias"]
     return renamed
 
 
-def features_of(params: Any, images: Any) -> Any:
+def means_of(images: Any) -> Any:
     batch, side = len(images), images.shape[1] // 32
-    means = images.reshape(batch, side, 32, side, 32, 3).mean((2, 4))
-    return means @ params["backbone"]["kernel"]
+    return images.reshape(batch, side, 32, side, 32, 3).mean((2, 4))
 
 
-def expected(params: Any, images: Any) -> tuple[Outputs, list[list[int]]]:
-    """The outputs of the reference, and the indices of the boxes."""
+def features_of(params: Any, images: Any) -> Any:
+    return np.maximum(means_of(images) @ params["backbone"]["kernel"], 0)
+
+
+def expected(params: Any, images: Any) -> tuple[Outputs, list[list[int]], Any]:
+    """The outputs of the reference, the indices of the boxes, and the crops."""
     reference, features = of_reference(params), features_of(params, images)
     scores = nts_net.navigator(features, reference)
     boxes = nts_regions.padded_boxes(SIDE, SIDE)
@@ -106,12 +114,12 @@ def expected(params: Any, images: Any) -> tuple[Outputs, list[list[int]]]:
     }
     joined = nts_net.scrutinizer(looked_at, average, reference)
     made: Any = Outputs
-    return made(joined, average, branches=parts), chosen
+    return made(joined, average, branches=parts), chosen, crops
 
 
 def test_outputs_are_those_of_the_reference(case: Any) -> None:
     _, params, images, outputs = case
-    wanted, chosen = expected(params, images)
+    wanted, chosen, _ = expected(params, images)
     assert chosen[0] != chosen[1]
     assert outputs.maps is None
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, **CLOSE), outputs, wanted)
@@ -143,36 +151,73 @@ def test_losses_and_their_gradients(case: Any) -> None:
         np.testing.assert_allclose(ours, theirs, **CLOSE)
 
 
-def test_gradients_reach_the_backbone_by_the_crops_and_the_image_alone(case: Any) -> None:
-    network, params, images, _ = case
+def gradients_of_reference(params: Any, images: Any, labels: Any) -> dict[str, Any]:
+    """The gradients of the sum of the losses, by the reference's chain rule, with its names."""
+    reference, features = of_reference(params), features_of(params, images)
+    outputs: Any
+    outputs, chosen, crops = expected(params, images)
+    d_image, d_joined, d_crops, d_kept = nts_net.losses_gradient(
+        outputs.branches["image"],
+        outputs.scores,
+        outputs.branches["crops"],
+        outputs.branches["informativeness"],
+        labels,
+    )
+    of_crops = features_of(params, crops.reshape(-1, *crops.shape[2:]))
+    seen = of_crops.mean((1, 2)).reshape(len(images), 6, -1)
+    average, head = features.mean((1, 2)), params["classifier"]
+    from_joined, d_average, gradients = nts_net.scrutinizer_gradient(
+        seen, average, reference, d_joined
+    )
+    from_image, *of_image = linear_gradient(average, head["image"]["kernel"], d_image)
+    from_teacher, *of_teacher = linear_gradient(seen, head["teacher"]["kernel"], d_crops)
+    gradients |= dict(zip(("image_weight", "image_bias"), of_image, strict=True))
+    gradients |= dict(zip(("teacher_weight", "teacher_bias"), of_teacher, strict=True))
+    d_scores = np.zeros((len(images), len(nts_regions.padded_boxes(SIDE, SIDE))))
+    np.put_along_axis(d_scores, np.array(chosen), d_kept, axis=1)
+    _, of_navigator = nts_net.navigator_gradient(features, reference, d_scores)
+    # No gradient comes from the navigator, and none goes to the pixels of the crops.
+    gradients["backbone"] = sum(
+        of_backbone(cells, pixels, cotangent)
+        for cells, pixels, cotangent in (
+            (features, images, d_average + from_image),
+            (
+                of_crops,
+                crops.reshape(-1, *crops.shape[2:]),
+                (from_joined + from_teacher).reshape(len(of_crops), -1),
+            ),
+        )
+    )
+    return gradients | of_navigator
 
-    def total(params: Any, part: str) -> Any:
+
+def of_backbone(features: Any, images: Any, cotangent: Any) -> Any:
+    """The gradient of the kernel, given that `[B, D]` of the averages of the features."""
+    of_cells = cotangent[:, None, None] / (features.shape[1] * features.shape[2])
+    return np.einsum("bijc,bijd->cd", means_of(images), of_cells * (features > 0))
+
+
+def test_gradients_of_all_parameters(case: Any) -> None:
+    """Of the navigator, the three classifiers, and the backbone by way of the image and the crops."""
+    network, params, images, _ = case
+    labels = np.array([3, 0])
+    base = Objective(lambda o, t, _: cross_entropy(o.scores, t.labels))
+    objective = network.classifier.objective(base)
+
+    def mean_loss(params: Any, images: Any) -> Any:
         outputs = network.apply({"params": params}, images, train=True)
-        return jnp.sum((outputs.branches | {"scores": outputs.scores})[part])
+        targets = Targets(jnp.asarray(labels), jnp.ones(2, bool), jnp.int32(0))
+        return jnp.mean(objective.losses(outputs, targets, {}))
 
     with jax.enable_x64(True):
-        for part, head in (
-            ("informativeness", "navigator1"),
-            ("crops", "teacher"),
-            ("image", "image"),
-            ("scores", "scrutinizer"),
-        ):
-            gradients = jax.grad(total)(params, part)
-            of_backbone = np.abs(gradients["backbone"]["kernel"]).max()
-            assert (of_backbone > 0) == (part != "informativeness")
-            touched = {
-                name
-                for name, leaves in gradients["classifier"].items()
-                if any(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(leaves))
-            }
-            assert head in touched
-            others = {name for name in touched if not name.startswith(("navigator", "anchors"))}
-            assert others == (set() if part == "informativeness" else {head})
-            # Along the image's own classifier, by hand.
-            if part == "image":
-                means = images.mean((1, 2)).sum(0)
-                wanted = np.outer(means, params["classifier"]["image"]["kernel"].sum(1))
-                np.testing.assert_allclose(gradients["backbone"]["kernel"], wanted, **CLOSE)
+        gradients = jax.device_get(jax.jit(jax.grad(mean_loss))(params, images))
+    found = of_reference(gradients) | {"backbone": gradients["backbone"]["kernel"]}
+    wanted = gradients_of_reference(params, images, labels)
+    assert found.keys() == wanted.keys()
+    assert len(found) == len(jax.tree.leaves(params))
+    for name, gradient in wanted.items():
+        assert np.abs(gradient).max() > 1e-3, name
+        np.testing.assert_allclose(found[name], gradient, **CLOSE, err_msg=name)
 
 
 @settings(deadline=None, max_examples=60)

@@ -91,7 +91,7 @@ def test_names_and_shapes_are_torchvisions(
 def test_the_round_trip_is_exact_to_the_bit(depth: int, tmp_path: Path) -> None:
     variables = random_variables(depth)
     safetensors.numpy.save_file(named(variables), tmp_path / "w.safetensors")
-    again, line, _ = started_from(
+    again, line, *_ = started_from(
         str(tmp_path / "w.safetensors"), random_variables(depth, seed=1), depth
     )
     assert_equal(again, variables)
@@ -103,7 +103,7 @@ def test_a_classifier_for_other_classes_stays_as_initialized(tmp_path: Path) -> 
     theirs = random_variables(classes=9)
     safetensors.numpy.save_file(named(theirs), file)
     ours = random_variables(classes=5, seed=1)
-    started, line, _ = started_from(str(file), ours)
+    started, line, *_ = started_from(str(file), ours)
     assert_equal(started["params"]["classifier"], ours["params"]["classifier"])
     assert_equal(started["params"]["backbone"], theirs["params"]["backbone"])
     assert_equal(started["batch_stats"], theirs["batch_stats"])
@@ -252,7 +252,7 @@ def test_another_runs_workdir_is_a_start(tmp_path: Path) -> None:
     variables = random_variables()
     with checkpoints.Checkpoints(epath.Path(tmp_path) / "checkpoints") as saved:
         saved.save(3, {**variables, "step": jnp.int32(3)}, top1=None)
-    started, line, weights = started_from(str(tmp_path), random_variables(seed=1))
+    started, line, weights, _ = started_from(str(tmp_path), random_variables(seed=1))
     assert_equal(started, variables)
     assert "classifier taken" in line
     assert weights == f"{tmp_path}, which started from weights that are not recorded"
@@ -286,7 +286,7 @@ def start_where_only_process_0_finds_it(*places: str) -> None:
     for place in places:
         mine = place if jax.process_index() == 0 else "elsewhere" + place
         try:
-            started, line, _ = started_from(mine, random_variables(seed=1))
+            started, line, *_ = started_from(mine, random_variables(seed=1))
         except UserError as error:
             print(f"error: {error}")
         else:

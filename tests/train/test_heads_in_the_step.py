@@ -46,8 +46,8 @@ def test_eight_devices_exchange_one_sum_and_take_the_step_of_one(with_head: Conf
                 # Its constraint compares the f of all images: 16 × 2 attentions × 1024.
                 lengths = {math.prod(shape) for each in others for shape in each.shapes}
                 assert lengths == {32, 32 * 1024}
-            elif with_head.network.head == "nts":
-                # The backbone is applied twice, and the gradient of the crops ends in its first layer.
+            elif with_head.network.head in ("nts", "tasn"):
+                # The backbone is applied twice, and the second gradient ends in its first layer.
                 assert [each.kind for each in others] == ["all-reduce"]
                 assert {shape for shape in others[0].shapes if is_matrix(shape)} == {(4, 4, 3, 8)}
             else:

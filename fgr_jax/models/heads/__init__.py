@@ -6,7 +6,18 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 
 from fgr_jax.config import Network
-from fgr_jax.models.heads import bcnn, cam, deep_ten, dep, dfl_cnn, gaussian, isqrt_cov, mamc, nts
+from fgr_jax.models.heads import (
+    bcnn,
+    cam,
+    deep_ten,
+    dep,
+    dfl_cnn,
+    gaussian,
+    isqrt_cov,
+    mamc,
+    nts,
+    tasn,
+)
 
 # Each is a function of the config's section `network` and the number of classes that returns a module.
 HEADS: Mapping[str, Callable[[Network, int], nn.Module]] = {
@@ -20,4 +31,5 @@ HEADS: Mapping[str, Callable[[Network, int], nn.Module]] = {
     "mamc": mamc.from_config,
     "mamc_pooled": functools.partial(mamc.from_config, pooled=True),
     "nts": nts.from_config,
+    "tasn": tasn.from_config,
 }

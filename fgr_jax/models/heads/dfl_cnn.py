@@ -9,24 +9,34 @@ filters for each of the C classes:
     S_c = mean of r over the k filters of class c             (side branch: filters are supervised)
 
 The scores are G + P + 0.1·S, and each of the three has a loss, with the same weights.
+
+With `network.head_from_features`, the filters are first computed from E of the training images: of each
+class, the k centers of the clusters of its strongest cells (`clustering`). All cells are divided by
+their norm before.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fgr_jax.config import Network
 from fgr_jax.diversification import class_scores
 from fgr_jax.losses.ce import at_least_float32
 from fgr_jax.losses.interface import Extra, Objective, Outputs, Targets
 from fgr_jax.models.backbones.convolution import Convolution
-from fgr_jax.models.heads.layers import LINEAR_INIT, linear
+from fgr_jax.models.heads.clustering import centers, moments, strongest_cells, whitened
+from fgr_jax.models.heads.layers import LINEAR_INIT, linear, unit_norm
 
 _WEIGHTS = {"global": 1.0, "patches": 1.0, "side": 0.1}
+# Of the filters' initialization. The paper states none of them.
+_CELLS = 10  # of an image, at most
+_LEAST_NORM = 0.1  # of a cell, relative to the largest of its image
+_RIDGE = 0.01
 
 
 class DflCnnHead(nn.Module):
@@ -85,6 +95,29 @@ class DflCnnHead(nn.Module):
             )
 
         return base._replace(losses=losses)
+
+    def observe(self, features: jax.Array, mask: jax.Array, *, earlier: jax.Array) -> Any:
+        """Returns the strongest cells of each image, `[B, N, E]`, and the moments of all cells."""
+        del features
+        cells, is_chosen = strongest_cells(earlier, _CELLS, _LEAST_NORM)
+        everywhere = unit_norm(at_least_float32(earlier)).reshape(-1, earlier.shape[-1])
+        counts = jnp.repeat(mask, earlier.shape[1] * earlier.shape[2]).astype(everywhere.dtype)
+        kept = {"cells": unit_norm(cells), "is_chosen": is_chosen & mask[:, None]}
+        return kept, moments(everywhere, counts)
+
+    def for_class(self, by_image: Any, generator: np.random.Generator) -> Any:
+        """Returns the centers of the clusters of a class, `[k, E]`."""
+        points = by_image["cells"][by_image["is_chosen"]].astype(np.float64)
+        seed = int(generator.integers(2**31))
+        return centers(points, self.filters, seed) if len(points) else None
+
+    def initialized(self, params: Any, by_class: Mapping[int, Any], sums: Any) -> Any:
+        """Returns the parameters with whitened centers for filters; a class without keeps its own."""
+        kernel, bias = (np.array(params["filters"][name]) for name in ("kernel", "bias"))
+        for label, of_class in by_class.items():
+            own = slice(label * self.filters, (label + 1) * self.filters)
+            kernel[0, 0, :, own], bias[own] = whitened(of_class, sums, _RIDGE).T, 0
+        return {**params, "filters": {"kernel": kernel, "bias": bias}}
 
 
 def _weighted(of_branch: Callable[[str], jax.Array]) -> jax.Array:

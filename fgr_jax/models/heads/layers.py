@@ -14,6 +14,7 @@ from fgr_jax.models.backbones.convolution import Convolution
 LINEAR_INIT = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 # Matrix functions lose too much in the bfloat16 of TPUs and the TF32 of GPUs.
 EXACT = jax.lax.Precision.HIGHEST
+STREAM = "head"  # Flax's name of the random numbers of a head's forward pass in training
 
 
 def linear(features: int, *, param_dtype: Any, name: str) -> nn.Dense:
@@ -63,3 +64,14 @@ def unit_norm(vectors: jax.Array) -> jax.Array:
     squared = jnp.sum(vectors * vectors, axis=-1, keepdims=True)
     is_zero = squared == 0  # not `> 0`: NaNs must propagate
     return jnp.where(is_zero, 0, vectors * jax.lax.rsqrt(jnp.where(is_zero, 1, squared)))
+
+
+def interpolation(places: jax.Array, count: int) -> jax.Array:
+    """Returns the weights of `count` points 0, 1, … in linear interpolation at places `[..., S]`.
+
+    Beyond the outer points, the weights fall to 0 within a distance of 1.
+
+    Returns:
+      `[..., S, count]`.
+    """
+    return jnp.maximum(1 - jnp.abs(places[..., None] - jnp.arange(count)), 0)

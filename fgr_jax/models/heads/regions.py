@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from fgr_jax.models.heads.layers import EXACT
+from fgr_jax.models.heads.layers import EXACT, interpolation
 
 Boxes = npt.NDArray[np.int32]  # [A, 4]
 
@@ -117,4 +117,4 @@ def _weights(first: jax.Array, end: jax.Array, size: int, pixels: int) -> jax.Ar
     """Returns the weights of `pixels` pixels at `size` places from the first to the last of a part."""
     step = (end - first - 1) / (size - 1)
     places = first[..., None] + jnp.arange(size) * step[..., None]
-    return jnp.maximum(1 - jnp.abs(places[..., None] - jnp.arange(pixels)), 0)
+    return interpolation(places, pixels)

@@ -38,11 +38,13 @@ class Start(NamedTuple):
       variables: the parameters and running statistics.
       line: describes what was taken.
       weights: where they come from, with their license; on process 0 alone.
+      with_head: whether those of the head were taken, too.
     """
 
     variables: Variables
     line: str
     weights: str
+    with_head: bool
 
 
 def start_from(
@@ -80,7 +82,9 @@ def start_from(
     bias = variables["params"].get("classifier", {}).get("bias")  # other heads have several
     classes = "" if bias is None else f", for {len(bias)} classes"
     classifier = "taken" if taken else f"initialized{classes}"
-    return Start(started, f"backbone from {pretrained}, classifier {classifier}", weights)
+    return Start(
+        started, f"backbone from {pretrained}, classifier {classifier}", weights, bool(taken)
+    )
 
 
 def _find(pretrained: str, backbone: str) -> tuple[Path | Workdir, str]:
