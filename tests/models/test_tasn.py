@@ -158,9 +158,9 @@ def test_the_loss_and_the_gradients_of_all_parameters(case: Any) -> None:
 
 
 def test_samples_of_a_peak_are_limited_and_those_of_nothing_are_even() -> None:
-    """Against the reference, where the limit binds in every round."""
+    """Against the reference, where the limit binds in every round and a corner is enlarged."""
     peaked = np.full((2, 6, 6), 0.01)
-    peaked[0, 4, 1], peaked[1] = 5.0, 0.0
+    peaked[0, 0, 5], peaked[0, 3, 5], peaked[1] = 5.0, 2.0, 0.0
     images = np.random.default_rng(0).normal(size=(2, 48, 48, 3))
     with jax.enable_x64(True):
         found = sampling.sampled(jnp.asarray(images), jnp.asarray(peaked), 24, 4.0)
@@ -169,8 +169,10 @@ def test_samples_of_a_peak_are_limited_and_those_of_nothing_are_even() -> None:
     rows, columns = reference.limited(*reference.marginals(resized), 24)
     grid = [reference.places(each, 24) for each in (rows, columns)]
     np.testing.assert_allclose(found[0], reference.sample(images[0], *grid), **CLOSE)
-    unlimited = reference.places(reference.marginals(resized)[0], 24)
-    assert np.abs(grid[0] - unlimited).max() > 3
+    assert grid[0][0] < 0
+    assert grid[1][-1] > 47
+    fewer = reference.limited(*reference.marginals(resized), 24, rounds=4)
+    assert np.abs(fewer[1] - columns).max() > 1e-4
     halves = reference.places(np.full(48, 1 / 48), 24)
     np.testing.assert_allclose(found[1], reference.sample(images[1], halves, halves), **CLOSE)
 
@@ -204,6 +206,10 @@ def test_negative_features_have_finite_samples() -> None:
 
     for found in jax.jit(scores)(features):
         assert np.isfinite(found).all()
+    # Where some are above 0, the others are as 0.
+    weights = jnp.array([[1.0, -2.0]])
+    maps = sampling.attention(jnp.array([[[[1.0, 0.0], [1.0, 1.0]]]]), weights)
+    assert maps.tolist() == [[[1.0, 0.0]]]
 
 
 def test_the_parameters_are_those_of_two_classifiers() -> None:

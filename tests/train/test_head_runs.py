@@ -98,7 +98,7 @@ def test_a_server_without_heat_maps_says_so(
     assert body["image"].startswith("data:image/jpeg")
 
 
-@pytest.mark.parametrize("head", ["dfl_cnn", "nts"])
+@pytest.mark.parametrize("head", ["dfl_cnn", "nts", "tasn"])
 def test_center_loss_would_count_for_each_score(head: str, data_dir: Path) -> None:
     config = config_of(data_dir, head)
     config.loss.center, config.loss.gce_start = 0.003, "never"

@@ -57,10 +57,9 @@ def sampled(images: jax.Array, attention: jax.Array, size: int, density: float) 
 
 
 def shares(values: jax.Array) -> jax.Array:
-    """Divides values `[B, n]` by their sum; zeros become equal shares."""
+    """Divides values `[B, n]` by their sum; zeros stay."""
     total = jnp.sum(values, axis=-1, keepdims=True)
-    is_zero = total == 0  # not `> 0`: NaNs must propagate
-    return jnp.where(is_zero, 1 / values.shape[-1], values / jnp.where(is_zero, 1, total))
+    return values / jnp.where(total == 0, 1, total)  # not `> 0`: NaNs must propagate
 
 
 def limited(
@@ -72,7 +71,7 @@ def limited(
     evenly over all pixels.
 
     Args:
-      rows: shares `[B, H]` with sums of 1.
+      rows: shares `[B, H]` with sums of 1, or zeros, in place of which the samples are spread evenly.
       columns: likewise, `[B, W]`.
       size: the number of samples, S.
       density: the limit in the first round, relative to S / H and S / W.
