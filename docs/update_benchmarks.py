@@ -47,8 +47,11 @@ def renewed(block: re.Match[str]) -> str:
         env=environment,
         stdout=subprocess.PIPE,
         text=True,
-        check=True,
+        check=False,
     )
+    if done.returncode:
+        print(f"error: status {done.returncode}; the figures stay as they were", file=sys.stderr)
+        return block[0]
     lines = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
     today = datetime.date.today().isoformat()
     return f"```\n{command}\n```\n\n```text\n{lines}\n```\n\n*{machine()}; {today}*\n"

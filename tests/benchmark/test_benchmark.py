@@ -27,7 +27,10 @@ SMALL = [
 # Makes the input packages impossible to import, as on a machine that has none of them.
 WITHOUT_INPUT_PACKAGES = """
 import sys
-for name in ("array_record", "cv2", "grain", "tensorboardX", "tensorflow_datasets"):
+for name in (
+    *("array_record", "cv2", "grain", "orbax", "scipy", "sklearn", "tensorboardX"),
+    *("tensorflow_datasets", "threadpoolctl"),
+):
     sys.modules[name] = None
 from fgr_jax.benchmark import __main__ as benchmark
 sys.exit(benchmark.main(sys.argv))

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
-import threadpoolctl
 from flax import linen as nn
 
 from fgr_jax.losses.ce import at_least_float32
@@ -64,7 +63,9 @@ def centers(points: Floats, count: int, seed: int) -> Floats:
     Returns:
       `[count, D]`; the points themselves, again and again, if no more than `count` are different.
     """
-    from sklearn.cluster import kmeans_plusplus  # takes two seconds to import
+    # Imported here, since it takes two seconds, and a GPU machine without scikit-learn can time a step.
+    import threadpoolctl
+    from sklearn.cluster import kmeans_plusplus
 
     different = np.unique(points, axis=0)
     if len(different) <= count:
