@@ -68,7 +68,8 @@ HloModule jit_step
 %fused (p.0: f32[8,4], p.1: bf16[8]) -> f32[8,4] {
   %p.0 = f32[8,4]{1,0} parameter(0)
   %p.1 = bf16[8]{0} parameter(1)
-  ROOT %sum = f32[8,4]{1,0} add(%p.0, %p.0), metadata={op_name="jit(f)/transpose(jvp(Net))/b/norm/add"}
+  %sum = f32[8,4]{1,0} add(%p.0, %p.0), metadata={op_name="jit(f)/transpose(jvp(Net))/b/norm/add"}
+  ROOT %again = f32[8,4]{1,0} negate(%sum), metadata={op_name="jit(f)/jvp(Net)/b/act/neg"}
 }
 
 ENTRY %main (a: f32[8,4], b: bf16[8]) -> f32[4,4] {

@@ -83,6 +83,11 @@ def test_one_group_and_the_test_mode_are_flaxs() -> None:
     for path, value in expected.items():
         np.testing.assert_array_equal(shapes[path], value)
     assert shapes.keys() == expected.keys()
+    initialized = by_path(
+        in_test_mode(0).clone(use_running_average=False).init(jax.random.key(0), x)
+    )
+    for path, value in expected.items():
+        np.testing.assert_array_equal(initialized[path], value)
 
 
 @pytest.mark.parametrize(
