@@ -1,8 +1,10 @@
 """What a compiled program does: its instructions, and what it exchanges between devices."""
 
+import collections
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%([\w.\-]+) \(.*?\n(.*?)^}", re.MULTILINE | re.DOTALL)
 _INSTRUCTION = re.compile(
@@ -35,6 +37,11 @@ class Instruction:
     flops: float
     size: int
 
+    @property
+    def direction(self) -> str:
+        """Returns "forward" or "backward"."""
+        return "backward" if self.backward else "forward"
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Collective:
@@ -64,6 +71,7 @@ def instructions(compiled_text: str) -> dict[str, Instruction]:
         computations[name] = list(_INSTRUCTION.finditer(text))
         if is_entry:
             entry = {each["name"]: each for each in computations[name]}
+    results = {name: each["result"] for name, each in entry.items()}
     bodies = {}
     for name, each in entry.items():
         called = re.search(r"calls=%([\w.\-]+)", each["rest"])
@@ -73,7 +81,7 @@ def instructions(compiled_text: str) -> dict[str, Instruction]:
         if each["kind"] in _FREE:
             continue
         body = bodies[name]
-        shapes = {inner["name"]: inner["result"] for inner in (*entry.values(), *body)}
+        shapes = collections.ChainMap({inner["name"]: inner["result"] for inner in body}, results)
         own = _named([*reversed(body), each])
         # XLA drops the names of the gradients of kernels; what these are computed from has names.
         sources = [bodies[operand] for operand in _operands(each) if operand in entry]
@@ -83,7 +91,7 @@ def instructions(compiled_text: str) -> dict[str, Instruction]:
             backward,
             flops=sum(_flops(inner, shapes) for inner in body),
             size=_size(each["result"])
-            + sum(_size(shapes[operand]) for operand in set(_operands(each)) & shapes.keys()),
+            + sum(_size(results[operand]) for operand in set(_operands(each)) & results.keys()),
         )
     return found
 
@@ -112,7 +120,7 @@ def _operands(instruction: re.Match[str]) -> list[str]:
     return re.findall(r"%([\w.\-]+)", arguments)
 
 
-def _flops(instruction: re.Match[str], shapes: dict[str, str]) -> float:
+def _flops(instruction: re.Match[str], shapes: Mapping[str, str]) -> float:
     """Returns twice the number of multiplications of a matrix product or a convolution, otherwise 0."""
     kind, rest = instruction["kind"], instruction["rest"]
     if kind not in ("dot", "convolution"):

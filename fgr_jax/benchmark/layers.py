@@ -56,10 +56,9 @@ def print_layers(config: Config, *, classes: int, rounds: int) -> None:
     )
     for name, instruction in found.items():
         kind = "products" if instruction.flops else "rest"
-        direction = "backward" if instruction.backward else "forward"
         layer = layer_of(instruction.path)
         for row in (layer, "all"):
-            rows[row][f"{kind}, {direction}"].add(seconds.get(name, 0.0), instruction)
+            rows[row][f"{kind}, {instruction.direction}"].add(seconds.get(name, 0.0), instruction)
     print(title(config, classes, f"mean of {rounds} steps"))
     product, copy = _ceilings(rounds)
     print(f"a matrix product: {product / 1e9:.0f} GFLOP/s; a copy: {copy / 1e9:.1f} GB/s\n")
@@ -73,10 +72,9 @@ def print_layers(config: Config, *, classes: int, rounds: int) -> None:
     print(f"{'ms':>8} {'GFLOP/s':>8} {'GB/s':>8}  ")
     for name in sorted(seconds, key=lambda each: -seconds[each])[:_SLOWEST]:
         each, time = found[name], seconds[name]
-        direction = "backward" if each.backward else "forward"
         print(
             f"{time * 1e3:8.1f} {each.flops / time / 1e9:8.0f} {each.size / time / 1e9:8.1f}  "
-            f"{name}: {each.path or _ELSEWHERE}, {direction}"
+            f"{name}: {each.path or _ELSEWHERE}, {each.direction}"
         )
 
 
@@ -117,8 +115,10 @@ def _profiled(step: Callable[[], None], rounds: int, names: set[str]) -> dict[st
     for plane in planes:
         for line in plane.lines:
             for event in line.events:
-                if event.name in names:
-                    seconds[event.name] += event.duration_ns / 1e9 / rounds
+                # On GPUs, events have the names of kernels.
+                name = dict(event.stats).get("hlo_op")
+                if name in names:
+                    seconds[name] += event.duration_ns / 1e9 / rounds
     return seconds
 
 

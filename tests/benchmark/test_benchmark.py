@@ -10,8 +10,11 @@ import pytest
 from small_backbone import SMALL_BACKBONE
 from small_backbones import STAGED_BACKBONE
 
+from fgr_jax.benchmark.layers import print_layers
+from fgr_jax.benchmark.pytorch_speed import print_beside_pytorch
 from fgr_jax.benchmark.step_time import print_head_times
 from fgr_jax.config import Config
+from fgr_jax.errors import UserError
 from fgr_jax.models.heads import HEADS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -164,3 +167,44 @@ def test_scaling_needs_several_devices() -> None:
     alone = benchmark("--part=scaling", JAX_NUM_CPU_DEVICES="1")
     assert alone.returncode == 1
     assert "JAX_NUM_CPU_DEVICES=8" in alone.stderr
+
+
+def test_each_layer_is_timed(tiny: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every row has its times, and their sum is that of all."""
+    tiny.network.backbone = SMALL_BACKBONE
+    print_layers(tiny, classes=7, rounds=2)
+    printed = capsys.readouterr().out
+    rows = {
+        layer: [float(figure) for figure in figures.split()]
+        for layer, figures in re.findall(r"^(\S.*?) {2,}((?:[\d.]+ *){8})$", printed, re.MULTILINE)
+    }
+    milliseconds = {layer: sum(figures[::2]) for layer, figures in rows.items()}
+    total = milliseconds.pop("all")
+    assert "classifier" in rows
+    assert "loss, optimizer" in rows
+    assert len(rows) > 3
+    assert total > 0
+    assert sum(milliseconds.values()) == pytest.approx(total, abs=0.05 * 4 * len(rows))
+    slowest = re.findall(
+        r"^ +([\d.]+) +\d+ +[\d.]+  \S+: .*, (?:for|back)ward$", printed, re.MULTILINE
+    )
+    assert len(slowest) == 10
+    assert slowest == sorted(slowest, key=float, reverse=True)
+    assert float(slowest[0]) > 0
+    assert all(rate > 0 for rate in rows["all"][5::2])  # GB/s
+
+
+@pytest.mark.parametrize(
+    ("is_installed", "message"),
+    [
+        (False, "--part=pytorch: needs PyTorch; pip install torch"),
+        (True, "--config.network.backbone=convnext_tiny: --part=pytorch compares ResNets of the "),
+    ],
+)
+def test_pytorch_is_compared_where_it_can_be(
+    is_installed: bool, message: str, tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.network.backbone = "convnext_tiny"
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: is_installed or None)
+    with pytest.raises(UserError, match=f"^{message}"):
+        print_beside_pytorch(tiny, classes=7, rounds=1)

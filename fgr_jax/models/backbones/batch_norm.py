@@ -44,7 +44,7 @@ class BatchNorm(nn.Module):
         y, mean, var = _normalized(groups, scale, bias, self.epsilon)
         if not self.is_initializing():
             for running, of_groups in ((running_mean, mean), (running_var, var)):
-                found = jax.lax.stop_gradient(of_groups.reshape(-1, *channels).mean(axis=0))
+                found = of_groups.reshape(-1, *channels).mean(axis=0)
                 running.value = self.momentum * running.value + (1 - self.momentum) * found
         return y.reshape(x.shape).astype(self.dtype)
 
