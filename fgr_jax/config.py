@@ -273,7 +273,7 @@ class Network:
     head_from_features: bool = field(
         False,
         "Whether weights of the head are first computed from features of the training images, by a "
-        "pretrained backbone: the filters of dfl_cnn, by clustering. With data.views, one view of each "
+        "pretrained backbone, such as filters by clustering. With data.views, one view of each "
         "is used.",
     )
     drop_path: float = field(
@@ -532,33 +532,35 @@ def validate(config: Config) -> None:
         # The command line knows the types; a config file may assign anything.
         accepted = (int, float) if kind is float else kind
         if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
-            _refuse(name, value, f"of type {kind.__name__}, not {type(value).__name__}")
+            refuse(name, value, f"of type {kind.__name__}, not {type(value).__name__}")
         if check is not None and not check.holds(value):
-            _refuse(name, value, check.wanted)
+            refuse(name, value, check.wanted)
     data = config.data
     if data.folder and data.name != "folder":
-        _refuse("data.folder", data.folder, 'empty where data.name is not "folder"')
+        refuse("data.folder", data.folder, 'empty where data.name is not "folder"')
     if data.table and data.name != "folder":
-        _refuse("data.table", data.table, 'empty where data.name is not "folder"')
+        refuse("data.table", data.table, 'empty where data.name is not "folder"')
     if data.table_columns and not data.table:
-        _refuse("data.table_columns", data.table_columns, "empty where data.table is empty")
+        refuse("data.table_columns", data.table_columns, "empty where data.table is empty")
     _check_split(data)
     _check_early_stopping(config)
     if data.crop > data.resize:
-        _refuse("data.crop", data.crop, f"at most data.resize, which is {data.resize}")
+        refuse("data.crop", data.crop, f"at most data.resize, which is {data.resize}")
     if data.max_pixels < 4 * data.resize**2:
         least = f"at least {4 * data.resize**2}, four times the square of data.resize"
-        _refuse("data.max_pixels", data.max_pixels, least)
+        refuse("data.max_pixels", data.max_pixels, least)
     if data.views and not config.network.frozen:
-        _refuse("data.views", data.views, "0 where network.frozen is empty: nothing stays the same")
+        refuse("data.views", data.views, "0 where network.frozen is empty: nothing stays the same")
     if data.trivial_augment and data.views:
-        _refuse("data.trivial_augment", True, "False with data.views: features are not distorted")
+        refuse("data.trivial_augment", True, "False with data.views: features are not distorted")
     _check_batch(config)
     if config.optimizer.nesterov and config.optimizer.name != "sgd":
-        _refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")
+        refuse("optimizer.nesterov", True, "False where optimizer.name is not sgd")
     _check_losses(config.loss)
     _check_imbalance(config)
-    _check_head(config)
+    if config.network.head_from_features and not config.pretrained:
+        wanted = "False where pretrained is empty: features of random weights tell nothing"
+        refuse("network.head_from_features", True, wanted)
 
 
 def _check_split(data: Data) -> None:
@@ -567,23 +569,23 @@ def _check_split(data: Data) -> None:
         for name, default in (("train_split", "train"), ("test_split", "test")):
             if (value := getattr(data, name)) != default:
                 wanted = f'{default!r} with data.split="hash", which divides all images anew'
-                _refuse(f"data.{name}", value, wanted)
+                refuse(f"data.{name}", value, wanted)
         if data.validation_split:
             wanted = 'empty with data.split="hash"; data.validation_share takes its place'
-            _refuse("data.validation_split", data.validation_split, wanted)
+            refuse("data.validation_split", data.validation_split, wanted)
         if data.test_share + data.validation_share >= 1:
             wanted = f"less than 1 together with data.test_share, which is {data.test_share}"
-            _refuse("data.validation_share", data.validation_share, wanted)
+            refuse("data.validation_share", data.validation_share, wanted)
         if not (data.test_share or data.fold):
-            _refuse("data.test_share", data.test_share, "above 0 without data.fold")
+            refuse("data.test_share", data.test_share, "above 0 without data.fold")
     else:
         for name in ("test_share", "validation_share", "group"):
             value, default = getattr(data, name), getattr(Data(), name)
             if value != default:
-                _refuse(f"data.{name}", value, f'{default} without data.split="hash"')
+                refuse(f"data.{name}", value, f'{default} without data.split="hash"')
     if data.group and (data.name != "folder" or data.table):
         what = "with a table, which has a column for groups" if data.table else "without a folder"
-        _refuse("data.group", data.group, f"0 {what}")
+        refuse("data.group", data.group, f"0 {what}")
 
 
 def _check_early_stopping(config: Config) -> None:
@@ -596,20 +598,20 @@ def _check_early_stopping(config: Config) -> None:
             f'"{NEVER}" without a validation split, by which it stops: set data.validation_split, or '
             'data.validation_share with data.split="hash"'
         )
-        _refuse("early_stopping", value, wanted)
+        refuse("early_stopping", value, wanted)
     number, unit = durations.parse(config.evaluate_every)
     if unit != "epoch" or number.denominator != 1:
         wanted = f"a whole number of epochs with early_stopping, which is {value!r}"
-        _refuse("evaluate_every", config.evaluate_every, wanted)
+        refuse("evaluate_every", config.evaluate_every, wanted)
 
 
 def _check_batch(config: Config) -> None:
     """Checks what divides a batch, and what needs all of it at once."""
     size, parts, group = config.batch_size, config.optimizer.accumulate, config.network.norm_group
     if size % parts:
-        _refuse("optimizer.accumulate", parts, f"a divisor of batch_size, which is {size}")
+        refuse("optimizer.accumulate", parts, f"a divisor of batch_size, which is {size}")
     if group and size // parts % group:
-        _refuse(
+        refuse(
             "network.norm_group",
             group,
             f"a divisor of {size // parts}, the images of a forward pass",
@@ -617,22 +619,12 @@ def _check_batch(config: Config) -> None:
     for name in ("mixup", "cutmix"):
         value = getattr(config.data, name)
         if value and size % 2:
-            _refuse(f"data.{name}", value, f"0 where batch_size is odd; it is {size}")
+            refuse(f"data.{name}", value, f"0 where batch_size is odd; it is {size}")
         if value and config.data.views:
-            _refuse(f"data.{name}", value, "0 with data.views: features are not mixed")
+            refuse(f"data.{name}", value, "0 with data.views: features are not mixed")
     mixes = config.data.mixup or config.data.cutmix
-    if parts > 1 or mixes:
-        reason = (
-            "optimizer.accumulate: its pairs are of the whole batch"
-            if parts > 1
-            else "mixed images: its pairs are of two classes"
-        )
-        if config.loss.pairwise_confusion:
-            _refuse("loss.pairwise_confusion", config.loss.pairwise_confusion, f"0 with {reason}")
-        if config.network.head.startswith("mamc"):
-            _refuse("network.head", config.network.head, f"another with {reason}")
-    if config.network.head.startswith("mamc") and not config.data.pairs:
-        _refuse("data.pairs", False, f"True with network.head={config.network.head}")
+    if config.loss.pairwise_confusion and (reason := pairs_are_lost_by(config)):
+        refuse("loss.pairwise_confusion", config.loss.pairwise_confusion, f"0 with {reason}")
     without_pairs = {
         "where batch_size is odd": size % 2,
         "with data.balance": config.data.balance,
@@ -640,7 +632,16 @@ def _check_batch(config: Config) -> None:
     }
     for where, value in without_pairs.items():
         if config.data.pairs and value:
-            _refuse("data.pairs", True, f"False {where}")
+            refuse("data.pairs", True, f"False {where}")
+
+
+def pairs_are_lost_by(config: Config) -> str:
+    """Returns what keeps a loss from comparing all pairs of a batch, and why; "" if nothing does."""
+    if config.optimizer.accumulate > 1:
+        return "optimizer.accumulate: its pairs are of the whole batch"
+    if config.data.mixup or config.data.cutmix:
+        return "mixed images: its pairs are of two classes"
+    return ""
 
 
 def _check_losses(loss: Loss) -> None:
@@ -662,18 +663,6 @@ def _check_losses(loss: Loss) -> None:
         raise UserError(f"{weights[0]}: does not go with {weights[-1]}: set one of them to 0")
 
 
-def _check_head(config: Config) -> None:
-    """Checks what a head starts from, and that one with several scores counts no loss several times."""
-    if config.network.head_from_features and not config.pretrained:
-        wanted = "False where pretrained is empty: features of random weights tell nothing"
-        _refuse("network.head_from_features", True, wanted)
-    head, center = config.network.head, config.loss.center
-    if head in ("dfl_cnn", "nts", "tasn") and center:
-        _refuse(
-            "loss.center", center, f"0 with network.head={head}: each of its scores would count it"
-        )
-
-
 def _check_imbalance(config: Config) -> None:
     """Checks that imbalanced classes are made up for once, and in a loss that knows of it."""
     loss = config.loss
@@ -685,14 +674,15 @@ def _check_imbalance(config: Config) -> None:
     for name, value in used.items():
         if loss.objective or loss.lgm:
             other = "loss.objective" if loss.objective else "loss.lgm"
-            _refuse(name, value, f"0 with {other}, which is another loss")
+            refuse(name, value, f"0 with {other}, which is another loss")
     used |= {"data.balance": config.data.balance} if config.data.balance else {}
     if len(used) > 1:
         (name, value), (other, _), *_ = used.items()
-        _refuse(
+        refuse(
             name, value, f"0 with {other}: both make up for rare classes, which would count twice"
         )
 
 
-def _refuse(name: str, value: Any, wanted: str) -> NoReturn:
+def refuse(name: str, value: Any, wanted: str) -> NoReturn:
+    """Raises the `UserError` for a field of the config that must be something else."""
     raise UserError(f"--config.{name}={value!r}: must be {wanted}")

@@ -151,8 +151,8 @@ def build_network(config: Config, num_classes: int) -> Network:
     """Builds the network that a config describes.
 
     Raises:
-      UserError: `network.backbone` or `network.head` is unknown or fails, or the backbone has no stage
-        `network.frozen`.
+      UserError: `network.backbone` or `network.head` is unknown or fails, the backbone has no stage
+        `network.frozen`, or a field of the config does not go with the head.
     """
     section = config.network
     # A non-zero weight of L-GM selects its own head.
@@ -185,17 +185,31 @@ def build_network(config: Config, num_classes: int) -> Network:
                 f"must be {known}, or empty"
             )
         backbone = backbone.clone(frozen=section.frozen)
-    if getattr(classifier, "takes_earlier", False) and not isinstance(backbone, Backbone):
+    _check_head(config, head, classifier, backbone)
+    return Network(backbone, classifier, section.frozen, section.pool)
+
+
+def _check_head(config: Config, name: str, head: nn.Module, backbone: nn.Module) -> None:
+    """Checks that the backbone and the rest of the config go with the head."""
+    section = config.network
+    if getattr(head, "takes_earlier", False) and not isinstance(backbone, Backbone):
         raise UserError(
-            f"--config.network.head={head}: needs the output of an earlier stage of the backbone, and "
+            f"--config.network.head={name}: needs the output of an earlier stage of the backbone, and "
             f"{network_name(section)} has no stages: take a listed one"
         )
-    if section.head_from_features and not isinstance(classifier, FromFeatures):
+    if section.head_from_features and not isinstance(head, FromFeatures):
         raise UserError(
-            f"--config.network.head_from_features=True: head {head} has no weights that are computed "
+            f"--config.network.head_from_features=True: head {name} has no weights that are computed "
             "from features: set it to False"
         )
-    return Network(backbone, classifier, section.frozen, section.pool)
+    if getattr(head, "needs_pairs", False):
+        if not config.data.pairs:
+            config_lib.refuse("data.pairs", False, f"True with network.head={name}")
+        if reason := config_lib.pairs_are_lost_by(config):
+            config_lib.refuse("network.head", name, f"another with {reason}")
+    if getattr(head, "several_scores", False) and config.loss.center:
+        wanted = f"0 with network.head={name}: each of its scores would count it"
+        config_lib.refuse("loss.center", config.loss.center, wanted)
 
 
 def network_name(network: config_lib.Network) -> str:

@@ -91,16 +91,3 @@ def test_what_goes_with_no_pairs(section: str, name: str, value: float, message:
     setattr(getattr(config, section) if section else config, name, value)
     with pytest.raises(UserError, match=message):
         validate(config)
-
-
-@pytest.mark.parametrize(("section", "name"), [("optimizer", "accumulate"), ("data", "cutmix")])
-def test_the_pairs_of_mamc_are_of_the_whole_batch(section: str, name: str) -> None:
-    config = Config()
-    config.data.name, config.network.head = "cub", "mamc_pooled"
-    with pytest.raises(UserError, match=r"pairs=False: must be True with network\.head=mamc_po"):
-        validate(config)
-    config.data.pairs = True
-    validate(config)
-    setattr(getattr(config, section), name, 2)
-    with pytest.raises(UserError, match=r"head='mamc_pooled': must be another with .*: its pairs"):
-        validate(config)

@@ -10,10 +10,11 @@ from small_backbones import STAGED_BACKBONE
 from starlette.testclient import TestClient
 from tiny_run import QUIET, tiny_config
 
-from fgr_jax.config import Config, validate
+from fgr_jax.config import Config
 from fgr_jax.distributed import data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run, restore
+from fgr_jax.models.network import build_network
 from fgr_jax.runs.logs import read_metrics
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.serve.__main__ import _tell_of_missing_maps
@@ -103,4 +104,16 @@ def test_center_loss_would_count_for_each_score(head: str, data_dir: Path) -> No
     config = config_of(data_dir, head)
     config.loss.center, config.loss.gce_start = 0.003, "never"
     with pytest.raises(UserError, match=rf"center=0\.003: must be 0 with network\.head={head}: "):
-        validate(config)
+        build_network(config, 4)
+
+
+@pytest.mark.parametrize(("section", "name"), [("optimizer", "accumulate"), ("data", "cutmix")])
+def test_the_pairs_of_mamc_are_of_the_whole_batch(section: str, name: str, data_dir: Path) -> None:
+    config = config_of(data_dir, "mamc_pooled")
+    with pytest.raises(UserError, match=r"pairs=False: must be True with network\.head=mamc_po"):
+        build_network(config, 4)
+    config.data.pairs = True
+    build_network(config, 4)
+    setattr(getattr(config, section), name, 2)
+    with pytest.raises(UserError, match=r"head='mamc_pooled': must be another with .*: its pairs"):
+        build_network(config, 4)

@@ -54,6 +54,7 @@ class DflCnnHead(nn.Module):
     param_dtype: Any = jnp.float32
 
     takes_earlier: ClassVar[bool] = True
+    several_scores: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool, earlier: jax.Array) -> Outputs:

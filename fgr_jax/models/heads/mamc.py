@@ -18,7 +18,7 @@ L.
 """
 
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -51,6 +51,8 @@ class MamcHead(nn.Module):
     embedded: int = 1024
     pooled: bool = False
     param_dtype: Any = jnp.float32
+
+    needs_pairs: ClassVar[bool] = True
 
     @nn.compact
     def __call__(self, features: jax.Array, *, train: bool) -> Outputs:

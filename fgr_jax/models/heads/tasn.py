@@ -45,6 +45,7 @@ class TasnHead(nn.Module):
     param_dtype: Any = jnp.float32
 
     looks_again: ClassVar[bool] = True
+    several_scores: ClassVar[bool] = True
 
     @nn.compact
     def __call__(
