@@ -1,4 +1,4 @@
-"""The systems that look at parts of the images again, with a frozen backbone, on birds at 160×160 pixels.
+"""Systems that look at parts of the images again, with a frozen backbone, on birds at 160×160 pixels.
 
 The backbone is applied to the images and their parts in every step, so that little of an epoch is saved.
 
