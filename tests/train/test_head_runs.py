@@ -15,6 +15,7 @@ from fgr_jax.distributed import data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run, restore
 from fgr_jax.models.network import build_network
+from fgr_jax.runs.comparison import compare
 from fgr_jax.runs.logs import read_metrics
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.serve.__main__ import _tell_of_missing_maps
@@ -97,6 +98,25 @@ def test_a_server_without_heat_maps_says_so(
         ).json()
     assert [sorted(each) for each in body["predictions"]] == 2 * [["class", "probability"]]
     assert body["image"].startswith("data:image/jpeg")
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(data_dir: Path, tmp_path: Path) -> None:
+    """TASN's draws a map for each image and step."""
+    config = config_of(data_dir, "tasn")
+    config.runtime.fingerprint_every, config.duration = "1 steps", "3 steps"
+    whole, parts = Workdir.open(tmp_path / "whole"), Workdir.open(tmp_path / "parts")
+    train(config, whole, QUIET)
+    config.duration = "2 steps"
+    train(config, parts, QUIET)
+    # As if the first run had been stopped there.
+    (tmp_path / "parts" / "lock").unlink()
+    recorded = tmp_path / "parts" / "config.json"
+    recorded.write_text(recorded.read_text().replace('"2 steps"', '"3 steps"'))
+    config.duration = "3 steps"
+    assert train(config, parts, QUIET).first_step == 2
+    comparison = compare(whole, parts)
+    assert comparison.steps == [1, 2, 3]
+    assert not comparison.parted
 
 
 @pytest.mark.parametrize("head", ["dfl_cnn", "nts", "tasn"])

@@ -107,6 +107,27 @@ def test_the_same_batches_and_masks_on_any_processes(
     assert all("results" not in text and "epoch" not in text for text in printed[1:])
 
 
+@pytest.mark.long
+def test_the_same_filters_from_features_on_two_processes(
+    data_dir: Path, alone: Path, tmp_path: Path
+) -> None:
+    options = (
+        "--config.network.head=dfl_cnn",
+        "--config.network.head_from_features=True",
+        f"--config.pretrained={alone}",
+        "--config.optimizer.learning_rate=0.0",
+    )
+    filters = []
+    for processes in (1, 2):
+        workdir = tmp_path / str(processes)
+        printed = finish(start(data_dir, workdir, processes, 1, *options))
+        assert "initialized from features of 52 training images" in printed[0]
+        state = checkpoints.read_latest(epath.Path(workdir) / "checkpoints")
+        filters.append(state["params"]["classifier"]["filters"]["kernel"])
+    np.testing.assert_allclose(*filters, rtol=1e-4, atol=1e-5)
+    assert np.ptp(filters[0]) > 0.1
+
+
 @pytest.mark.parametrize(
     "number",
     [
