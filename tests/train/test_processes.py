@@ -124,8 +124,9 @@ def test_the_same_filters_from_features_on_two_processes(
         assert "initialized from features of 52 training images" in printed[0]
         state = checkpoints.read_latest(epath.Path(workdir) / "checkpoints")
         filters.append(state["params"]["classifier"]["filters"]["kernel"])
-    np.testing.assert_allclose(*filters, rtol=1e-4, atol=1e-5)
-    assert np.ptp(filters[0]) > 0.1
+    one, two = filters
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    assert np.ptp(one) > 0.1
 
 
 @pytest.mark.parametrize(
