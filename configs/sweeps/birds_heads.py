@@ -18,13 +18,13 @@ _CROSS_ENTROPY = {"loss.gce_start": "never"}
 _FACTOR = "optimizer.head_factor"
 _HEADS: dict[str, dict[str, object]] = {
     "Deep-TEN": {"network.head": "deep_ten", _FACTOR: 100.0},
-    "DEP": {"network.head": "dep"},
+    "DEP": {"network.head": "dep", _FACTOR: 0.1},
     "MAMC, pooled, batches of 16": {
         "network.head": "mamc_pooled",
         "data.pairs": True,
         # The constraint is a sum over pairs: the larger the batch, the less is left of cross-entropy.
         "batch_size": 16,
-        _FACTOR: 0.1,
+        _FACTOR: 0.03,
     },
     "B-CNN": {"network.head": "bcnn", _FACTOR: 100.0},
     "DFL-CNN": {"network.head": "dfl_cnn", "network.head_from_features": True},
@@ -33,11 +33,11 @@ _HEADS: dict[str, dict[str, object]] = {
 
 
 def get_sweep() -> Sweep:
-    alone = {"diversification.alpha": 1.0, "network.pool": 7, _FACTOR: 10.0}
+    alone = {"diversification.alpha": 1.0, "network.pool": 7, _FACTOR: 3.0}
     rows = [
         Row("the network alone", {**_CROSS_ENTROPY, **alone}),
         Row("GCE", alone),
-        Row("block + GCE", {"diversification.fit_to_maps": True, _FACTOR: 10.0}),
+        Row("block + GCE", {"diversification.fit_to_maps": True, _FACTOR: 3.0}),
         *(Row(name, {**_CROSS_ENTROPY, **head}) for name, head in _HEADS.items()),
     ]
     return Sweep(

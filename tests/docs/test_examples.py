@@ -212,7 +212,7 @@ def check_fields(arguments: list[str]) -> None:
 
 
 def check_pip(arguments: list[str]) -> None:
-    assert arguments[0] == "install"
+    assert arguments[0] in ("install", "download")
     for flag, value in itertools.pairwise(arguments):
         if flag == "-r":
             assert (ROOT / value).exists(), value
