@@ -1,254 +1,290 @@
-"""A float64 reference of OSME and MAMC, multi-attention multi-class constraints, from the paper.
+"""A plain float64 reference of MAMC, written from the paper and from no other code of this project.
 
-Sun, Yuan, Zhou, Ding: Multi-Attention Multi-Class Constraint for Fine-grained Image Recognition, ECCV
-2018. Section 3.1 (one-squeeze multi-excitation, OSME, equations 1 to 4) and section 3.2 (the
-multi-attention multi-class constraint, MAMC, equations 5 to 13).
+The paper is M. Sun, Y. Yuan, F. Zhou and E. Ding, "Multi-Attention Multi-Class Constraint for
+Fine-grained Image Recognition", ECCV 2018 (arXiv 1806.05372). It has two parts:
 
-The head, of features U [B, h, w, D] and P = 2 attentions with E = 1024 numbers each:
+* OSME, one-squeeze multi-excitation, equations (1) to (4): P squeeze-and-excitation gates read the same
+  pooled map and each gives one attended feature vector of the image.
+* MAMC, the multi-attention multi-class constraint, equations (5) to (12): three N-pair losses over the
+  attended features of a batch.
 
-1. squeeze z = the average of U over the cells, [B, D];
-2. excitation m^p = σ(W_2^p max(W_1^p z, 0)), [B, D], with D / 16 numbers between;
-3. S^p = U, channel d multiplied by m^p_d;
-4. f^p = W_3^p vec(S^p), [B, E]; in the pooled variant the average of S^p instead of vec(S^p);
-5. f^1 … f^P concatenated, linear to the classes.
+The text of the paper could not be opened here. The definitions below are from memory and from a public
+summary of the paper that copies its set definitions and losses. Public code calls the N-pair loss
+equation (11) and the total loss equation (12). The other numbers are counted back from these two, so
+they may be off by one.
 
-The loss, of the f^p of all images of a batch of N pairs of the same class, 2N · P anchors in all. For
-the anchor f_i^p: S_sasc = {f_j^p : j ≠ i, y_j = y_i}, S_sadc = {f_j^p : y_j ≠ y_i},
-S_dasc = {f_j^q : q ≠ p, y_j = y_i} (j = i is in it), S_dadc = {f_j^q : q ≠ p, y_j ≠ y_i}; the positives
-S_sasc against the negatives S_sadc ∪ S_dasc ∪ S_dadc, and S_sadc and S_dasc against S_dadc, in
+Seen from one attended feature, the anchor, every other feature of the batch is in one of four groups
+(equation (5)), by whether it has the anchor's attention and whether it has the anchor's class:
 
-    L = 1 / N · Σ over anchors and positives f⁺ of log(1 + Σ over negatives f⁻ of exp(f·f⁻ − f·f⁺)),
+* ``sasc``: the same attention and the same class,
+* ``sadc``: the same attention and a different class,
+* ``dasc``: a different attention and the same class,
+* ``dadc``: a different attention and a different class.
 
-which are added, times λ = 0.5, to the cross-entropy.
+The three pairs of a positive set P and a negative set N are
 
-Where Hawkeye (model/methods/OSME.py, model/loss/MAMC_loss.py) and the paper differ:
+* equation (6): P = sasc and N = sadc, dasc and dadc together,
+* equation (7): P = sadc and N = dadc,
+* equation (8): P = dasc and N = dadc.
 
-- Hawkeye adds the f^p, with 1024 numbers for the classifier, where the paper joins them. Adding them
-  is concatenation with the same weights in the linear layer for each attention.
-- Hawkeye's f^p are ℓ2-normalized for the loss (not for the classifier). The paper does not say so;
-  with products of raw 1024-dimensional features the exponent would be large.
-- Hawkeye's S_sasc contains the anchor itself, whose product with itself is 1.
-- Hawkeye divides by the number of anchors, B · P, the paper's 1 / N by the number of pairs, B / 2: for
-  P = 2 its loss is a quarter of the paper's. λ is 0.5 in both. It smooths the labels by 0.1.
-- Its linear layers have biases, which the paper's equations 2 and 4 do not show. All are optional here.
-- PyTorch flattens channel by channel; this reference flattens cell by cell, as channels are last.
-  The rows of W_3 are permuted accordingly.
-- Its batches are n classes with m images each, of which pairs (m = 2) are a case. The paper's N pairs
-  may hold a class twice; the sets above go by labels and cover both.
-- Parameters: W_3 has h · w · D · E elements for each attention: at 448 × 448 (14 × 14 cells) and
-  D = 2048, E = 1024, that is 411.0 million for one, 822.1 million for both. The 434 million that are
-  quoted for MAMC are a ResNet-50 with one of them, 23.5 + 411.0; at 224 × 224 (Hawkeye's 7 × 7
-  cells), one has 102.8 million.
+The anchor image's own features of the other attentions are in ``dasc``, as in the paper.
 
-Invariances:
-
-- pooled variant: a permutation of the cells changes nothing; flattened: it does, unless W_3's rows
-  are permuted with it, as m^p does not change;
-- attentions permuted, with the blocks of the linear layer's rows, change no score, and never change
-  the loss;
-- the loss does not depend on the order of the images or on the names of the classes, and is at
-  least 0;
-- ℓ2-normalized, each image's f^p may be multiplied by any positive number;
-- with all features equal and a anchors, each term is log(1 + the number of negatives);
-- a batch of one class only has negatives from other attentions of the class alone, in S_sasc's
-  term; the others' negatives are empty and their logarithms 0; P = 1 leaves the N-pair loss.
+The code is loops over images, attentions, anchors and positives, and every gradient is derived by hand.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
-from numpy.typing import NDArray
-from systems.layers import (
-    Floats,
-    Gradients,
-    Labels,
-    Parameters,
-    l2_normalize,
-    l2_normalize_gradient,
-    linear,
-    linear_gradient,
-)
+import numpy.typing as npt
 
-LAMBDA = 0.5  # the weight of the constraint's loss
+Floats = npt.NDArray[np.float64]
+"""An array of float64."""
+
+Integers = npt.NDArray[np.integer]
+"""An array of integers."""
 
 
-def forward(features: Floats, parameters: Parameters, pooled: bool = False) -> Floats:
-    """Returns the scores [B, C]; arguments as of `attention_features`, and in addition
+def sigmoid(values: Floats) -> Floats:
+    """Return 1 / (1 + exp(-values)), written so that no exponential overflows."""
+    return np.exp(-np.logaddexp(0.0, -values))
 
-    parameters: `linear_weight` [P · E, C], attention 0's rows first, and `linear_bias` [C].
+
+def squeeze(features: Floats) -> Floats:
+    """Return z of equation (1): the mean of each channel over the cells, [B, D]."""
+    mean: Floats = features.mean(axis=(1, 2))
+    return mean
+
+
+def excite(squeezed: Floats, parameters: Mapping[str, Floats], p: int) -> tuple[Floats, Floats]:
+    """Return the hidden values before the ReLU, [B, R], and the gate m_p of equation (2), [B, D].
+
+    The gate is m_p = sigmoid(W2 relu(W1 z)), with a bias inside each product where there is one.
     """
-    joined = attention_features(features, parameters, pooled).reshape(len(features), -1)
-    return linear(joined, parameters["linear_weight"], parameters["linear_bias"])
+    hidden = squeezed @ parameters["squeeze_weight"][p]
+    if "squeeze_bias" in parameters:
+        hidden = hidden + parameters["squeeze_bias"][p]
+    excited = np.maximum(hidden, 0.0) @ parameters["excite_weight"][p]
+    if "excite_bias" in parameters:
+        excited = excited + parameters["excite_bias"][p]
+    return hidden, sigmoid(excited)
 
 
-def gradient(
-    features: Floats, parameters: Parameters, cotangent: Floats, pooled: bool = False
-) -> tuple[Floats, Gradients]:
-    """Returns the gradients of sum(scores * cotangent): of the features and of every parameter."""
-    attended = attention_features(features, parameters, pooled)
-    d_joined, d_weight, d_bias = linear_gradient(
-        attended.reshape(len(features), -1), parameters["linear_weight"], cotangent
-    )
-    d_features, gradients = attention_features_gradient(
-        features, parameters, d_joined.reshape(attended.shape), pooled
-    )
-    return d_features, gradients | {"linear_weight": d_weight, "linear_bias": d_bias}
+def flatten(attended_map: Floats, pooled: bool) -> Floats:
+    """Return vec(S_p) of equation (4), [B, h·w·D], or the mean of S_p over the cells, [B, D], if pooled.
 
-
-def attention_features(features: Floats, parameters: Parameters, pooled: bool = False) -> Floats:
-    """Equations 1 to 4: the features of the attentions, [B, P, E].
-
-    features: [B, h, w, D].
-    parameters: `squeeze_weight` [P, D, R], `excite_weight` [P, R, D] and `attention_weight`
-        [P, h · w · D, E], or [P, D, E] if pooled; optionally `squeeze_bias` [P, R], `excite_bias`
-        [P, D] and `attention_bias` [P, E].
-    pooled: whether the attended features are averaged over the cells instead of flattened.
+    The cells are in row-major order, and the channels of a cell are next to each other.
     """
+    if pooled:
+        return squeeze(attended_map)
+    return attended_map.reshape(attended_map.shape[0], -1)
+
+
+def attention_features(
+    features: Floats, parameters: Mapping[str, Floats], pooled: bool = False
+) -> Floats:
+    """Return the attended features f_p of equations (1) to (4), [B, P, E].
+
+    ``features`` is the map of the network, [B, h, w, D]. For each attention p, equation (3) scales the
+    channels of the map by the gate m_p, and equation (4) multiplies the flattened result by W3.
+    """
+    squeezed = squeeze(features)
     attended = []
-    for p in range(len(parameters["squeeze_weight"])):
-        _, _, gates = _excite(features, parameters, p)
-        scaled = _scaled(features, gates, pooled)
-        attended.append(
-            linear(scaled, parameters["attention_weight"][p], _bias(parameters, "attention", p))
-        )
+    for p in range(parameters["squeeze_weight"].shape[0]):
+        _, gate = excite(squeezed, parameters, p)
+        attended_map = features * gate[:, None, None, :]
+        feature = flatten(attended_map, pooled) @ parameters["attention_weight"][p]
+        if "attention_bias" in parameters:
+            feature = feature + parameters["attention_bias"][p]
+        attended.append(feature)
     return np.stack(attended, axis=1)
 
 
-def attention_features_gradient(
-    features: Floats, parameters: Parameters, cotangent: Floats, pooled: bool = False
-) -> tuple[Floats, Gradients]:
-    """Returns the gradients of sum(attention_features * cotangent); cotangent: [B, P, E]."""
-    gradients = {
-        name: np.zeros_like(value)
-        for name, value in parameters.items()
-        if not name.startswith("linear")
-    }
-    batch, height, width, channels = features.shape
-    average = features.mean(axis=(1, 2))
-    d_features = np.zeros_like(features)
-    d_average = np.zeros_like(average)
-    for p in range(len(parameters["squeeze_weight"])):
-        before, hidden, gates = _excite(features, parameters, p)
-        d_scaled, d_weight, d_bias = linear_gradient(
-            _scaled(features, gates, pooled), parameters["attention_weight"][p], cotangent[:, p]
-        )
-        _put(gradients, "attention", p, d_weight, d_bias)
+def forward(features: Floats, parameters: Mapping[str, Floats], pooled: bool = False) -> Floats:
+    """Return the scores [B, C]: the features f_1 to f_P side by side, through one linear layer."""
+    attended = attention_features(features, parameters, pooled)
+    scores = attended.reshape(attended.shape[0], -1) @ parameters["linear_weight"]
+    if "linear_bias" in parameters:
+        scores = scores + parameters["linear_bias"]
+    return scores
+
+
+def gradient(
+    features: Floats, parameters: Mapping[str, Floats], cotangent: Floats, pooled: bool = False
+) -> tuple[Floats, dict[str, Floats]]:
+    """Return the gradients of sum(scores * cotangent) with respect to the map and to each parameter.
+
+    The steps of ``forward`` are taken in the opposite order. The map is reached in two ways: directly,
+    where equation (3) scales it, and through its mean z of equation (1), which all the gates read. The
+    derivative of the ReLU at zero is taken to be zero.
+    """
+    batch, height, width, _ = features.shape
+    gradients = {name: np.zeros_like(value) for name, value in parameters.items()}
+    attended = attention_features(features, parameters, pooled)
+
+    # The linear layer.
+    gradients["linear_weight"] = attended.reshape(batch, -1).T @ cotangent
+    if "linear_bias" in parameters:
+        gradients["linear_bias"] = cotangent.sum(axis=0)
+    attended_gradient = (cotangent @ parameters["linear_weight"].T).reshape(attended.shape)
+
+    squeezed = squeeze(features)
+    map_gradient = np.zeros_like(features)
+    squeezed_gradient = np.zeros_like(squeezed)
+    for p in range(attended.shape[1]):
+        hidden, gate = excite(squeezed, parameters, p)
+        attended_map = features * gate[:, None, None, :]
+        feature_gradient = attended_gradient[:, p]
+
+        # Equation (4): f_p = vec(S_p) W3.
+        gradients["attention_weight"][p] = flatten(attended_map, pooled).T @ feature_gradient
+        if "attention_bias" in parameters:
+            gradients["attention_bias"][p] = feature_gradient.sum(axis=0)
+        flat_gradient = feature_gradient @ parameters["attention_weight"][p].T
         if pooled:
-            d_scaled = np.repeat(d_scaled[:, None, :] / (height * width), height * width, axis=1)
-        d_scaled = d_scaled.reshape(batch, height, width, channels)
-        d_features += d_scaled * gates[:, None, None, :]
-        d_gates = (d_scaled * features).sum(axis=(1, 2))
-        d_hidden, d_weight, d_bias = linear_gradient(
-            hidden, parameters["excite_weight"][p], d_gates * gates * (1.0 - gates)
-        )
-        _put(gradients, "excite", p, d_weight, d_bias)
-        d_part, d_weight, d_bias = linear_gradient(
-            average, parameters["squeeze_weight"][p], d_hidden * (before > 0.0)
-        )
-        _put(gradients, "squeeze", p, d_weight, d_bias)
-        d_average += d_part
-    return d_features + d_average[:, None, None, :] / (height * width), gradients
+            per_cell = flat_gradient[:, None, None, :] / (height * width)
+            attended_map_gradient = np.broadcast_to(per_cell, features.shape)
+        else:
+            attended_map_gradient = flat_gradient.reshape(features.shape)
+
+        # Equation (3): S_p = the map with its channels scaled by m_p.
+        map_gradient += attended_map_gradient * gate[:, None, None, :]
+        gate_gradient = (attended_map_gradient * features).sum(axis=(1, 2))
+
+        # Equation (2): m_p = sigmoid(relu(z W1) W2).
+        excited_gradient = gate_gradient * gate * (1.0 - gate)
+        gradients["excite_weight"][p] = np.maximum(hidden, 0.0).T @ excited_gradient
+        if "excite_bias" in parameters:
+            gradients["excite_bias"][p] = excited_gradient.sum(axis=0)
+        hidden_gradient = (excited_gradient @ parameters["excite_weight"][p].T) * (hidden > 0.0)
+        gradients["squeeze_weight"][p] = squeezed.T @ hidden_gradient
+        if "squeeze_bias" in parameters:
+            gradients["squeeze_bias"][p] = hidden_gradient.sum(axis=0)
+        squeezed_gradient += hidden_gradient @ parameters["squeeze_weight"][p].T
+
+    # Equation (1): z is the mean of the map over its cells.
+    map_gradient += squeezed_gradient[:, None, None, :] / (height * width)
+    return map_gradient, gradients
+
+
+def normalize(vectors: Floats) -> Floats:
+    """Return each row divided by its L2 norm. A row of zeros has no direction and is not allowed."""
+    norms: Floats = np.sqrt((vectors**2).sum(axis=-1, keepdims=True))
+    return vectors / norms
+
+
+def constraint_sets(
+    labels: Integers, attentions: int, image: int, p: int, anchor: bool
+) -> list[tuple[list[int], list[int]]]:
+    """Return the positives and negatives of equations (6), (7) and (8) for one anchor feature.
+
+    The anchor is the feature of attention ``p`` of ``image``. Feature q of image j has the number
+    j * attentions + q. The groups of equation (5) are told by equality of class and of attention, so a
+    class may have any number of images. The anchor itself is in no group, unless ``anchor`` is true,
+    which puts it in ``sasc``.
+    """
+    sasc: list[int] = []
+    sadc: list[int] = []
+    dasc: list[int] = []
+    dadc: list[int] = []
+    for j in range(len(labels)):
+        for q in range(attentions):
+            if (j, q) == (image, p) and not anchor:
+                continue
+            same_class = labels[j] == labels[image]
+            same_attention = q == p
+            if same_attention and same_class:
+                group = sasc
+            elif same_attention:
+                group = sadc
+            elif same_class:
+                group = dasc
+            else:
+                group = dadc
+            group.append(j * attentions + q)
+    return [
+        (sasc, sadc + dasc + dadc),  # Equation (6).
+        (sadc, dadc),  # Equation (7).
+        (dasc, dadc),  # Equation (8).
+    ]
+
+
+def group_losses(
+    attended: Floats, labels: Integers, normalized: bool = True, anchor: bool = False
+) -> Floats:
+    """Return the three sums of equation (11), not divided by anything, in the order sasc, sadc, dasc.
+
+    For each anchor f_a and each positive f⁺ of its set, the sum has the term
+    ln(1 + the sum over the negatives f⁻ of exp(f_a·f⁻ − f_a·f⁺)). An anchor without positives adds
+    nothing, and a positive without negatives adds ln 1 = 0.
+    """
+    batch, attentions, size = attended.shape
+    vectors = attended.reshape(-1, size)
+    if normalized:
+        vectors = normalize(vectors)
+    sums = np.zeros(3)
+    for image in range(batch):
+        for p in range(attentions):
+            products = vectors @ vectors[image * attentions + p]
+            pairs = constraint_sets(labels, attentions, image, p, anchor)
+            for group, (positives, negatives) in enumerate(pairs):
+                for positive in positives:
+                    differences = products[negatives] - products[positive]
+                    # ln(1 + sum of exponentials) is a log-sum-exp with one more term, exp(0).
+                    sums[group] += np.logaddexp.reduce(np.append(0.0, differences))
+    return sums
 
 
 def constraint_loss(
     attended: Floats,
-    labels: Labels,
+    labels: Integers,
     divisor: float,
     normalized: bool = True,
-    anchor_is_positive: bool = False,
+    anchor: bool = False,
 ) -> float:
-    """Equations 11 and 12: the sum of the three groups' losses, divided by `divisor`.
+    """Return the part of equation (12) that is multiplied by λ: the three sums of N-pair losses.
 
-    attended: [B, P, E]; labels: [B].
-    divisor: the paper's N = B / 2 pairs, or Hawkeye's B · P anchors.
-    normalized: whether the features are ℓ2-normalized first, as in Hawkeye.
-    anchor_is_positive: whether S_sasc contains the anchor, as in Hawkeye.
+    Equation (11) divides by N, the number of pairs of images. Here the caller gives the ``divisor``.
     """
-    return sum(group_losses(attended, labels, normalized, anchor_is_positive)) / divisor
-
-
-def group_losses(
-    attended: Floats, labels: Labels, normalized: bool = True, anchor_is_positive: bool = False
-) -> tuple[float, float, float]:
-    """Returns the undivided losses of the three groups of positives: sasc, sadc and dasc."""
-    products, groups = _products_and_groups(attended, labels, normalized, anchor_is_positive)
-    losses = [0.0, 0.0, 0.0]
-    for g, (positives, negatives) in enumerate(groups):
-        for a in range(len(products)):
-            for positive in np.flatnonzero(positives[a]):
-                differences = products[a, negatives[a]] - products[a, positive]
-                losses[g] += float(np.log1p(np.exp(differences).sum()))
-    return losses[0], losses[1], losses[2]
+    return float(group_losses(attended, labels, normalized, anchor).sum() / divisor)
 
 
 def constraint_loss_gradient(
     attended: Floats,
-    labels: Labels,
+    labels: Integers,
     divisor: float,
     normalized: bool = True,
-    anchor_is_positive: bool = False,
+    anchor: bool = False,
 ) -> Floats:
-    """Returns the gradient of `constraint_loss` with respect to the attended features, [B, P, E]."""
-    products, groups = _products_and_groups(attended, labels, normalized, anchor_is_positive)
-    d_products = np.zeros_like(products)
-    for positives, negatives in groups:
-        for a in range(len(products)):
-            for positive in np.flatnonzero(positives[a]):
-                powers = np.exp(products[a, negatives[a]] - products[a, positive])
-                weights = powers / (1.0 + powers.sum())
-                d_products[a, negatives[a]] += weights
-                d_products[a, positive] -= weights.sum()
-    vectors = attended.reshape(-1, attended.shape[-1])
-    used = l2_normalize(vectors) if normalized else vectors
-    d_vectors = (d_products + d_products.T) @ used / divisor
+    """Return the gradient of ``constraint_loss`` with respect to the attended features, [B, P, E].
+
+    One term ln(1 + Σ exp(s⁻ − s⁺)), with s⁻ = f_a·f⁻ and s⁺ = f_a·f⁺, has the derivative
+    w⁻ = exp(s⁻ − s⁺) / (1 + Σ exp(s⁻ − s⁺)) with respect to s⁻, and minus the sum of the w⁻ with respect
+    to s⁺. A product s = f_a·f passes its derivative on to both of its vectors. If f is the anchor,
+    both parts go to the same vector, which gives the 2 f_a of the derivative of f_a·f_a.
+
+    For u = f / |f|, a gradient g with respect to u is (g − u (u·g)) / |f| with respect to f.
+    """
+    batch, attentions, size = attended.shape
+    flat = attended.reshape(-1, size)
+    vectors = normalize(flat) if normalized else flat
+    result = np.zeros_like(vectors)
+    for image in range(batch):
+        for p in range(attentions):
+            own = image * attentions + p
+            products = vectors @ vectors[own]
+            # The derivatives of all terms of this anchor with respect to the products.
+            product_gradient = np.zeros(len(vectors))
+            for positives, negatives in constraint_sets(labels, attentions, image, p, anchor):
+                for positive in positives:
+                    differences = products[negatives] - products[positive]
+                    term = np.logaddexp.reduce(np.append(0.0, differences))
+                    weights = np.exp(differences - term)
+                    product_gradient[negatives] += weights
+                    product_gradient[positive] -= weights.sum()
+            for other in range(len(vectors)):
+                result[own] += product_gradient[other] * vectors[other]
+                result[other] += product_gradient[other] * vectors[own]
     if normalized:
-        d_vectors = l2_normalize_gradient(vectors, d_vectors)
-    return d_vectors.reshape(attended.shape)
-
-
-def _products_and_groups(
-    attended: Floats, labels: Labels, normalized: bool, anchor_is_positive: bool
-) -> tuple[Floats, list[tuple[NDArray[np.bool_], NDArray[np.bool_]]]]:
-    """Equations 5 to 10: products [A, A], and each group's positives and negatives, [A, A]."""
-    batch, attentions, _ = attended.shape
-    vectors = attended.reshape(batch * attentions, -1)
-    if normalized:
-        vectors = l2_normalize(vectors)
-    sets = np.zeros((4, len(vectors), len(vectors)), dtype=np.bool_)  # sasc, sadc, dasc, dadc
-    for a in range(len(vectors)):
-        for b in range(len(vectors)):
-            same_attention = a % attentions == b % attentions
-            same_class = labels[a // attentions] == labels[b // attentions]
-            if a == b and not anchor_is_positive:
-                continue
-            sets[(0 if same_attention else 2) + (0 if same_class else 1), a, b] = True
-    sasc, sadc, dasc, dadc = sets
-    groups = [(sasc, sadc | dasc | dadc), (sadc, dadc), (dasc, dadc)]
-    return vectors @ vectors.T, groups
-
-
-def _excite(features: Floats, parameters: Parameters, p: int) -> tuple[Floats, Floats, Floats]:
-    """Equations 1 and 2: before and behind the ReLU, [B, R], and the gates m^p, [B, D]."""
-    before = linear(
-        features.mean(axis=(1, 2)),
-        parameters["squeeze_weight"][p],
-        _bias(parameters, "squeeze", p),
-    )
-    hidden = np.maximum(before, 0.0)
-    logits = linear(hidden, parameters["excite_weight"][p], _bias(parameters, "excite", p))
-    return before, hidden, 1.0 / (1.0 + np.exp(-logits))
-
-
-def _scaled(features: Floats, gates: Floats, pooled: bool) -> Floats:
-    """Equation 3, flattened cell by cell, [B, h · w · D], or averaged over the cells, [B, D]."""
-    scaled = features * gates[:, None, None, :]
-    return scaled.mean(axis=(1, 2)) if pooled else scaled.reshape(len(scaled), -1)
-
-
-def _bias(parameters: Parameters, layer: str, p: int) -> Floats | None:
-    biases = parameters.get(f"{layer}_bias")
-    return None if biases is None else biases[p]
-
-
-def _put(gradients: Gradients, layer: str, p: int, d_weight: Floats, d_bias: Floats) -> None:
-    gradients[f"{layer}_weight"][p] = d_weight
-    if f"{layer}_bias" in gradients:
-        gradients[f"{layer}_bias"][p] = d_bias
+        norms = np.sqrt((flat**2).sum(axis=-1, keepdims=True))
+        result = (result - vectors * (vectors * result).sum(axis=-1, keepdims=True)) / norms
+    return result.reshape(attended.shape) / divisor
