@@ -152,7 +152,7 @@ def build_network(config: Config, num_classes: int) -> Network:
 
     Raises:
       UserError: `network.backbone` or `network.head` is unknown or fails, the backbone has no stage
-        `network.frozen`, or a field of the config does not go with the head.
+        `network.frozen`, or the head does not go with the backbone or `network.head_from_features`.
     """
     section = config.network
     # A non-zero weight of L-GM selects its own head.
@@ -190,7 +190,7 @@ def build_network(config: Config, num_classes: int) -> Network:
 
 
 def _check_head(config: Config, name: str, head: nn.Module, backbone: nn.Module) -> None:
-    """Checks that the backbone and the rest of the config go with the head."""
+    """Checks that the head goes with the backbone, and has what it is to be started with."""
     section = config.network
     if getattr(head, "takes_earlier", False) and not isinstance(backbone, Backbone):
         raise UserError(
@@ -202,14 +202,6 @@ def _check_head(config: Config, name: str, head: nn.Module, backbone: nn.Module)
             f"--config.network.head_from_features=True: head {name} has no weights that are computed "
             "from features: set it to False"
         )
-    if getattr(head, "needs_pairs", False):
-        if not config.data.pairs:
-            config_lib.refuse("data.pairs", False, f"True with network.head={name}")
-        if reason := config_lib.pairs_are_lost_by(config):
-            config_lib.refuse("network.head", name, f"another with {reason}")
-    if getattr(head, "several_scores", False) and config.loss.center:
-        wanted = f"0 with network.head={name}: each of its scores would count it"
-        config_lib.refuse("loss.center", config.loss.center, wanted)
 
 
 def network_name(network: config_lib.Network) -> str:

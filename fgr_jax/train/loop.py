@@ -18,6 +18,7 @@ from fgr_jax.data.prepare.used_splits import VALIDATION
 from fgr_jax.data.source import ExampleSource, completed, open_sources
 from fgr_jax.errors import UserError
 from fgr_jax.files import json_lines
+from fgr_jax.models.heads.interface import check_training
 from fgr_jax.models.network import Network, build_network
 from fgr_jax.models.weights.pretrained import start_from
 from fgr_jax.runs.checkpoints import Checkpoints, latest_step
@@ -76,6 +77,7 @@ def train(config: Config, workdir: Workdir, terminal: Terminal) -> Outcome:
 
     # Network, objective, optimizer and the compiled steps.
     network = build_network(config, len(class_names))
+    check_training(config, network.classifier)
     labels, class_counts = None, None
     if (
         config.data.balance

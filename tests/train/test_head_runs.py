@@ -14,7 +14,8 @@ from fgr_jax.config import Config
 from fgr_jax.distributed import data_mesh
 from fgr_jax.errors import UserError
 from fgr_jax.inference.saved_run import open_run, restore
-from fgr_jax.models.network import build_network
+from fgr_jax.models.heads import HEADS
+from fgr_jax.models.heads.interface import check_training
 from fgr_jax.runs.comparison import compare
 from fgr_jax.runs.logs import read_metrics
 from fgr_jax.runs.workdir import Workdir
@@ -120,20 +121,21 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data_dir: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("head", ["dfl_cnn", "nts", "tasn"])
-def test_center_loss_would_count_for_each_score(head: str, data_dir: Path) -> None:
+def test_center_loss_would_count_for_each_score(head: str, data_dir: Path, tmp_path: Path) -> None:
     config = config_of(data_dir, head)
     config.loss.center, config.loss.gce_start = 0.003, "never"
     with pytest.raises(UserError, match=rf"center=0\.003: must be 0 with network\.head={head}: "):
-        build_network(config, 4)
+        train(config, Workdir.open(tmp_path), QUIET)
 
 
 @pytest.mark.parametrize(("section", "name"), [("optimizer", "accumulate"), ("data", "cutmix")])
 def test_the_pairs_of_mamc_are_of_the_whole_batch(section: str, name: str, data_dir: Path) -> None:
     config = config_of(data_dir, "mamc_pooled")
+    head = HEADS["mamc_pooled"](config.network, 4)
     with pytest.raises(UserError, match=r"pairs=False: must be True with network\.head=mamc_po"):
-        build_network(config, 4)
+        check_training(config, head)
     config.data.pairs = True
-    build_network(config, 4)
+    check_training(config, head)
     setattr(getattr(config, section), name, 2)
     with pytest.raises(UserError, match=r"head='mamc_pooled': must be another with .*: its pairs"):
-        build_network(config, 4)
+        check_training(config, head)

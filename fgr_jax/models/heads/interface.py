@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import flax.linen as nn
 import jax
 import numpy as np
+
+from fgr_jax.config import Config, pairs_are_lost_by, refuse
 
 
 @runtime_checkable
@@ -42,3 +45,21 @@ class FromFeatures(Protocol):
           by_class: the results of `for_class`.
           sums: the second tree of `observe`, summed in float64.
         """
+
+
+def check_training(config: Config, head: nn.Module) -> None:
+    """Checks that a run trains a head in the way that the head needs.
+
+    Raises:
+      UserError: the head has the attribute `needs_pairs`, and batches are not of pairs or are divided or
+        mixed; or it has `several_scores`, each of which would count center loss.
+    """
+    name = config.network.head
+    if getattr(head, "needs_pairs", False):
+        if not config.data.pairs:
+            refuse("data.pairs", False, f"True with network.head={name}")
+        if reason := pairs_are_lost_by(config):
+            refuse("network.head", name, f"another with {reason}")
+    if getattr(head, "several_scores", False) and config.loss.center:
+        wanted = f"0 with network.head={name}: each of its scores would count it"
+        refuse("loss.center", config.loss.center, wanted)
