@@ -51,7 +51,7 @@ def update(folder: Path, *words: str) -> tuple[str, str]:
     script = folder / "docs" / SCRIPT.name
     script.write_bytes(SCRIPT.read_bytes())
     (folder / "docs" / "benchmarks.md").write_text(PAGE)
-    command = [sys.executable, script, *words]
+    command = [sys.executable, str(script), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return (folder / "docs" / "benchmarks.md").read_text(), done.stderr
 
