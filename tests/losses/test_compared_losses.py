@@ -365,7 +365,7 @@ def test_the_step_is_the_references_put_together(tiny: Config, weights: dict) ->
             train=True,
             mutable=["batch_stats", "intermediates"],
         )
-        return outputs.maps, updates["intermediates"]["backbone"]["layer4"][0].mean((1, 2))
+        return outputs.maps, updates["intermediates"]["backbone"]["layer1"][0].mean((1, 2))
 
     (maps, pooled), pullback = jax.vjp(maps_and_features, before.params)
     mask = np.asarray(
