@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 import reference
 import reference_losses
-from tiny_step import CLASSES, as_numpy, batch_of, build, relative_difference, shown
+from tiny_step import (
+    CLASSES,
+    as_numpy,
+    batch_of,
+    build,
+    outputs_in_training,
+    relative_difference,
+    shown,
+)
 
 from fgr_jax.benchmark.compiled import collectives
 from fgr_jax.calendar import Calendar
@@ -189,14 +197,7 @@ def test_gce_arrives_over_its_fade(tiny: Config) -> None:
     tiny.diversification.alpha = 1.0
     batch = batch_of(8)
     fading, state = build(tiny, gce_start_step=2, gce_fade_steps=4)
-    outputs: Any
-    outputs, _ = build_network(tiny, CLASSES).apply(
-        {"params": state.params, "batch_stats": state.batch_stats},
-        shown(batch),
-        train=True,
-        mutable=["batch_stats"],
-    )
-    scores = np.asarray(outputs.scores, np.float64)
+    scores = np.asarray(outputs_in_training(tiny, state, batch).scores, np.float64)
     losses = {}
     for step, rest_weight in enumerate([1, 1, 1, 0.75, 0.5, 0.25, 0, 0]):
         expected = reference_losses.smooth_gce(scores, np.asarray(batch["label"]), 2, rest_weight)
