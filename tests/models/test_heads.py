@@ -146,7 +146,8 @@ def test_the_reduction_alone_is_computed_in_bfloat16(name: str) -> None:
 def test_batch_norm_of_a_head_has_its_own_statistics(name: str) -> None:
     features = some_features()
     variables = drawn(SMALL[name], features)
-    _, updated = SMALL[name].apply(variables, features, train=True, mutable=["batch_stats"])
+    apply = functools.partial(SMALL[name].apply, train=True, mutable=["batch_stats"])
+    _, updated = jax.jit(apply)(variables, features)
     before, after = (jax.tree.leaves(each["batch_stats"]) for each in (variables, updated))
     assert all((one != other).any() for one, other in zip(before, after, strict=True))
     grouped: Any = HEADS[name](Network(norm_group=4), CLASSES)
@@ -294,10 +295,11 @@ def test_each_score_of_a_filter_bank_has_the_loss_of_the_run() -> None:
 def test_images_that_do_not_count_are_in_no_set() -> None:
     attended = jax.random.normal(jax.random.key(0), (6, 2, 4))
     labels, counts = jnp.array([0, 0, 1, 1, 1, 2]), jnp.array([True] * 4 + [False] * 2)
-    found = constraint_loss(attended, labels, counts)
-    expected = constraint_loss(attended[:4], labels[:4], counts[:4])
+    loss_of = jax.jit(constraint_loss)
+    found = loss_of(attended, labels, counts)
+    expected = loss_of(attended[:4], labels[:4], counts[:4])
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    nothing = jax.grad(constraint_loss)(attended, labels, jnp.zeros(6, bool))
+    nothing = jax.jit(jax.grad(constraint_loss))(attended, labels, jnp.zeros(6, bool))
     assert not np.asarray(nothing).any()
 
 
