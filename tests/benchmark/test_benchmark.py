@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from small_backbone import SMALL_BACKBONE
-from small_backbones import SHORT_RESNET, STAGED_BACKBONE
+from small_backbones import STAGED_BACKBONE
 
 from fgr_jax.benchmark.layers import print_layers
 from fgr_jax.benchmark.pytorch_speed import print_beside_pytorch
@@ -141,8 +141,8 @@ def test_scaling_is_predicted_from_what_devices_exchange(devices: int) -> None:
     done = benchmark(
         "--part=scaling",
         "--classes=7",
-        f"--config.network.backbone={SHORT_RESNET}",
-        "--config.network.width=1",
+        "--config.network.backbone=resnet18",
+        "--config.network.width=0.125",
         "--config.network.norm_group=1",
         JAX_NUM_CPU_DEVICES=str(devices),
     )

@@ -13,7 +13,7 @@ import optax
 import pytest
 from goldens import recipe
 from networks import cam_network
-from parity import differences, variables_of
+from parity import OPTIMIZED, differences, variables_of
 
 from fgr_jax import class_scores, cross_entropy, gradient_boosting_cross_entropy
 from fgr_jax.config import Config
@@ -174,7 +174,7 @@ def twenty_steps() -> tuple[Any, Any, Any]:
         )
         return losses.mean(), updates["batch_stats"]
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=OPTIMIZED)
     def step(params: Any, statistics: Any, state: Any, *batch: Any) -> Any:
         gradients, statistics = jax.grad(objective, has_aux=True)(params, statistics, *batch)
         updates, state = optimizer.update(gradients, state, params)
