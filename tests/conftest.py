@@ -27,11 +27,12 @@ jax.config.update("jax_num_cpu_devices", 8)
 
 # The files that take longest. They come first, so that at the end no process is alone with one.
 SLOW = (
-    *("train/test_loop.py", "features/test_features.py", "features/test_cached_training.py"),
-    *("train/test_step.py", "models/test_timm_parity.py", "losses/test_compared_losses.py"),
-    *("data/test_datasets.py", "train/test_frozen.py", "evaluate/test_evaluate.py"),
-    *("train/test_kills.py", "train/test_processes.py", "train/test_torch_parity.py"),
-    *("benchmark/test_benchmark.py", "files/test_buckets.py", "sweep/test_sweep.py"),
+    *("train/test_loop.py", "models/test_timm_parity.py", "features/test_features.py"),
+    *("features/test_cached_training.py", "train/test_torch_parity.py", "data/test_datasets.py"),
+    *("train/test_frozen.py", "evaluate/test_evaluate.py", "train/test_kills.py"),
+    *("train/test_processes.py", "benchmark/test_benchmark.py", "train/test_step.py"),
+    *("losses/test_compared_losses.py", "losses/test_gce.py", "files/test_buckets.py"),
+    *("report/test_report.py", "sweep/test_sweep.py"),
 )
 
 

@@ -67,7 +67,7 @@ def test_the_input_is_timed_beside_a_bare_loop() -> None:
             *SMALL,
             "--part=input",
             "--rounds=1",
-            "--pictures=256",
+            "--pictures=64",
         ],
         cwd=ROOT,
         capture_output=True,

@@ -196,14 +196,16 @@ def parts_by_hand(workdir: Path) -> dict[str, int]:
     (batch,) = annotated_batches(source, data, opened.config.runtime, share, crops=1)
     images = jnp.asarray(batch["image"][:, 0])
     maps = np.asarray(forward(trained.network, trained.variables, images).maps)
-    assert maps.shape[1:3] == (2, 2)  # of cells that see what is around the pixels 0 and 16
+    assert maps.shape[1:3] == (8, 8)  # of cells that see what is around the pixels 0, 4, …, 28
     for name, of_image, parts in zip(batch["name"], maps, batch["parts"], strict=True):
         mass = np.maximum(of_image[:, :, of_image.mean((0, 1)).argmax()], 0)
-        highest = sorted(np.ndindex(2, 2), key=lambda cell: -mass[cell])
+        highest = sorted(np.ndindex(8, 8), key=lambda cell: -mass[cell])
         region: list[tuple[int, ...]] = []
         while sum(mass[cell] for cell in region) < 0.8 * mass.sum():
             region.append(highest.pop(0))
-        seen = [(int(y >= 8), int(x >= 8)) for x, y, visible in parts if visible]
+        seen = [
+            (min(int(y + 2) // 4, 7), min(int(x + 2) // 4, 7)) for x, y, visible in parts if visible
+        ]
         if mass.any():
             found[name] = sum(cell in region for cell in seen)
     assert 0 < sum(found.values()) < batch["parts"][:, :, 2].sum()
@@ -302,7 +304,7 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
         with_fields(network__width=0.25),
         [],
         r"is not of the network that config.json and classes.json of \S+ describe: params/classifier/"
-        r"kernel has the shape \[1, 1, 64, 4\] and would have \[1, 1, 128, 4\];.* put back its own",
+        r"kernel has the shape \[1, 1, 8, 4\] and would have \[1, 1, 16, 4\];.* put back its own",
     ),
     "another depth": (
         with_fields(network__depth=34),

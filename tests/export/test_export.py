@@ -21,7 +21,7 @@ from onnx_files import run_onnx
 from PIL import Image
 from pooled_head import POOLED_HEAD
 from saved_runs import saved
-from tiny_run import QUIET, small_config, tiny_config
+from tiny_run import QUIET, resnet_config, small_config
 
 from fgr_jax.data.pipeline import Share, annotated_batches
 from fgr_jax.data.source import open_splits
@@ -56,7 +56,7 @@ def finished(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def resnet(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a run in bfloat16 whose backbone is listed."""
-    config = tiny_config(data_dir)
+    config = resnet_config(data_dir)
     config.network.compute_dtype = "bfloat16"
     return saved(config, tmp_path_factory.mktemp("resnet") / "run")
 

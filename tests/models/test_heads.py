@@ -1,5 +1,6 @@
 """The heads of other systems: sizes, precision, and what their papers claim of them."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -61,21 +62,25 @@ def some_features(count: int = 3, rows: int = 3, columns: int = 5, seed: int = 0
     return jnp.abs(jax.random.normal(jax.random.key(seed), shape))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def initial(head: nn.Module, features: jax.Array) -> Any:
+    """Variables as the head initializes them."""
+    return head.init(jax.random.key(1), features, train=False)
+
+
 def drawn(head: nn.Module, features: jax.Array) -> Any:
     """Variables with no value at its initial one."""
-    variables = head.init(jax.random.key(1), features, train=False)
-    leaves, structure = jax.tree.flatten(variables)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    noise = [
-        leaf + 0.2 * jax.random.uniform(key, leaf.shape)
-        for key, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, noise)
+    rng = np.random.default_rng(2)
+    return jax.tree.map(
+        lambda leaf: leaf + 0.2 * rng.uniform(size=leaf.shape).astype(np.float32),
+        jax.device_get(initial(head, features)),
+    )
 
 
-def applied(head: nn.Module, variables: Any, features: jax.Array, **options: Any) -> Outputs:
-    outputs: Any = head.apply(variables, features, train=False, **options)
-    return outputs
+@functools.partial(jax.jit, static_argnums=0)
+def applied(head: nn.Module, variables: Any, features: jax.Array) -> Any:
+    """What a head returns in evaluation."""
+    return head.apply(variables, features, train=False)
 
 
 def test_every_head_is_tested() -> None:
@@ -141,7 +146,8 @@ def test_the_reduction_alone_is_computed_in_bfloat16(name: str) -> None:
 def test_batch_norm_of_a_head_has_its_own_statistics(name: str) -> None:
     features = some_features()
     variables = drawn(SMALL[name], features)
-    _, updated = SMALL[name].apply(variables, features, train=True, mutable=["batch_stats"])
+    apply = functools.partial(SMALL[name].apply, train=True, mutable=["batch_stats"])
+    _, updated = jax.jit(apply)(variables, features)
     before, after = (jax.tree.leaves(each["batch_stats"]) for each in (variables, updated))
     assert all((one != other).any() for one, other in zip(before, after, strict=True))
     grouped: Any = HEADS[name](Network(norm_group=4), CLASSES)
@@ -155,14 +161,20 @@ def test_features_that_are_the_same_everywhere_have_finite_gradients(
 ) -> None:
     """Of which the covariance is 0, and with zeros everything."""
     features = jnp.full((2, 2, 2, CHANNELS), value)
-    variables = ALL[name].init(jax.random.key(1), features, train=False)
+    variables = initial(ALL[name], features)
+    params = variables.pop("params")
+    for leaf in jax.tree.leaves(gradients_of_squares(ALL[name], params, variables, features)):
+        assert np.isfinite(leaf).all()
 
+
+@functools.partial(jax.jit, static_argnums=0)
+def gradients_of_squares(
+    head: nn.Module, params: Any, others: Any, features: jax.Array
+) -> tuple[Any, jax.Array]:
     def total(params: Any, features: jax.Array) -> jax.Array:
-        outputs: Any = ALL[name].apply({**variables, "params": params}, features, train=False)
-        return jnp.sum(outputs.scores**2)
+        return jnp.sum(applied(head, {**others, "params": params}, features).scores ** 2)
 
-    for leaf in jax.tree.leaves(jax.grad(total, (0, 1))(variables["params"], features)):
-        assert jnp.isfinite(leaf).all()
+    return jax.grad(total, (0, 1))(params, features)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -283,10 +295,11 @@ def test_each_score_of_a_filter_bank_has_the_loss_of_the_run() -> None:
 def test_images_that_do_not_count_are_in_no_set() -> None:
     attended = jax.random.normal(jax.random.key(0), (6, 2, 4))
     labels, counts = jnp.array([0, 0, 1, 1, 1, 2]), jnp.array([True] * 4 + [False] * 2)
-    found = constraint_loss(attended, labels, counts)
-    expected = constraint_loss(attended[:4], labels[:4], counts[:4])
+    loss_of = jax.jit(constraint_loss)
+    found = loss_of(attended, labels, counts)
+    expected = loss_of(attended[:4], labels[:4], counts[:4])
     np.testing.assert_allclose(found, expected, rtol=1e-6)
-    nothing = jax.grad(constraint_loss)(attended, labels, jnp.zeros(6, bool))
+    nothing = jax.jit(jax.grad(constraint_loss))(attended, labels, jnp.zeros(6, bool))
     assert not np.asarray(nothing).any()
 
 

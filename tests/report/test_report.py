@@ -194,7 +194,7 @@ def test_its_maps_are_those_of_the_network(evaluated: EvaluatedRun) -> None:
     scores = evaluated.evaluation.predictions.scores
     expected = np.take_along_axis(scores[:19], np.asarray(classes), axis=1)
     np.testing.assert_allclose(maps.mean(axis=(2, 3)), expected, atol=1e-4)
-    assert features.shape == (19, 64)  # 512 channels, an eighth as wide
+    assert features.shape == (19, 8)  # 64 channels, an eighth as wide
     kernel, bias = (
         np.asarray(evaluated.trained.variables["params"]["classifier"][name], np.float64)
         for name in ("kernel", "bias")

@@ -2,7 +2,8 @@
 
 It is that of the package gcp-storage-emulator, in which TensorStore misses two things that the service
 has: the generation of an object in the header of a download, and uploads and downloads on the
-condition that an object has, or has not, a certain generation.
+condition that an object has, or has not, a certain generation. And gcsfs misses that an object is moved:
+it asks for it again and again, for half a minute, before it makes a copy.
 """
 
 import sys
@@ -48,8 +49,26 @@ def _insert(request: Any, response: Any, storage: Any, *arguments: Any) -> None:
         _plain_insert(request, response, storage, *arguments)
 
 
+def _move(request: Any, response: Any, storage: Any, *_: Any) -> None:
+    bucket, name = request.params["bucket_name"], request.params["object_id"]
+    with _one_at_a_time:
+        try:
+            moved = objects._copy(
+                request.base_url, storage, bucket, name, bucket, request.params["to"]
+            )
+            storage.delete_file(bucket, name)
+        except NotFound:
+            response.status = HTTPStatus.NOT_FOUND
+            return
+    response.json(moved)
+
+
 if __name__ == "__main__":
     objects.get, objects.insert = _get, _insert
-    from gcp_storage_emulator.server import create_server  # now: it takes the handlers as they are
+    from gcp_storage_emulator import server  # now: it takes the handlers as they are
 
-    create_server("localhost", int(sys.argv[1]), in_memory=True, default_bucket="bucket").run()
+    move = r"^/storage/v1/b/(?P<bucket_name>[-.\w]+)/o/(?P<object_id>.*[^/]+)/moveTo/o/(?P<to>.*[^/]+)$"
+    server.HANDLERS = ((move, {server.POST: _move}), *server.HANDLERS)
+    server.create_server(
+        "localhost", int(sys.argv[1]), in_memory=True, default_bucket="bucket"
+    ).run()

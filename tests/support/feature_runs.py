@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 from networks import random_variables
-from tiny_run import QUIET, tiny_config
+from tiny_run import QUIET, resnet_config
 
 from fgr_jax import distributed
 from fgr_jax.config import Config
@@ -27,7 +27,7 @@ from fgr_jax.terminal import Terminal
 
 def feature_config(data_dir: Path) -> Config:
     """Three views of 52 images, frozen up to layer3."""
-    config = tiny_config(data_dir)
+    config = resnet_config(data_dir)
     config.network.width, config.network.last_stride = 1 / 16, 2
     config.network.frozen, config.data.views = "layer3", 3
     config.data.features_dtype = "float32"

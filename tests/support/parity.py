@@ -13,6 +13,8 @@ from fgr_jax.models.network import Network
 from fgr_jax.models.weights.table import from_tensors, to_tensors
 
 GOLDENS = Path(__file__).parent.parent / "goldens"
+# For `jax.jit`, whatever the tests compile with: float64 convolutions are loops that LLVM must optimize.
+OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 
 
 @functools.cache

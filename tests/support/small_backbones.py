@@ -1,13 +1,15 @@
-"""Backbones that compile in a second."""
+"""Backbones that compile in a second or two."""
 
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from fgr_jax.config import Network as Section
 from fgr_jax.models.backbones.batch_norm import BatchNorm
 from fgr_jax.models.backbones.drop_path import drop_path
 from fgr_jax.models.backbones.interface import Backbone
+from fgr_jax.models.backbones.resnet import ResNet
 from fgr_jax.models.heads.cam import CamHead
 from fgr_jax.models.network import Network
 
@@ -70,6 +72,23 @@ def staged(network: Section) -> Small:
     """Builds the backbone for the config's section `network`."""
     del network
     return Small()
+
+
+class ShortResNet(ResNet):
+    """A ResNet without its last three stages."""
+
+    stages = ("stem", "layer1")  # type: ignore[assignment]  # fewer
+    stride = 4
+
+
+# For `network.backbone`.
+SHORT_RESNET = f"{__file__}:short_resnet"
+
+
+def short_resnet(network: Section) -> ShortResNet:
+    """Builds the backbone for the config's section `network`."""
+    dtype = jnp.dtype(network.compute_dtype)
+    return ShortResNet(depth=network.depth, width=network.width, dtype=dtype)
 
 
 def small_network(classes: int = 5, **attributes: Any) -> Network:

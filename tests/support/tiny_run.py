@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from small_backbone import SMALL_BACKBONE
+from small_backbones import SHORT_RESNET
 
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
@@ -16,17 +17,24 @@ _BASE = ROOT / "configs" / "cub.py"
 
 
 def tiny_config(data_dir: Path) -> Config:
-    """52 images of 32 pixels from "synthetic/tiny", a narrow ResNet-18, three epochs."""
+    """52 images of 32 pixels from "synthetic/tiny", the start of a narrow ResNet-18, three epochs."""
     config = Config(batch_size=8, duration="3 epochs")
     config.data.name, config.data.data_dir = "synthetic/tiny", str(data_dir)
     config.data.resize, config.data.crop = 36, 32
-    config.network.depth, config.network.width, config.network.last_stride = 18, 0.125, 1
+    config.network.backbone, config.network.depth, config.network.width = SHORT_RESNET, 18, 0.125
     config.diversification.patch_size = 1
     config.loss.k, config.loss.gce_start = 2, "1 epoch"
     config.optimizer.learning_rate = 0.05
     config.runtime.decode_threads = 2
     config.runtime.fingerprint_every = "3 steps"
     config.runtime.report = False  # ten seconds
+    return config
+
+
+def resnet_config(data_dir: Path) -> Config:
+    """`tiny_config` with the whole ResNet."""
+    config = tiny_config(data_dir)
+    config.network.backbone, config.network.last_stride = "resnet", 1
     return config
 
 

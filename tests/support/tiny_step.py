@@ -2,6 +2,8 @@
 
 import copy
 import dataclasses
+import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -59,6 +61,13 @@ def shown(batch: dict) -> jax.Array:
     turned = turned_by_numpy(np.asarray(batch["image"]), np.asarray(batch["symmetry"]))
     mean, std = (np.asarray(each, np.float32) for each in (IMAGENET_MEAN, IMAGENET_STD))
     return (jnp.asarray(turned).astype(jnp.float32) / 255 - mean) / std
+
+
+def outputs_in_training(config: Config, state: TrainState, batch: dict) -> Any:
+    """What the network of a config computes of a batch in training."""
+    network = build_network(config, CLASSES)
+    apply = jax.jit(functools.partial(network.apply, train=True, mutable=["batch_stats"]))
+    return apply(state.variables, shown(batch))[0]
 
 
 def as_numpy(tree: object) -> list[np.ndarray]:

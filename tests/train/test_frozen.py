@@ -68,7 +68,7 @@ def is_trained(path: str, frozen: str) -> bool:
     return order.index(stage) > order.index(frozen)
 
 
-@pytest.mark.parametrize("frozen", ["layer2", "backbone"])
+@pytest.mark.parametrize("frozen", ["stem", "backbone"])
 def test_what_is_frozen_keeps_its_bits_and_has_no_optimizer_state(
     tiny: Config, frozen: str
 ) -> None:
@@ -86,7 +86,7 @@ def test_what_is_frozen_keeps_its_bits_and_has_no_optimizer_state(
     names = {path.partition("trace")[2] for path in velocities}
     wanted = {path for path in by_path(state.params) if is_trained(path, frozen)}
     assert names == wanted
-    assert any("layer3" in path for path in wanted) == (frozen == "layer2")
+    assert any("layer1" in path for path in wanted) == (frozen == "stem")
 
 
 FLOAT64 = {"dtype": jnp.float64, "param_dtype": jnp.float64}
@@ -203,7 +203,7 @@ def test_an_unknown_stage_is_named(
 def test_a_run_is_resumed_and_opened(data_dir: Path, tmp_path: Path) -> None:
     """The optimizer state is restored with its fewer entries, and the network with all of its own."""
     config = tiny_config(data_dir)
-    config.network.frozen = "layer3"
+    config.network.frozen = "stem"
     config.duration, config.evaluate_every, config.checkpoint_every = (
         "9 steps",
         "9 steps",
@@ -223,10 +223,10 @@ def test_a_run_is_resumed_and_opened(data_dir: Path, tmp_path: Path) -> None:
     assert again.keys() == state.keys()
     assert all(again[path].tobytes() == state[path].tobytes() for path in state)
     trained = restore(open_run(Workdir.open(folder)), None, data_mesh())
-    assert "layer1_0" in trained.variables["params"]["backbone"]
+    assert "conv1" in trained.variables["params"]["backbone"]
     # Without the field, as in a config of an older version, nothing is frozen.
     recorded = json.loads((folder / "config.json").read_text())
-    assert recorded.pop("network.frozen") == "layer3"
+    assert recorded.pop("network.frozen") == "stem"
     (folder / "config.json").write_text(json.dumps(recorded))
     assert open_run(Workdir.open(folder)).config.network.frozen == ""
 
