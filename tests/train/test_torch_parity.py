@@ -259,5 +259,6 @@ def test_bfloat16_against_float32(depth: int, pixels: int) -> None:
     print(f"bfloat16: scores {score_difference:.1e}, loss {float(loss - exact_loss):.1e}, ", end="")
     print(f"gradients {gradient_difference:.1e}, cosine {cosine:.4f}")
     assert 0 < score_difference < 0.02
-    assert gradient_difference < 0.15
+    # With the head alone in bfloat16 it is less than 0.05.
+    assert 0.06 < gradient_difference < 0.15
     assert cosine > 0.99
