@@ -101,6 +101,7 @@ def test_a_server_without_heat_maps_says_so(
     assert body["image"].startswith("data:image/jpeg")
 
 
+@pytest.mark.long
 def test_a_resumed_run_equals_an_uninterrupted_one(data_dir: Path, tmp_path: Path) -> None:
     """TASN's draws a map for each image and step."""
     config = config_of(data_dir, "tasn")
