@@ -7,10 +7,10 @@ The runs are trained one at a time, each on all devices. The same command resume
 stopped: finished runs are not repeated, and a run that fails does not stop the others. A sweep with a
 search first chooses a value for each row, on a validation split of the training set. --config runs the
 same sweep with another config, such as configs/quickstart.py, and omits the paper's results;
---config.FIELD overrides a field in all runs. With --folds, each row is trained once without each of N
-folds of the training images, with seed 0, and tested on it; the table has mean and deviation over the
-folds, and the test split remains unused. The results are in DIR, by default in
-runs/<name of the sweep>: results.md, results.csv, figure.png, and a workdir for each run.
+--config.FIELD overrides a field in all runs, unless the rows differ in it. With --folds, each row is
+trained once without each of N folds of the training images, with seed 0, and tested on it; the table
+has mean and deviation over the folds, and the test split remains unused. The results are in DIR, by
+default in runs/<name of the sweep>: results.md, results.csv, figure.png, and a workdir for each run.
 """
 
 from fgr_jax import cli  # isort: skip  # first: it says which packages are missing

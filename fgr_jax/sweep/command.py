@@ -41,6 +41,7 @@ def sweep(own: flags.FlagValues, argv: Sequence[str], usage: str) -> int:
     plan = load(local_path(own.sweep, "--sweep"))
     config = cli.config_file(own) or plan.config
     for_all = cli.overrides(own)
+    plan = _overridden(plan, cli.given_fields(own))
     if own.folds:
         plan = _with_folds(plan, own.folds, seeds=own.seeds)
     seeds = own.seeds or plan.seeds
@@ -180,6 +181,31 @@ def _with_folds(sweep: Sweep, folds: int, *, seeds: int | None) -> Sweep:
             "that its rows would be tested on; name another sweep"
         )
     return dataclasses.replace(sweep, folds=folds)
+
+
+def _overridden(sweep: Sweep, given: Mapping[str, object]) -> Sweep:
+    """Returns the sweep without the rows' own values of the fields that are given for all runs.
+
+    Raises:
+      UserError: the rows differ in a given field, or the sweep chooses it.
+    """
+    for name, value in given.items():
+        if name == "seed" or (sweep.search and name == sweep.search.field):
+            raise UserError(
+                f"--config.{name}={value}: this sweep has values of its own for it; leave it out"
+            )
+        values = [row.overrides.get(name) for row in sweep.rows]
+        if any(each != values[0] for each in values):
+            raise UserError(
+                f"--config.{name}={value}: the rows of this sweep differ in it; leave it out"
+            )
+    rows = [
+        dataclasses.replace(
+            row, overrides={name: each for name, each in row.overrides.items() if name not in given}
+        )
+        for row in sweep.rows
+    ]
+    return dataclasses.replace(sweep, rows=rows)
 
 
 def _in_words(folder: str) -> str:

@@ -63,6 +63,7 @@ def sweep_command(data_dir: Path, folder: Path, duration: str) -> list[str]:
     config = small_config(data_dir)
     config.duration = duration
     base, *overrides = config_flags(config)
+    overrides = [flag for flag in overrides if not flag.startswith("--config.loss.k=")]
     (folder / "tiny.py").write_text(TINY.format(config=base.removeprefix("--config=")))
     return [
         *[sys.executable, "-m", "fgr_jax.sweep", f"--sweep={folder / 'tiny.py'}"],
@@ -470,3 +471,29 @@ def get_sweep():
                 ["sweep", f"--sweep={tmp_path / 'sweep.py'}", f"--workdir={tmp_path / 'out'}"]
             )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_field_that_is_given_for_all_runs_is_that_of_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the rows set it, and what would make them the same is refused."""
+    runs = trained(monkeypatch, lambda _: np.arange(100) < 50)
+    (tmp_path / "sweep.py").write_text(f"""
+from fgr_jax.sweep.plan import Row, Search, Sweep
+
+def get_sweep():
+    rows = [Row(f"k = {{k}}", {{"loss.k": k, "duration": "9 epochs"}}) for k in (1, 2)]
+    return Sweep("of one duration", "{ROOT}/configs/cub.py", rows, search={SEARCH})
+""")
+    flags = ["sweep", f"--sweep={tmp_path / 'sweep.py'}", f"--workdir={tmp_path / 'out'}"]
+    for flag, message in {
+        "loss.k=3": "the rows of this sweep differ in it",
+        "optimizer.learning_rate=0.1": "this sweep has values of its own for it",
+        "seed=3": "this sweep has values of its own for it",
+    }.items():
+        with pytest.raises(UserError, match=rf"^--config\.{re.escape(flag)}: {message}; leave"):
+            command_line.main([*flags, f"--config.{flag}"])
+    assert not runs
+    assert command_line.main([*flags, "--config.duration=4 steps", "--config.batch_size=8"]) == 0
+    assert {(config.duration, config.batch_size) for config in runs} == {("4 steps", 8)}
+    assert {config.loss.k for config in runs} == {1, 2}
