@@ -41,9 +41,9 @@ def sweep(own: flags.FlagValues, argv: Sequence[str], usage: str) -> int:
     plan = load(local_path(own.sweep, "--sweep"))
     config = cli.config_file(own) or plan.config
     for_all = cli.overrides(own)
-    plan = _overridden(plan, cli.given_fields(own))
     if own.folds:
         plan = _with_folds(plan, own.folds, seeds=own.seeds)
+    plan = _overridden(plan, cli.given_fields(own))
     seeds = own.seeds or plan.seeds
     search = plan.search
     tried = [search.overrides(value) for value in search.values] if search else [{}]
@@ -187,10 +187,15 @@ def _overridden(sweep: Sweep, given: Mapping[str, object]) -> Sweep:
     """Returns the sweep without the rows' own values of the fields that are given for all runs.
 
     Raises:
-      UserError: the rows differ in a given field, or the sweep chooses it.
+      UserError: the rows differ in a given field, or the sweep sets it in each run.
     """
+    of_the_sweep = {"seed"}
+    if sweep.search:
+        of_the_sweep |= sweep.search.overrides("").keys()
+    elif sweep.folds:
+        of_the_sweep.add("data.fold")
     for name, value in given.items():
-        if name == "seed" or (sweep.search and name == sweep.search.field):
+        if name in of_the_sweep:
             raise UserError(
                 f"--config.{name}={value}: this sweep has values of its own for it; leave it out"
             )

@@ -489,6 +489,7 @@ def get_sweep():
     for flag, message in {
         "loss.k=3": "the rows of this sweep differ in it",
         "optimizer.learning_rate=0.1": "this sweep has values of its own for it",
+        "data.fold=1/3": "this sweep has values of its own for it",
         "seed=3": "this sweep has values of its own for it",
     }.items():
         with pytest.raises(UserError, match=rf"^--config\.{re.escape(flag)}: {message}; leave"):
