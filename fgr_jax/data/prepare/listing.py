@@ -11,8 +11,6 @@ from itertools import filterfalse
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import scipy.io
-
 from fgr_jax.data.image_files import is_litter
 from fgr_jax.data.images.kinds import identify
 from fgr_jax.errors import UserError
@@ -301,6 +299,8 @@ def read_matlab(path: Path, variable: str, convert: Callable[[Any], _T]) -> list
       UserError: the file is damaged or of a version that cannot be read, or lacks the variable or a
         field of it.
     """
+    import scipy.io  # takes half as long as JAX, and only some data sets need it
+
     try:
         with path.open("rb") as file:
             if file.read(len(_MATLAB_HDF5)) == _MATLAB_HDF5:
