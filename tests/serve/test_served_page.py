@@ -37,8 +37,7 @@ def test_a_chosen_image_is_classified(address: str, image: Path, width: int) -> 
         assert shares == [f"{each['probability']:.1%}" for each in expected]
         assert page.locator("#status").inner_text().startswith(expected[0]["class"])
         # All images have arrived, and nothing is wider than the window.
-        page.wait_for_load_state("networkidle")
-        assert page.evaluate("[...document.images].every((image) => image.naturalWidth)")
+        page.wait_for_function("[...document.images].every((image) => image.naturalWidth)")
         assert page.locator(".thumbnails img").count() == len(expected[0]["nearest"])
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         if width < 400:  # one below the other
