@@ -30,7 +30,7 @@ def of_the_objective(scores: np.ndarray, **loss: object) -> np.ndarray:
         )
         targets = Targets(jax.numpy.asarray(LABELS), jax.numpy.ones(8, bool), jax.numpy.asarray(0))
         outputs = Outputs(jax.numpy.asarray(scores), jax.numpy.zeros((8, 1)))
-        return np.asarray(objective.losses(outputs, targets, {}))
+        return np.asarray(jax.jit(objective.losses)(outputs, targets, {}))
 
 
 def adjusted_by_hand(scores: np.ndarray, strength: float) -> np.ndarray:
@@ -61,8 +61,8 @@ def test_logit_adjustment(strength: float, k: int, start: str) -> None:
 def test_the_hardest_negatives_are_those_of_the_adjusted_scores() -> None:
     scores = np.zeros((8, 6))
     scores[:, 3] = 1.0  # the highest score, of a class of one image in 97
-    gradient = jax.grad(
-        lambda s: jax.numpy.sum(of_the_objective_in_jax(s, k=1, logit_adjustment=1.0))
+    gradient = jax.jit(
+        jax.grad(lambda s: jax.numpy.sum(of_the_objective_in_jax(s, k=1, logit_adjustment=1.0)))
     )(jax.numpy.asarray(scores, jax.numpy.float32))
     rows = adjusted_by_hand(scores, 1.0)
     for row, label, of_row in zip(rows, LABELS, np.asarray(gradient), strict=True):

@@ -1,8 +1,10 @@
 """What is kept, what is found again, and what is said of a damaged checkpoint."""
 
 import contextlib
+import logging
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
@@ -11,6 +13,7 @@ from etils import epath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fgr_jax.distributed import data_mesh, replicated
 from fgr_jax.errors import UserError
 from fgr_jax.runs.checkpoints import Checkpoints, latest_step, read, read_latest, saved_steps
 
@@ -43,6 +46,30 @@ def test_restore_gives_the_saved_values(tmp_path: Path) -> None:
     with Checkpoints(epath.Path(tmp_path)) as checkpoints:
         restored = checkpoints.restore(3, {"w": jnp.zeros(3)})
     np.testing.assert_array_equal(restored["w"], [3, 3, 3])
+
+
+def test_saving_on_eight_devices_compiles_a_digest_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each slice of an array that Orbax would have a device save is a program of its own."""
+    everywhere = replicated(data_mesh(jax.devices()[:8]))
+    state = {
+        str(size): jax.device_put(np.arange(8.0 * size, dtype=np.float32), everywhere)
+        for size in (17, 23, 29)
+    }
+    with (
+        jax.log_compiles(),
+        caplog.at_level(logging.WARNING),
+        Checkpoints(epath.Path(tmp_path)) as checkpoints,
+    ):
+        checkpoints.save(1, state, top1=None)
+        checkpoints.wait()
+        restored = checkpoints.restore(1, state)
+    compiled = {line.split()[1] for line in caplog.messages if line.startswith("Compiling ")}
+    assert compiled == {"jit(_digest)"}
+    for name, saved in state.items():
+        assert restored[name].sharding == everywhere
+        np.testing.assert_array_equal(restored[name], saved)
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
