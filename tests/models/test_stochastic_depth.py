@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import traced_faster
 from small_backbones import PATCHES
 from tiny_step import batch_of, build
 
@@ -57,7 +58,8 @@ def rates_of(monkeypatch: pytest.MonkeyPatch, backbone: Any, *, train: bool) -> 
     for module in (resnet, convnext, vit, efficientnet):
         monkeypatch.setattr(module, "drop_path", noted)
     images = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
-    jax.eval_shape(lambda x: backbone.init(jax.random.key(0), x, train=train), images)
+    with traced_faster():
+        jax.eval_shape(lambda x: backbone.init(jax.random.key(0), x, train=train), images)
     return found
 
 
@@ -82,7 +84,7 @@ class Drop(nn.Module):
 
 def test_branches_are_left_out_for_an_example_and_scaled() -> None:
     count = 20_000
-    x = jnp.ones((count, 2, 3))
+    x = np.ones((count, 2, 3), np.float32)
     draws = {}
     for devices in (1, 8):
         sharding = batch_sharding(data_mesh(jax.devices()[:devices]))
@@ -108,9 +110,10 @@ def test_each_step_draws_from_the_stream(tiny: Config, tmp_path: Path, parts: in
     losses = {}
     for devices in (1, 4):
         steps, state = build(tiny, devices=devices)
+        shardings, state = jax.tree.map(lambda leaf: leaf.sharding, state), jax.device_get(state)
         batch = batch_of(8, devices=devices)
         for step in (3, 4, 3):
-            copy = jax.tree.map(jnp.copy, state).replace(step=jnp.int32(step))
+            copy = jax.device_put(state, shardings).replace(step=jnp.int32(step))
             losses[devices, step] = float(steps.train(copy, batch)[1].loss)
     assert losses[1, 3] != pytest.approx(losses[1, 4], rel=1e-3)
     for step in (3, 4):

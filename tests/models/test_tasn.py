@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from networks import shapes_of
 from small_backbone import SMALL_BACKBONE
 from systems import tasn as reference
 from systems.layers import linear_gradient
@@ -56,23 +57,24 @@ def case() -> Any:
         rng = np.random.default_rng(0)
         images = rng.normal(size=(3, SIDE, SIDE, 3))
         images += rng.normal(size=(3, 8, 8, 3)).repeat(PATCH, 1).repeat(PATCH, 2)
-        shapes = jax.eval_shape(
-            lambda: network.init(jax.random.key(0), jnp.asarray(images), train=False)
-        )
+        shapes = shapes_of(network, SIDE, SIDE)
         params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes["params"])
         objective = network.classifier.objective(
             Objective(lambda outputs, targets, _: cross_entropy(outputs.scores, targets.labels))
         )
-        targets = Targets(jnp.asarray(LABELS), jnp.ones(3, bool), jnp.int32(0))
+        targets = Targets(*jax.device_put((LABELS, np.ones(3, bool), np.int32(0))))
 
         def mean_loss(params: Any, images: Any) -> Any:
             rngs = {STREAM: jax.random.key(1)}
             outputs: Any = network.apply({"params": params}, images, train=True, rngs=rngs)
             return objective.losses(outputs, targets, {}).mean(), outputs
 
-        found = jax.jit(jax.value_and_grad(mean_loss, has_aux=True))(params, images)
-        tested = jax.jit(lambda p, x: network.apply({"params": p}, x, train=False))(params, images)
-        yield params, images, *jax.device_get((found, tested))
+        @jax.jit
+        def computed(params: Any, images: Any) -> Any:
+            found = jax.value_and_grad(mean_loss, has_aux=True)(params, images)
+            return found, network.apply({"params": params}, images, train=False)
+
+        yield params, images, *jax.device_get(computed(params, images))
 
 
 def sample(image: Any, attention: Any) -> Any:
@@ -157,13 +159,16 @@ def test_the_loss_and_the_gradients_of_all_parameters(case: Any) -> None:
         np.testing.assert_allclose(ours, theirs, **CLOSE)
 
 
+SAMPLED = jax.jit(sampling.sampled, static_argnums=(2, 3))
+
+
 def test_samples_of_a_peak_are_limited_and_those_of_nothing_are_even() -> None:
     """Against the reference, where the limit binds in every round and a corner is enlarged."""
     peaked = np.full((2, 6, 6), 0.01)
     peaked[0, 0, 5], peaked[0, 3, 5], peaked[1] = 5.0, 2.0, 0.0
     images = np.random.default_rng(0).normal(size=(2, 48, 48, 3))
     with jax.enable_x64(True):
-        found = sampling.sampled(jnp.asarray(images), jnp.asarray(peaked), 24, 4.0)
+        found = SAMPLED(images, peaked, 24, 4.0)
     evenly = reference.places(np.full(6, 1 / 6), 48)
     resized = reference.sample(peaked[0][..., None], evenly, evenly)[..., 0]
     rows, columns = reference.limited(*reference.marginals(resized), 24)
@@ -181,19 +186,21 @@ def test_a_bright_object_is_enlarged_wherever_it_is() -> None:
     """And a mirrored image has mirrored samples."""
     image = np.zeros((1, 48, 48, 3), np.float32)
     image[0, 8:16, 24:32] = 1
-    attention = jnp.full((1, 6, 6), 0.1).at[0, 1, 3].set(1.0)
-    found = np.asarray(sampling.sampled(jnp.asarray(image), attention, 24, 4.0))
+    attention = np.full((1, 6, 6), 0.1, np.float32)
+    attention[0, 1, 3] = 1
+    found = np.asarray(SAMPLED(image, attention, 24, 4.0))
     # Of the 4×4 pixels that an even sample would have.
     assert (found[0, ..., 0] > 0.5).sum() > 3 * 16
-    mirrored = sampling.sampled(jnp.asarray(image[:, :, ::-1]), attention[:, :, ::-1], 24, 4.0)
+    mirrored = SAMPLED(image[:, :, ::-1], attention[:, :, ::-1], 24, 4.0)
     np.testing.assert_allclose(mirrored, found[:, :, ::-1], atol=1e-4)
 
 
 def test_negative_features_have_finite_samples() -> None:
     """Such as those of a transformer, whose attention maps may be below 0 everywhere."""
     head = TasnHead(2)
-    images = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
-    features = -jnp.abs(jax.random.normal(jax.random.key(0), (2, 2, 2, CHANNELS)))
+    rng = np.random.default_rng(0)
+    images = rng.normal(size=(2, 16, 16, 3)).astype(np.float32)
+    features = -np.abs(rng.normal(size=(2, 2, 2, CHANNELS)).astype(np.float32))
     again: Any = {"images": images, "features_of": lambda samples: samples}
 
     def scores(features: jax.Array) -> Any:
@@ -207,16 +214,15 @@ def test_negative_features_have_finite_samples() -> None:
     for found in jax.jit(scores)(features):
         assert np.isfinite(found).all()
     # Where some are above 0, the others are as 0.
-    weights = jnp.array([[1.0, -2.0]])
-    maps = sampling.attention(jnp.array([[[[1.0, 0.0], [1.0, 1.0]]]]), weights)
+    weights = np.array([[1.0, -2.0]], np.float32)
+    cells = np.array([[[[1.0, 0.0], [1.0, 1.0]]]], np.float32)
+    maps = jax.jit(sampling.attention)(cells, weights)
     assert maps.tolist() == [[[1.0, 0.0]]]
 
 
 def test_the_parameters_are_those_of_two_classifiers() -> None:
     network = build_network(Config(network=Section(head="tasn")), 200)
-    variables = jax.eval_shape(
-        lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
-    )
+    variables = shapes_of(network, 64, 64)
     of_backbone = parameter_count(variables["params"]["backbone"])
     assert parameter_count(variables["params"]) == of_backbone + 2 * 200 * 2049 == 24_327_632
 

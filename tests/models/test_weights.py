@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from etils import epath
-from networks import cam_network
+from networks import cam_network, shapes_of
 from several_processes import run_in_processes
 
 from fgr_jax import config as config_lib
@@ -37,16 +37,14 @@ def random_variables(depth: int = 18, classes: int = 5, width: float = 0.125, se
     rng = np.random.default_rng(seed)
     return jax.tree.map(
         lambda leaf: rng.normal(size=leaf.shape).astype(np.float32),
-        shapes_of(depth, classes, width),
+        resnet_shapes(depth, classes, width),
     )
 
 
 @functools.cache
-def shapes_of(depth: int, classes: int, width: float) -> Any:
+def resnet_shapes(depth: int, classes: int, width: float) -> Any:
     network = cam_network(classes, depth=depth, width=width)
-    return jax.eval_shape(
-        lambda: network.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), train=False)
-    )
+    return shapes_of(network, 32, 32)
 
 
 def named(variables: Any) -> Tensors:
@@ -82,7 +80,8 @@ def torchvision_names() -> dict[str, dict[str, list[int]]]:
 def test_names_and_shapes_are_torchvisions(
     depth: int, torchvision_names: dict[str, dict[str, list[int]]]
 ) -> None:
-    tensors = named(random_variables(depth, classes=1000, width=1.0))
+    like = resnet_shapes(depth, 1000, 1.0)
+    tensors = named(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.bool_), like))
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     assert shapes == torchvision_names[f"resnet{depth}"]
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from goldens import recipe
+from networks import shapes_of
 
 from fgr_jax.models.network import Network
 from fgr_jax.models.weights.table import from_tensors, to_tensors
@@ -15,6 +15,9 @@ from fgr_jax.models.weights.table import from_tensors, to_tensors
 GOLDENS = Path(__file__).parent.parent / "goldens"
 # For `jax.jit`, whatever the tests compile with: float64 convolutions are loops that LLVM must optimize.
 OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
+
+
+_shapes_of = functools.cache(shapes_of)
 
 
 @functools.cache
@@ -29,8 +32,7 @@ def variables_of(network: Network, *size: int, dtype: Any = np.float32) -> Any:
 
     `size` is the height and the width of the images, or the side of square ones.
     """
-    shape = (1, size[0], size[-1], 3)
-    like = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros(shape), train=False))
+    like = _shapes_of(network, size[0], size[-1])
     like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), like)
     shapes = {name: list(tensor.shape) for name, tensor in to_tensors(like, network.table).items()}
     return from_tensors(recipe.weights(shapes), like, network.table, "recipe")
