@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import onnx
 import pytest
+from networks import shapes_of
 from onnx_files import checked_onnx, folds_nothing_more, operators, optimized, run_onnx
 from onnx_in_browser import onnxruntime_web
 from pooled_head import POOLED_HEAD
@@ -81,9 +82,6 @@ TWICE = ("resnet, basic", "convnext", "tf_efficientnet_lite", "vit", "own backbo
 def variables_of(name: str, size: int) -> Any:
     """Variables with no value at its initial one, whose maps are of the size of 1."""
     network = NETWORKS[name]
-    like = jax.eval_shape(
-        lambda: network.init(jax.random.key(0), np.zeros((1, size, size, 3)), train=False)
-    )
     generator = np.random.default_rng(0)
 
     def draw(path: Any, leaf: Any) -> Any:
@@ -99,16 +97,17 @@ def variables_of(name: str, size: int) -> Any:
             return generator.uniform(0.5, 1.5, leaf.shape).astype(np.float32)
         return generator.normal(0, 0.3, leaf.shape).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, like)
+    return jax.tree_util.tree_map_with_path(draw, shapes_of(network, size, size))
 
 
-def outputs(name: str, size: int, images: Any) -> Any:
-    return outputs_of(forward(NETWORKS[name], variables_of(name, size), images))
+def outputs(name: str, variables: Any, images: Any) -> Any:
+    return outputs_of(forward(NETWORKS[name], variables, images))
 
 
 @functools.cache
 def model_of(name: str, size: int) -> Any:
-    return checked_onnx(functools.partial(outputs, name, size), (size, size, 3), np.uint8)
+    function = functools.partial(outputs, name, variables_of(name, size))
+    return checked_onnx(function, (size, size, 3), np.uint8)
 
 
 def test_every_family_of_backbones_is_tested() -> None:
@@ -135,7 +134,8 @@ def test_a_network_of_one_and_of_seven_images(name: str, size: int, in_browser: 
     """In onnxruntime and in the browser."""
     model = model_of(name, size)
     images = np.random.default_rng(1).integers(0, 256, (7, size, size, 3), np.uint8)
-    expected = jax.device_get(jax.jit(functools.partial(outputs, name, size))(images))
+    compute = jax.jit(functools.partial(outputs, name))
+    expected = jax.device_get(compute(variables_of(name, size), images))
     assert ("maps" in expected) != ("head" in name and name != "gaussian head")
     of_rows = (slice(0, 7), slice(3, 4))
     batches = [images[rows] for rows in of_rows]

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from goldens import recipe
+from networks import shapes_of
 
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
@@ -29,9 +30,7 @@ def lite0(classes: int) -> tuple[Network, Any]:
     config = Config()
     config.network.backbone = "tf_efficientnet_lite0"
     network = build_network(config, classes)
-    like = jax.eval_shape(
-        lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False)
-    )
+    like = shapes_of(network, 64, 64)
     return network, jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
 
 

@@ -2,14 +2,15 @@
 
 import functools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+from networks import shapes_of, traced_faster
 
 from fgr_jax import config as config_lib
 from fgr_jax.errors import UserError
@@ -23,14 +24,18 @@ from fgr_jax.models.weights.recognition import recognized
 from fgr_jax.models.weights.table import Tensors, to_tensors
 
 
+@pytest.fixture(autouse=True)
+def _traced_faster() -> Iterator[None]:
+    with traced_faster():
+        yield
+
+
 @functools.cache
 def network_and_zeros(name: str, width: float = 1) -> tuple[Network, Any]:
     """A listed network, and variables of its shapes of one byte each."""
     backbone: Any = BACKBONES[name](config_lib.Network(backbone=name, width=width))
     network = Network(backbone, CamHead(10))
-    like = jax.eval_shape(
-        lambda: network.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)), train=False)
-    )
+    like = shapes_of(network, 224, 224)
     return network, jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.bool_), like)
 
 
@@ -64,15 +69,22 @@ FILES = {
     "vit_small_patch14_dinov2": "vit_small_patch14_dinov2",
     "vit_small_patch14_reg4_dinov2": "vit_small_patch14_reg4_dinov2",
 }
-MORE = ("resnet", "resnet18", "convnext_tiny", "vit_large_patch16_224")
+# Of some there is another size, with the same names.
+MORE = (
+    *("resnet", "resnet18", "convnext_tiny"),
+    *("vit_base_patch16_224", "vit_base_patch14_dinov2"),
+)
 
 
-@pytest.mark.parametrize(("name", "expected"), FILES.items())
-def test_files_of_every_family_are_recognized(
-    name: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _few_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     few = {each: BACKBONES[each] for each in (*MORE, *" or ".join(FILES.values()).split(" or "))}
     monkeypatch.setattr(recognition, "BACKBONES", few)
+
+
+@pytest.mark.usefixtures("_few_are_listed")
+@pytest.mark.parametrize(("name", "expected"), FILES.items())
+def test_files_of_every_family_are_recognized(name: str, expected: str, tmp_path: Path) -> None:
     other = "convnext_tiny" if "resnet" in name else "resnet18"
     tensors = file_of(name)
     first = expected.partition(" ")[0]
@@ -93,6 +105,7 @@ def test_files_of_every_family_are_recognized(
     assert recognized(part) == (expected.split(" or "), False)
 
 
+@pytest.mark.usefixtures("_few_are_listed")
 def test_a_similar_file_is_named_after_the_tensors(tmp_path: Path) -> None:
     tensors = file_of("vit_small_patch14_dinov2")
     del tensors["norm.weight"]
@@ -103,6 +116,7 @@ def test_a_similar_file_is_named_after_the_tensors(tmp_path: Path) -> None:
     assert message.endswith(" more; it looks like vit_small_patch14_dinov2")
 
 
+@pytest.mark.usefixtures("_few_are_listed")
 def test_weights_of_another_width_are_told(tmp_path: Path) -> None:
     name = "vit_small_patch16_224"
     message = refused(file_of(name), name, tmp_path, width=0.5)
