@@ -67,10 +67,12 @@ class Checkpoints:
             preservation_policy=checkpoint_managers.AnyPreservationPolicy([latest, best]),
             best_fn=operator.itemgetter(_METRIC),  # otherwise a reopened folder has no metrics
         )
-        # By default each device saves a slice of every array, which is all on each of them, and each
-        # slice of each shape is a program to compile: half a minute for a ResNet-50 on eight devices.
+        # By default each device saves a slice of every array, though it has all of it, and each slice of
+        # each shape is a program to compile: hundreds of them, at the first checkpoint of a run.
         arrays = ocp.type_handlers.ArrayHandler(use_replica_parallel=False)
-        handlers = ocp.type_handlers.create_type_handler_registry((jax.Array, arrays))
+        handlers = ocp.type_handlers.create_type_handler_registry(
+            (jax.Array, arrays), (np.ndarray, ocp.type_handlers.NumpyHandler())
+        )
         self._manager = ocp.CheckpointManager(
             literal,
             options=options,
