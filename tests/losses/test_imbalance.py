@@ -21,16 +21,19 @@ LABELS = RNG.integers(0, 6, 8)
 
 def of_the_objective(scores: np.ndarray, **loss: object) -> np.ndarray:
     """The losses of a config, in float64."""
+    with jax.enable_x64(True):
+        losses = jax.jit(lambda scores: of_the_objective_in_jax(scores, **loss))
+        return np.asarray(losses(jax.numpy.asarray(scores)))
+
+
+def of_the_objective_in_jax(scores: jax.Array, **loss: object) -> jax.Array:
     config = Config()
     for name, value in loss.items():
         setattr(config.loss, name, value)
-    with jax.enable_x64(True):
-        objective = build_objective(
-            config, Calendar.of(config, 10), data_mesh(jax.devices()[:1]), COUNTS
-        )
-        targets = Targets(jax.numpy.asarray(LABELS), jax.numpy.ones(8, bool), jax.numpy.asarray(0))
-        outputs = Outputs(jax.numpy.asarray(scores), jax.numpy.zeros((8, 1)))
-        return np.asarray(jax.jit(objective.losses)(outputs, targets, {}))
+    mesh = data_mesh(jax.devices()[:1])
+    objective = build_objective(config, Calendar.of(config, 10), mesh, COUNTS)
+    targets = Targets(jax.numpy.asarray(LABELS), jax.numpy.ones(8, bool), jax.numpy.asarray(0))
+    return objective.losses(Outputs(scores, jax.numpy.zeros((8, 1))), targets, {})
 
 
 def adjusted_by_hand(scores: np.ndarray, strength: float) -> np.ndarray:
@@ -69,16 +72,6 @@ def test_the_hardest_negatives_are_those_of_the_adjusted_scores() -> None:
         hardest = max((c for c in range(6) if c != label), key=lambda c: row[c])
         assert set(np.flatnonzero(of_row)) == {label, hardest}
         assert hardest != 3
-
-
-def of_the_objective_in_jax(scores: jax.Array, **loss: object) -> jax.Array:
-    config = Config()
-    for name, value in loss.items():
-        setattr(config.loss, name, value)
-    mesh = data_mesh(jax.devices()[:1])
-    objective = build_objective(config, Calendar.of(config, 10), mesh, COUNTS)
-    targets = Targets(jax.numpy.asarray(LABELS), jax.numpy.ones(8, bool), jax.numpy.asarray(0))
-    return objective.losses(Outputs(scores, jax.numpy.zeros((8, 1))), targets, {})
 
 
 @pytest.mark.parametrize("power", [0.5, 1.0])

@@ -30,7 +30,6 @@ from fgr_jax.models.network import (
 )
 
 
-@functools.cache
 def abstract_variables(network: Network) -> dict:
     return shapes_of(network, 64, 64)
 

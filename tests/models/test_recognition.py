@@ -69,22 +69,15 @@ FILES = {
     "vit_small_patch14_dinov2": "vit_small_patch14_dinov2",
     "vit_small_patch14_reg4_dinov2": "vit_small_patch14_reg4_dinov2",
 }
-# Of some there is another size, with the same names.
-MORE = (
-    *("resnet", "resnet18", "convnext_tiny"),
-    *("vit_base_patch16_224", "vit_base_patch14_dinov2"),
-)
+MORE = ("resnet", "resnet18", "convnext_tiny", "vit_large_patch16_224")
 
 
-@pytest.fixture
-def _few_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "expected"), FILES.items())
+def test_files_of_every_family_are_recognized(
+    name: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     few = {each: BACKBONES[each] for each in (*MORE, *" or ".join(FILES.values()).split(" or "))}
     monkeypatch.setattr(recognition, "BACKBONES", few)
-
-
-@pytest.mark.usefixtures("_few_are_listed")
-@pytest.mark.parametrize(("name", "expected"), FILES.items())
-def test_files_of_every_family_are_recognized(name: str, expected: str, tmp_path: Path) -> None:
     other = "convnext_tiny" if "resnet" in name else "resnet18"
     tensors = file_of(name)
     first = expected.partition(" ")[0]
@@ -105,7 +98,6 @@ def test_files_of_every_family_are_recognized(name: str, expected: str, tmp_path
     assert recognized(part) == (expected.split(" or "), False)
 
 
-@pytest.mark.usefixtures("_few_are_listed")
 def test_a_similar_file_is_named_after_the_tensors(tmp_path: Path) -> None:
     tensors = file_of("vit_small_patch14_dinov2")
     del tensors["norm.weight"]
@@ -116,7 +108,6 @@ def test_a_similar_file_is_named_after_the_tensors(tmp_path: Path) -> None:
     assert message.endswith(" more; it looks like vit_small_patch14_dinov2")
 
 
-@pytest.mark.usefixtures("_few_are_listed")
 def test_weights_of_another_width_are_told(tmp_path: Path) -> None:
     name = "vit_small_patch16_224"
     message = refused(file_of(name), name, tmp_path, width=0.5)

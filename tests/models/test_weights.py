@@ -1,6 +1,5 @@
 """Weights in and out: torchvision's layout, files, other runs, and what can be wrong with them."""
 
-import functools
 import hashlib
 import json
 import os
@@ -41,7 +40,6 @@ def random_variables(depth: int = 18, classes: int = 5, width: float = 0.125, se
     )
 
 
-@functools.cache
 def resnet_shapes(depth: int, classes: int, width: float) -> Any:
     network = cam_network(classes, depth=depth, width=width)
     return shapes_of(network, 32, 32)

@@ -1,6 +1,7 @@
 """Networks by their numbers, without a config."""
 
 import contextlib
+import functools
 from typing import Any
 from unittest import mock
 
@@ -45,6 +46,7 @@ def traced_faster() -> contextlib.AbstractContextManager:
     return mock.patch.object(convolution, "depthwise_convolution", depthwise.grouped)
 
 
+@functools.cache
 def shapes_of(network: Network, height: int, width: int) -> Any:
     """Returns the shapes and dtypes of the variables of a network of images of this size."""
     images = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)

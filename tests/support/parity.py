@@ -17,9 +17,6 @@ GOLDENS = Path(__file__).parent.parent / "goldens"
 OPTIMIZED = {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False}
 
 
-_shapes_of = functools.cache(shapes_of)
-
-
 @functools.cache
 def goldens_of(family: str) -> dict[str, np.ndarray]:
     """What `make_timm.py` wrote for a family."""
@@ -32,7 +29,7 @@ def variables_of(network: Network, *size: int, dtype: Any = np.float32) -> Any:
 
     `size` is the height and the width of the images, or the side of square ones.
     """
-    like = _shapes_of(network, size[0], size[-1])
+    like = shapes_of(network, size[0], size[-1])
     like = jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), like)
     shapes = {name: list(tensor.shape) for name, tensor in to_tensors(like, network.table).items()}
     return from_tensors(recipe.weights(shapes), like, network.table, "recipe")
