@@ -30,6 +30,7 @@ def get_sweep() -> Sweep:
         "pretrained": "efficientnet-lite0",
         "network.backbone": "tf_efficientnet_lite0",
         "network.frozen": "",
+        "diversification.fit_to_maps": True,
         "data.views": 0,
         "data.resize": 182,
         "data.crop": 160,
