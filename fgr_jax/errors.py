@@ -1,4 +1,4 @@
-"""The one exception whose message is meant for the user, and text as it is shown at the terminal."""
+"""The exception whose message is meant for the user, and text as it is shown at the terminal."""
 
 import unicodedata
 
@@ -16,6 +16,12 @@ class UserError(Exception):
 
     def __str__(self) -> str:
         return "\n  ".join(map(shown, self.args))
+
+
+class DivergedError(UserError):
+    """The loss or the weights of a run became infinite or NaN. The exit status is `STATUS`."""
+
+    STATUS = 3
 
 
 def shown(text: object) -> str:

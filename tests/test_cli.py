@@ -133,13 +133,13 @@ def test_mistakes_are_named_in_one_line(argument: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def get_config(:", "does not work: SyntaxError"),
-        ("config = 1", "does not work: KeyError: 'get_config'"),
+        ("def get_config(:", "does not work: line 1: SyntaxError: invalid syntax"),
+        ("config = 1", r"does not define get_config\(\)"),
         ("def get_config(): return {}", r"must return a fgr_jax.config.Config, not dict"),
         (
             "from fgr_jax.config import Config\n"
             "def get_config():\n c = Config()\n c.loss.kk = 1\n return c",
-            "does not work: AttributeError: 'Loss' object has no attribute 'kk'",
+            "does not work: line 4: AttributeError: 'Loss' object has no attribute 'kk'",
         ),
         (
             "from fgr_jax.config import Config\n"

@@ -32,16 +32,31 @@ def load(
         beside = sorted(str(found) for found in path.parent.glob("*.py")) or ["none"]
         raise UserError(f"{flag}={path}: no such file; in that folder: {', '.join(beside)}")
     try:
-        defined = runpy.run_path(str(path))[function](*arguments)
+        names = runpy.run_path(str(path))
+        defined = names[function](*arguments) if function in names else None
     except Exception as error:
         cause = traceback.format_exception_only(error)[-1].strip()
-        raise UserError(f"{flag}={path} does not work: {cause}") from error
+        raise UserError(f"{flag}={path} does not work: {_line(error, path)}{cause}") from error
+    if function not in names:
+        raise UserError(f"{flag}={path} does not define {function}()")
     if not isinstance(defined, kind):
         raise UserError(
             f"{flag}={path}: {function}() must return a {kind.__module__}.{kind.__name__}, "
             f"not {type(defined).__name__}"
         )
     return defined
+
+
+def _line(error: Exception, path: Path) -> str:
+    """Returns "line 12: " for the line of the file that the error comes from, or nothing."""
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(path)
+    ]
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        lines.append(error.lineno)
+    return f"line {lines[-1]}: " if lines else ""
 
 
 def listed_or_own(

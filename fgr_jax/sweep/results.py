@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 from pathlib import Path
 
-from fgr_jax.errors import UserError
+from fgr_jax.errors import DivergedError, UserError
 from fgr_jax.inference.saved_run import open_run
 from fgr_jax.runs.logs import Curve, error_curve, evaluated_split, read_metrics
 from fgr_jax.runs.workdir import METRICS, Workdir
@@ -22,6 +22,7 @@ class Result:
     workdir: Path
     fold: str = ""  # "1/5": it was tested on a fold of the training images
     failure: str = ""  # the last line of its output, if it failed
+    diverged: bool = False  # it failed, since its loss or weights became infinite or NaN
     top1: float | None = None  # in [0, 1], on the test split after the last step; None if it failed
     curve: Curve = ()  # of the split that it was evaluated on while it trained
     evaluated: str = "test"  # the name of that split
@@ -38,7 +39,7 @@ def result(seed: int, workdir: Path, status: int, fold: str = "") -> Result:
         lines = (workdir / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
         printed = [line for line in lines if line.strip()]
         last = printed[-1].removeprefix("error: ") if printed else f"status {status}"
-        return Result(seed, workdir, fold, failure=last)
+        return Result(seed, workdir, fold, failure=last, diverged=status == DivergedError.STATUS)
     try:
         records = read_metrics(workdir)
         epoch = float(open_run(Workdir.open(workdir)).calendar.epoch)
@@ -64,6 +65,15 @@ class Choice:
         """The index of the value with the highest accuracy; None without a finished run."""
         tried = [index for index, each in enumerate(self.results) if each.top1 is not None]
         return max(tried, key=lambda index: self.results[index].top1 or 0, default=None)
+
+    @property
+    def failures(self) -> list[Result]:
+        """The runs that failed. That a run diverged is what a search finds out, if another did not."""
+        return [
+            each
+            for each in self.results
+            if each.failure and not (each.diverged and self.best is not None)
+        ]
 
     @property
     def in_words(self) -> str:

@@ -119,10 +119,9 @@ def as_markdown(
         f"- {_escaped(line.row.name)}, {_escaped(name)}: {_escaped(each.failure)}"
         for line in lines
         for name, each in (
-            *((run.workdir.name, run) for run in (line.choice.results if line.choice else ())),
-            *((run.name, run) for run in line.results),
+            *((run.workdir.name, run) for run in (line.choice.failures if line.choice else ())),
+            *((run.name, run) for run in line.results if run.failure),
         )
-        if each.failure
     ]
     if failures:
         text += ["Failed:", "", *failures, ""]
@@ -136,10 +135,7 @@ def _searched(search: Search, lines: Sequence[Line]) -> list[str]:
     rows = [
         (
             line.row.name,
-            *(
-                f"{100 * each.top1:.1f}" if each.top1 is not None else MISSING
-                for each in (line.choice.results if line.choice else ())
-            ),
+            *(_on_validation(each) for each in (line.choice.results if line.choice else ())),
         )
         for line in lines
     ]
@@ -151,6 +147,12 @@ def _searched(search: Search, lines: Sequence[Line]) -> list[str]:
         "",
         *_table(("", *map(str, search.values)), rows),
     ]
+
+
+def _on_validation(result: Result) -> str:
+    if result.top1 is not None:
+        return f"{100 * result.top1:.1f}"
+    return "diverged" if result.diverged else MISSING
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -9,7 +9,7 @@ import jax
 
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config, has_validation
-from fgr_jax.errors import UserError
+from fgr_jax.errors import DivergedError
 from fgr_jax.runs.checkpoints import Checkpoints
 from fgr_jax.runs.logs import FingerprintLog, MetricsLog, write_predictions
 from fgr_jax.runs.workdir import Workdir
@@ -67,7 +67,7 @@ class Recorder:
         """Records a step that was just dispatched, and reads the loss of the previous one.
 
         Raises:
-          UserError: the loss is NaN or infinite.
+          DivergedError: the loss is NaN or infinite.
         """
         self.catch_up()
         self._pending = step, loss
@@ -97,7 +97,7 @@ class Recorder:
         """Waits for the last dispatched step and reads its loss.
 
         Raises:
-          UserError: the loss is NaN or infinite.
+          DivergedError: the loss is NaN or infinite.
         """
         if self._pending is None:
             return
@@ -137,7 +137,8 @@ class Recorder:
             with the weights before the update.
 
         Raises:
-          UserError: a loss or a weight is NaN or infinite, or the checkpoint cannot be written.
+          DivergedError: a loss or a weight is NaN or infinite.
+          UserError: the checkpoint cannot be written.
         """
         top1 = self._top1.get(step)
         if self._saved_step == step:
@@ -153,9 +154,9 @@ class Recorder:
         self._saved_step = step
         self._stopwatch.restart()
 
-    def _diverged(self, what: str, step: int) -> UserError:
+    def _diverged(self, what: str, step: int) -> DivergedError:
         """Returns the error for a step after which nothing must be saved."""
-        return UserError(
+        return DivergedError(
             f"{what} at step {step}; the checkpoints from before are kept. Lower the learning rate "
             f"(--config.optimizer.learning_rate={self.config.optimizer.learning_rate}) or lengthen "
             "--config.optimizer.warmup, in another --workdir"

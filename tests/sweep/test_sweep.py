@@ -105,6 +105,23 @@ def test_a_failing_run_does_not_lose_the_others(data_dir: Path, tmp_path: Path) 
     assert cv2.imread(str(tmp_path / "out" / "figure.png")) is not None
 
 
+def test_that_a_rate_diverges_is_a_result_of_the_search(data_dir: Path, tmp_path: Path) -> None:
+    command = sweep_command(data_dir, tmp_path, "7 steps")
+    sweep = (tmp_path / "tiny.py").read_text().replace("import Row", "import Row, Search")
+    search = 'search=Search("optimizer.learning_rate", (0.01, 1e30)), figure="line"'
+    rows = 'Row("no such split", {"data.test_split": "nothing"}, x=2),'
+    sweep = sweep.replace('figure="line"', search).replace(rows, "")
+    (tmp_path / "tiny.py").write_text(sweep)
+    rate = "--config.optimizer.learning_rate="
+    command = [flag for flag in command if not flag.startswith(rate)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search("learning_rate 1e[+]30: the loss became .* at step", done.stdout)
+    page = (tmp_path / "out" / "results.md").read_text()
+    assert re.search(r"[|] k = 1 [|] \d+\.\d [|] diverged [|]", page)
+    assert "Failed" not in page
+
+
 def test_a_stopped_sweep_goes_on(data_dir: Path, tmp_path: Path) -> None:
     command = sweep_command(data_dir, tmp_path, "400 epochs")
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -316,6 +333,16 @@ def test_a_search_without_a_finished_run_decides_nothing() -> None:
     assert "- row, learning\\_rate-0.001: no disk" in page
 
 
+def test_a_search_whose_runs_all_diverge_has_failed() -> None:
+    diverged = Result(0, Path("learning_rate-0.001"), failure="the loss became nan", diverged=True)
+    choice = Choice(SEARCH, (diverged, diverged))
+    assert choice.failures == [diverged, diverged]
+    finished = Result(0, Path("learning_rate-0.01"), top1=0.5)
+    no_disk = Result(0, Path("learning_rate-0.003"), failure="no disk")
+    choice = Choice(SEARCH, (diverged, no_disk, finished))
+    assert choice.failures == [no_disk]
+
+
 # Of what Markdown, HTML, CSV, matplotlib and file systems give a meaning to.
 _NAMES = st.lists(
     st.sampled_from([*"abc $_*`|<>[]()!#&~\\^{}=+-.,;:'\"%@1", "\n", "é", "&amp;", "**", "$x$"]),
@@ -411,7 +438,7 @@ def test_figures_are_drawn_of_what_finished(figure: str, with_paper: bool) -> No
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def get_sweep(:", "does not work: SyntaxError"),
+        ("def get_sweep(:", "does not work: line 1: SyntaxError"),
         ("def get_sweep(): return 3", "must return a fgr_jax.sweep.plan.Sweep, not int"),
         (
             "from fgr_jax.sweep.plan import Row, Sweep\n"

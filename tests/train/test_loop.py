@@ -24,7 +24,7 @@ from fgr_jax import main as main_lib
 from fgr_jax.calendar import Calendar
 from fgr_jax.config import Config
 from fgr_jax.data.sets.synthetic import Synthetic, SyntheticConfig
-from fgr_jax.errors import UserError
+from fgr_jax.errors import DivergedError, UserError
 from fgr_jax.runs.workdir import Workdir
 from fgr_jax.terminal import Terminal
 from fgr_jax.train import evaluation
@@ -323,7 +323,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_checkpoint(
     small.checkpoint_every = "1 step"
     small.optimizer.weight_decay = 0.0
     small.runtime.devices = 1
-    with pytest.raises(UserError, match=r"^the loss became .* at step .*learning_rate") as raised:
+    with pytest.raises(
+        DivergedError, match=r"^the loss became .* at step .*learning_rate"
+    ) as raised:
         run_lib.train(small, Workdir.open(tmp_path / "run"), QUIET)
     assert "\n" not in str(raised.value)
     step = int(str(raised.value).split(" at step ")[1].split(";")[0])
