@@ -9,6 +9,7 @@ import pytest
 from bucket_server import bucket  # noqa: F401  # a fixture
 from tiny_run import small_config, tiny_config
 
+from fgr_jax import compilation
 from fgr_jax.config import Config
 from fgr_jax.data.sets.synthetic import Synthetic
 
@@ -44,21 +45,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _compile_once(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Compiles what several tests, and their subprocesses, run only once."""
-    base = tmp_path_factory.getbasetemp()
-    # Of several pytest processes, each has a folder of its own in a common one.
-    folder = str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "compiled")
-    for name, value in (
-        # XLA's passes are all the same: it is LLVM that optimizes less, in half of the time. The long
-        # tests are compiled as users compile.
-        ("jax_disable_most_optimizations", request.config.option.markexpr == "not long"),
-        ("jax_compilation_cache_dir", folder),
-        ("jax_persistent_cache_min_compile_time_secs", 0.2),
-        ("jax_persistent_cache_min_entry_size_bytes", -1),
-    ):
-        jax.config.update(name, value)
-        os.environ[name.upper()] = str(value)
+def _compile_once(request: pytest.FixtureRequest) -> None:
+    """Keeps what the tests and their subprocesses compile, in the user's cache folder.
+
+    The second time, and those after it, the tests take half as long.
+    """
+    # XLA's passes are all the same: it is LLVM that optimizes less, in half of the time. The long tests
+    # are compiled as users compile.
+    name, value = "jax_disable_most_optimizations", request.config.option.markexpr == "not long"
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
+    caches = compilation.users_folder() / "tests"
+    config = Config()
+    config.runtime.compilation_cache = str(caches / "fgr_jax")
+    compilation.set_up(config)
+    os.environ["XDG_CACHE_HOME"] = str(caches)  # of the subprocesses, which set up by themselves
 
 
 @pytest.fixture(scope="session")
