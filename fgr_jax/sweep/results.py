@@ -68,7 +68,7 @@ class Choice:
 
     @property
     def failures(self) -> list[Result]:
-        """The runs that failed. That a run diverged is what a search finds out, if another did not."""
+        """The runs that failed; one that diverged counts only if no other finished."""
         return [
             each
             for each in self.results
