@@ -44,7 +44,6 @@ def get_sweep() -> Sweep:
         Row("configs/cub.py", {}),
         Row("configs/cub.py, its learning rate × 10", {"optimizer.learning_rate": 0.01}),
         Row("configs/modern/cub.py", modern),
-        Row("configs/modern/cub.py, one learning rate", {**modern, "optimizer.head_factor": 1.0}),
     ]
     return Sweep(
         title="Birds: today's recipe and the paper's",
