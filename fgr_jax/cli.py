@@ -34,7 +34,7 @@ except ModuleNotFoundError as error:
 
 from fgr_jax import config as config_lib
 from fgr_jax.config import Config
-from fgr_jax.errors import DivergedError, UserError, shown
+from fgr_jax.errors import UserError, shown
 from fgr_jax.files import python_files
 from fgr_jax.files.local import local_path
 
@@ -64,9 +64,8 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     except SystemExit as ended:  # after --help
         status = int(ended.code or 0)
     except UserError as error:
-        status = _fail(*error.args)
-        if isinstance(error, DivergedError):
-            status = error.STATUS
+        _fail(*error.args)
+        status = error.exit_status
     except signals.Stopped as stopped:
         _print_error(str(stopped))
         status = 128 + stopped.number

@@ -14,14 +14,16 @@ class UserError(Exception):
     traceback is for our own bugs only.
     """
 
+    exit_status = 1
+
     def __str__(self) -> str:
         return "\n  ".join(map(shown, self.args))
 
 
 class DivergedError(UserError):
-    """The loss or the weights of a run became infinite or NaN. The exit status is `STATUS`."""
+    """The loss or the weights of a run became infinite or NaN."""
 
-    STATUS = 3
+    exit_status = 3
 
 
 def shown(text: object) -> str:

@@ -46,10 +46,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _compile_once(request: pytest.FixtureRequest) -> None:
-    """Keeps what the tests and their subprocesses compile, in the user's cache folder.
-
-    The second time, and those after it, the tests take half as long.
-    """
+    """Keeps what the tests and their subprocesses compile, in the user's cache folder."""
     # XLA's passes are all the same: it is LLVM that optimizes less, in half of the time. The long tests
     # are compiled as users compile.
     name, value = "jax_disable_most_optimizations", request.config.option.markexpr == "not long"

@@ -157,11 +157,7 @@ def _run_all(runner: _Runner, seeds: int) -> int:
     rows = [tables.cells(line, lines, table) for line in lines]
     terminal.table(sweep.title, rows, header=tuple(table))
     terminal.line(f"Files in {runner.workdir}: results.md, results.csv, {_FIGURE}, and every run")
-    failed = sum(
-        sum(bool(each.failure) for each in line.results)
-        + (len(line.choice.failures) if line.choice else 0)
-        for line in lines
-    )
+    failed = sum(len(line.failures) for line in lines)
     if failed:
         raise UserError(
             f"{failed} of {len(searches) + len(order)} runs failed; results.md says why, and the same "

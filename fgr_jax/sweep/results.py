@@ -39,7 +39,9 @@ def result(seed: int, workdir: Path, status: int, fold: str = "") -> Result:
         lines = (workdir / LOG).read_text(encoding="utf-8", errors="replace").split("\n")
         printed = [line for line in lines if line.strip()]
         last = printed[-1].removeprefix("error: ") if printed else f"status {status}"
-        return Result(seed, workdir, fold, failure=last, diverged=status == DivergedError.STATUS)
+        return Result(
+            seed, workdir, fold, failure=last, diverged=status == DivergedError.exit_status
+        )
     try:
         records = read_metrics(workdir)
         epoch = float(open_run(Workdir.open(workdir)).calendar.epoch)
@@ -99,6 +101,15 @@ class Line:
         if self.choice is None or (best := self.choice.best) is None:
             return {}
         return {self.choice.search.field: self.choice.search.values[best]}
+
+    @property
+    def failures(self) -> list[tuple[str, Result]]:
+        """The runs that failed, those of the search first, with their names."""
+        searched = self.choice.failures if self.choice else []
+        return [
+            *((each.workdir.name, each) for each in searched),
+            *((each.name, each) for each in self.results if each.failure),
+        ]
 
     @property
     def accuracies(self) -> list[float]:

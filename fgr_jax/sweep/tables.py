@@ -118,10 +118,7 @@ def as_markdown(
     failures = [
         f"- {_escaped(line.row.name)}, {_escaped(name)}: {_escaped(each.failure)}"
         for line in lines
-        for name, each in (
-            *((run.workdir.name, run) for run in (line.choice.failures if line.choice else ())),
-            *((run.name, run) for run in line.results if run.failure),
-        )
+        for name, each in line.failures
     ]
     if failures:
         text += ["Failed:", "", *failures, ""]

@@ -12,7 +12,7 @@ from sky.skylet import log_lib  # type: ignore[import-not-found]
 from sky.utils import dag_utils  # type: ignore[import-not-found]
 
 # Of the nodes of a job; SkyPilot gives 137 to those that it ends because another one has failed.
-STATUSES = ([143], [143, 137], [1], [1, 137], [130], [134], [137])
+STATUSES = ([143], [143, 137], [1], [3], [1, 137], [130], [134], [137])
 
 
 def read(path: str, arguments: str) -> dict[str, object]:
