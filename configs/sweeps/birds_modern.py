@@ -40,10 +40,13 @@ def get_sweep() -> Sweep:
         "batch_size": 16,
     }
     modern = {**_modern(), "optimizer.warmup": "0.3 epochs"}
+    # The second row's rate per image.
+    one_rate = {"optimizer.learning_rate": 0.04, "optimizer.head_factor": 1.0}
     rows = [
         Row("configs/cub.py", {}),
         Row("configs/cub.py, its learning rate × 10", {"optimizer.learning_rate": 0.01}),
         Row("configs/modern/cub.py", modern),
+        Row("configs/modern/cub.py, one learning rate, × 4", {**modern, **one_rate}),
     ]
     return Sweep(
         title="Birds: today's recipe and the paper's",
