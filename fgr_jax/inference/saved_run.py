@@ -15,7 +15,7 @@ from fgr_jax.config import Config
 from fgr_jax.data.identity import DataIdentity
 from fgr_jax.distributed import agreed_integer, once_for_all, replicated
 from fgr_jax.errors import UserError
-from fgr_jax.models.network import Network, build_network, inference_variables
+from fgr_jax.models.network import Network, build_network, inference_variables, with_all_cells
 from fgr_jax.runs.checkpoints import read, saved_steps
 from fgr_jax.runs.description import is_with_effect, missing_fields
 from fgr_jax.runs.logs import last_step
@@ -45,7 +45,7 @@ class TrainedNetwork:
     """The network of a run at one of its checkpoints."""
 
     step: int
-    network: Network
+    network: Network  # with all cells (`with_all_cells`), whatever the run was trained on
     variables: Any  # {"params", "batch_stats"}, replicated over the devices
 
 
@@ -96,7 +96,7 @@ def restore(run: TrainedRun, step: int | None, mesh: Mesh) -> TrainedNetwork:
         config.
     """
     step = agreed_integer(once_for_all(lambda: _chosen_step(run.workdir, step)) or 0)
-    network = build_network(run.config, len(run.class_names))
+    network = with_all_cells(build_network(run.config, len(run.class_names)))
     size = run.config.data.crop
     expected = jax.eval_shape(
         lambda: network.init(jax.random.key(0), np.zeros((1, size, size, 3)), train=False)

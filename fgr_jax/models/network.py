@@ -37,7 +37,8 @@ class Network(nn.Module):
         this name. One with the attribute `takes_earlier` is also called with `earlier`, the output of
         the backbone's stage before the last, or the features themselves if all stages are frozen. One
         with the attribute `looks_again` is also called with `images`, the network's input, and
-        `features_of`, the backbone.
+        `features_of`, the backbone. With the attribute `cellwise`, a head's scores are the average of
+        its maps, and these are linear in the features of each cell.
       frozen: the frozen part: "" for nothing, a stage of the backbone for all stages up to it, or
         "backbone". It is applied in test mode in training too, and no gradient reaches it.
       pool: side of the squares of cells that features are averaged over, as the backbone's last stage.
@@ -187,6 +188,14 @@ def build_network(config: Config, num_classes: int) -> Network:
         backbone = backbone.clone(frozen=section.frozen)
     _check_head(config, head, classifier, backbone)
     return Network(backbone, classifier, section.frozen, section.pool)
+
+
+def with_all_cells(network: Network) -> Network:
+    """Returns the network without `pool` if its head is `cellwise`: the scores are the same.
+
+    The maps have all cells of the backbone, also where the network was trained on one, their average.
+    """
+    return network.clone(pool=1) if getattr(network.classifier, "cellwise", False) else network
 
 
 def _check_head(config: Config, name: str, head: nn.Module, backbone: nn.Module) -> None:

@@ -34,7 +34,7 @@ from fgr_jax.evaluate import evaluated_run
 from fgr_jax.evaluate.files import FILES
 from fgr_jax.evaluate.predictions import predict_split
 from fgr_jax.inference.saved_run import open_run, restore
-from fgr_jax.models.network import forward
+from fgr_jax.models.network import build_network, forward
 from fgr_jax.predict import __main__ as predict
 from fgr_jax.report import __main__ as report
 from fgr_jax.runs.workdir import Workdir
@@ -486,3 +486,30 @@ def test_a_network_without_maps(
         predict.main(["predict", f"--workdir={tmp_path}/run", str(image), "--heatmaps=heat"])
     assert predict.main(["predict", f"--workdir={tmp_path}/run", str(image)]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"{image}: ")
+
+
+def test_a_run_on_pooled_features_has_maps_of_all_cells(
+    data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their average over a square is the map that it was trained on."""
+    config = small_config(data_dir)
+    config.duration, config.network.pool = "1 epoch", 4
+    config.data.resize, config.data.crop = 68, 64
+    config.diversification.fit_to_maps = True  # which turns the block off on maps of one cell
+    train(config, Workdir.open(tmp_path / "run"), QUIET)
+    opened = open_run(Workdir.open(tmp_path / "run"))
+    trained = restore(opened, None, data_mesh())
+    images = jax.random.bits(jax.random.key(0), (3, 64, 64, 3), np.uint8)
+    full = forward(trained.network, trained.variables, images)
+    pooled = forward(build_network(opened.config, 4), trained.variables, images)
+    assert full.maps is not None
+    assert pooled.maps is not None
+    assert (full.maps.shape, pooled.maps.shape) == ((3, 4, 4, 4), (3, 1, 1, 4))
+    np.testing.assert_allclose(full.maps.mean((1, 2)), pooled.maps[:, 0, 0], atol=1e-5)
+    np.testing.assert_allclose(full.scores, pooled.scores, atol=1e-5)
+    np.testing.assert_allclose(full.features, pooled.features, atol=1e-5)
+
+    assert run(tmp_path / "run") == 0
+    assert "trained without the block" in capsys.readouterr().out
+    maps = json.loads((tmp_path / "run/evaluation/step-7-one/results.json").read_text())["maps"]
+    assert 0 < maps["predicted_class"]["relative_entropy"] < 1

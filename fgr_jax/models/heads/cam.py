@@ -1,6 +1,6 @@
 """The paper's head: a 1×1 convolution to class activation maps, and their average (figure 2)."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -22,6 +22,8 @@ class CamHead(nn.Module):
       num_classes: C.
       dtype: dtype of the convolution; maps and scores are in at least float32.
     """
+
+    cellwise: ClassVar[bool] = True
 
     num_classes: int
     dtype: Any = jnp.float32
