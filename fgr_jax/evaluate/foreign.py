@@ -17,6 +17,7 @@ from fgr_jax.errors import UserError
 from fgr_jax.evaluate.evaluated_run import EvaluatedRun
 from fgr_jax.evaluate.measures import Scores
 from fgr_jax.evaluate.rejection import auroc, log_confidences
+from fgr_jax.files.local import no_such
 from fgr_jax.inference.forward import (
     IMAGES_PER_DEVICE,
     HostBatch,
@@ -56,7 +57,7 @@ def find_foreign(folder: str) -> list[Path]:
     """
     path = Path(folder)
     if not path.is_dir():
-        raise UserError(f"--foreign={folder}: no such folder")
+        raise UserError(f"--foreign={folder}: {no_such('folder', path)}")
     files = find_images(path).files
     if not files:
         raise UserError(f"--foreign={folder}: holds no image")

@@ -1,11 +1,13 @@
 """Paths on this machine, as the user typed them."""
 
+import difflib
 import os
 import re
 from pathlib import Path
 
 from fgr_jax.errors import UserError
 
+_SHOWN = 4  # names
 _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -32,3 +34,26 @@ def local_path(typed: str, flag: str) -> Path:
             f"{flag}={typed}: there is no user {name[1:]!r}; a folder of that name is ./{name}"
         )
     return Path(os.path.abspath(expanded)) if expanded.startswith("./~") else Path(expanded)
+
+
+def no_such(kind: str, path: Path) -> str:
+    """Says that there is no such file or folder, and what there is: "no such folder; /data holds birds".
+
+    The folder is the last one of the path that exists, and names like the missing one stand for all.
+
+    Args:
+      kind: what is missing, as in "file".
+      path: its path.
+    """
+    path = path.absolute()
+    folder = next(parent for parent in path.parents if parent.is_dir())
+    try:
+        names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError:
+        return f"no such {kind}; {folder} cannot be read"
+    if not names:
+        return f"no such {kind}; {folder} is empty"
+    wanted = path.relative_to(folder).parts[0]
+    shown = difflib.get_close_matches(wanted, names, n=_SHOWN) or names[:_SHOWN]
+    more = f", … ({len(names)} in all)" if len(names) > len(shown) else ""
+    return f"no such {kind}; {folder} holds {', '.join(shown)}{more}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fgr_jax.errors import UserError
+from fgr_jax.files.local import no_such
 
 _Kind = TypeVar("_Kind")
 _SHOWN = 6  # of the listed names
@@ -29,8 +30,7 @@ def load(
       UserError: there is no such file, it fails, or it returns something else.
     """
     if not path.is_file():
-        beside = sorted(str(found) for found in path.parent.glob("*.py")) or ["none"]
-        raise UserError(f"{flag}={path}: no such file; in that folder: {', '.join(beside)}")
+        raise UserError(f"{flag}={path}: {no_such('file', path)}")
     try:
         names = runpy.run_path(str(path))
         defined = names[function](*arguments) if function in names else None

@@ -14,6 +14,7 @@ from fgr_jax.data.image_files import Found, find_images, is_fault
 from fgr_jax.data.images import Color, Image, ImageError, test_crops
 from fgr_jax.data.read_ahead import map_ahead
 from fgr_jax.errors import UserError, shown
+from fgr_jax.files.local import no_such
 
 BATCHES_AHEAD = 2  # decoded or being decoded, besides the batch on the devices
 _NAMED = 3  # files that are left out, for each reason
@@ -41,7 +42,7 @@ def find(paths: Sequence[str]) -> Found:
         raise UserError("PATH is empty: name images or folders; . is the current folder")
     for path in map(Path, paths):
         if not os.path.lexists(path):
-            raise UserError(f"{path}: no such file or folder")
+            raise UserError(f"{path}: {no_such('file or folder', path)}")
         if not path.is_dir():
             files.append(path)
             continue

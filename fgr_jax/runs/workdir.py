@@ -21,7 +21,7 @@ from fgr_jax.data.identity import DataIdentity
 from fgr_jax.errors import UserError
 from fgr_jax.files import buckets
 from fgr_jax.files.atomic import atomic_write
-from fgr_jax.files.local import local_path
+from fgr_jax.files.local import local_path, no_such
 from fgr_jax.runs.checkpoints import latest_step
 from fgr_jax.runs.description import Description
 
@@ -137,7 +137,7 @@ class Workdir:
           UserError: there is no run, or a file is missing or damaged.
         """
         if not self.local.is_dir():
-            raise UserError(f"{self}: no such folder; name the workdir of a run")
+            raise UserError(f"{self}: {no_such('folder', self.local)}; name the workdir of a run")
         if not (self.local / CONFIG).is_file():
             raise UserError(f"{self} is no workdir of a run: it has no {CONFIG}")
         run = Description(

@@ -257,7 +257,11 @@ def damaged(workdir: Path) -> None:
 
 
 BAD: dict[str, tuple[Callable[[Path], None], list[str], str]] = {
-    "no folder": (shutil.rmtree, [], r"--workdir=\S+: no such folder; name the workdir of a run"),
+    "no folder": (
+        shutil.rmtree,
+        [],
+        r"--workdir=\S+: no such folder; .* is empty; name the workdir of a run",
+    ),
     "no run": (
         lambda workdir: (workdir / "config.json").unlink(),
         [],

@@ -20,7 +20,7 @@ from fgr_jax.data.prepare.downloads import download
 from fgr_jax.data.prepare.listing import LayoutNotFoundError, Listing, check, counted
 from fgr_jax.data.prepare.prepared import is_prepared
 from fgr_jax.errors import UserError
-from fgr_jax.files.local import local_path
+from fgr_jax.files.local import local_path, no_such
 from fgr_jax.terminal import Terminal
 
 _DUPLICATES_NAMED = 20
@@ -143,7 +143,7 @@ def _read_sources(
     """Reads the annotations from archives and single files, or from an extracted folder."""
     for source in sources:
         if not source.exists():
-            raise UserError(f"--source={source}: no such file or folder")
+            raise UserError(f"--source={source}: {no_such('file or folder', source)}")
     if len(sources) == 1 and sources[0].is_dir():
         try:
             return builder.read(sources[0])

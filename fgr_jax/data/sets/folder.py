@@ -35,6 +35,7 @@ from fgr_jax.data.sets.layout import (
     validation_folder,
 )
 from fgr_jax.errors import UserError
+from fgr_jax.files.local import no_such
 
 BESIDE = "images beside the folders of the classes"
 TEST_PERCENT = 20
@@ -60,9 +61,12 @@ class Folder(ImageBuilder):
         """
         if not root.is_dir():
             is_packed = root.is_file() and is_archive(root)
-            what = "is a file: name the folder of the images" if root.exists() else "no such folder"
             if is_packed:
                 what = "is an archive: unpack it and name the folder"
+            elif root.exists():
+                what = "is a file: name the folder of the images"
+            else:
+                what = no_such("folder", root)
             raise UserError(f"--config.data.folder={root}: {what}")
         # What a run was trained on is read again as it was, though it might mean something else.
         lenient = train_examples is not None

@@ -13,7 +13,7 @@ from fgr_jax.data.sets.layout import simplified, split_named
 from fgr_jax.data.sets.table_entries import WAY_OUT, Entry, read_entries, without_repetitions
 from fgr_jax.data.sets.table_rows import read_table
 from fgr_jax.errors import UserError
-from fgr_jax.files.local import local_path
+from fgr_jax.files.local import local_path, no_such
 
 _TRAIN, _VALIDATION, _TEST = SIDES
 _SHOWN = 5  # names in a note
@@ -40,7 +40,7 @@ def read_tables(data: Data) -> Listing:
     files = table_files(data)
     folder = local_path(data.folder, "--config.data.folder") if data.folder else files[0].parent
     if data.folder and not folder.is_dir():
-        raise UserError(f"--config.data.folder={data.folder}: no such folder")
+        raise UserError(f"--config.data.folder={data.folder}: {no_such('folder', folder)}")
     entries: list[Entry] = []
     problems: list[str] = []
     for file in files:

@@ -15,6 +15,7 @@ import pyarrow.parquet
 from fgr_jax.data.images.kinds import identify
 from fgr_jax.data.prepare.listing import read_text
 from fgr_jax.errors import UserError
+from fgr_jax.files.local import no_such
 
 _PARQUET = b"PAR1"
 _BEGINNING = 4096  # bytes
@@ -52,7 +53,7 @@ def read_table(path: Path) -> Table:
       UserError: the file is missing, damaged or of another kind.
     """
     if not path.is_file():
-        what = "is a folder: name the table in it" if path.is_dir() else "no such file"
+        what = "is a folder: name the table in it" if path.is_dir() else no_such("file", path)
         raise UserError(f"--config.data.table={path}: {what}")
     try:
         with path.open("rb") as file:
