@@ -73,6 +73,10 @@ OWN_PATHS: Table = (  # of the weights of a run
 )
 
 _OF_CLASSIFIER = "classifier"  # the path of the head, and of the row of a table that is its
+_NOT_STARTED = "only listed backbones can be started from; --config.pretrained= is without weights"
+_NOT_EXPORTED = (
+    "they hold listed backbones with the head cam or gaussian alone; name another --format"
+)
 _NAMED = 3  # of the tensors that do not fit, in the error
 COUNTER = "num_batches_tracked"  # of PyTorch's BatchNorm, which uses it only without a momentum
 
@@ -113,7 +117,7 @@ def from_tensors(
     for path, value in ours.items():
         if _is_of_classifier(path) and not takes_classifier:
             continue
-        name, layout = _name_in_file(path, table)
+        name, layout = _name_in_file(path, table, _NOT_STARTED)
         left_over.pop(name, None)
         needed = layout.to_torch(np.empty(value.shape, np.bool_)).shape
         if name not in tensors:
@@ -165,7 +169,7 @@ def to_tensors(variables: Variables, table: Table) -> Tensors:
     """
     tensors: Tensors = {}
     for path, value in flax.traverse_util.flatten_dict(variables, sep="/").items():
-        name, layout = _name_in_file(path, table)
+        name, layout = _name_in_file(path, table, _NOT_EXPORTED)
         tensors[name] = np.ascontiguousarray(layout.to_torch(np.asarray(value)))
         if name.endswith("running_var"):  # required by torch's strict loading
             tensors[name.replace("running_var", COUNTER)] = np.zeros((), np.int64)
@@ -194,18 +198,14 @@ def _is_of_other_classifier(name: str, table: Table) -> bool:
     )
 
 
-def _name_in_file(path: str, table: Table) -> tuple[str, Layout]:
+def _name_in_file(path: str, table: Table, otherwise: str) -> tuple[str, Layout]:
     """Returns the name of a variable's tensor, and the tensor's layout.
 
     Raises:
-      UserError: it has none.
+      UserError: it has none; `otherwise` says what can be done.
     """
     if (found := _row_of(path, table)) is None:
-        raise UserError(
-            f"the parameter {path} has no counterpart in weight files: only the weights of the listed "
-            "backbones with the head cam or gaussian can be exported, and only listed backbones can be "
-            "started from; --config.pretrained= starts from random weights"
-        )
+        raise UserError(f"the parameter {path} has no counterpart in weight files; {otherwise}")
     return found
 
 
