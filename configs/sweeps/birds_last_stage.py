@@ -33,6 +33,6 @@ def get_sweep() -> Sweep:
         config="configs/birds.py",
         rows=[row.with_overrides({**for_all, **row.overrides}) for row in rows],
         seeds=2,
-        search=Search("optimizer.learning_rate", (0.03, 0.1, 0.3)),
+        search=Search("optimizer.learning_rate", (0.1, 0.3)),
         baseline="the network alone",
     )
