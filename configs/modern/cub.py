@@ -17,7 +17,6 @@ def get_config() -> Config:
     config.loss.label_smoothing = 0.1
     config.optimizer.learning_rate = 0.01
     config.optimizer.nesterov = True
-    config.optimizer.head_factor = 10.0
     config.optimizer.weight_decay = 5e-4
     config.optimizer.decay_norms_and_biases = False
     config.optimizer.warmup = "5 epochs"

@@ -11,7 +11,7 @@ from fgr_jax.sweep.plan import Row, Sweep
 
 def get_sweep() -> Sweep:
     for_all = {
-        "duration": "8 epochs",
+        "duration": "6 epochs",
         "data.views": 0,
         "data.resize": 146,
         "data.crop": 128,
@@ -31,6 +31,6 @@ def get_sweep() -> Sweep:
         title="Birds: what changes the images, where the last stage is trained",
         config="configs/birds.py",
         rows=[row.with_overrides({**for_all, **row.overrides}) for row in rows],
-        seeds=2,
+        seeds=1,
         baseline="crops and reflections",
     )

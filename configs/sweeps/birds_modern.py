@@ -41,12 +41,20 @@ def get_sweep() -> Sweep:
     }
     modern = {**_modern(), "optimizer.warmup": "0.3 epochs"}
     # The second row's rate per image.
-    one_rate = {"optimizer.learning_rate": 0.04, "optimizer.head_factor": 1.0}
+    higher = {"optimizer.learning_rate": 0.04}
     rows = [
         Row("configs/cub.py", {}),
         Row("configs/cub.py, its learning rate × 10", {"optimizer.learning_rate": 0.01}),
         Row("configs/modern/cub.py", modern),
-        Row("configs/modern/cub.py, one learning rate, × 4", {**modern, **one_rate}),
+        Row("configs/modern/cub.py, its learning rate × 4", {**modern, **higher}),
+        Row(
+            "configs/modern/cub.py, its learning rate × 4, without label smoothing",
+            {**modern, **higher, "loss.label_smoothing": 0.0},
+        ),
+        Row(
+            "configs/modern/cub.py, learning rate of the head × 10",
+            {**modern, "optimizer.head_factor": 10.0},
+        ),
     ]
     return Sweep(
         title="Birds: today's recipe and the paper's",
