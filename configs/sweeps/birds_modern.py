@@ -48,10 +48,6 @@ def get_sweep() -> Sweep:
         Row("configs/modern/cub.py", modern),
         Row("configs/modern/cub.py, its learning rate × 4", {**modern, **higher}),
         Row(
-            "configs/modern/cub.py, its learning rate × 4, without label smoothing",
-            {**modern, **higher, "loss.label_smoothing": 0.0},
-        ),
-        Row(
             "configs/modern/cub.py, learning rate of the head × 10",
             {**modern, "optimizer.head_factor": 10.0},
         ),
