@@ -8,6 +8,8 @@ python -m fgr_jax.sweep --sweep=configs/sweeps/birds_images.py
 
 from fgr_jax.sweep.plan import Row, Sweep
 
+_PLAIN = {"loss.gce_start": "never"}
+
 
 def get_sweep() -> Sweep:
     for_all = {
@@ -24,6 +26,8 @@ def get_sweep() -> Sweep:
         Row("crops and reflections", {}),
         Row("+ mixup, α = 0.2", {"data.mixup": 0.2}),
         Row("+ CutMix, α = 1", {"data.cutmix": 1.0}),
+        Row("cross-entropy", _PLAIN),
+        Row("+ CutMix, α = 1, cross-entropy", {**_PLAIN, "data.cutmix": 1.0}),
         Row("+ TrivialAugment", {"data.trivial_augment": True}),
         Row("resized with their proportions kept", {"data.resize_method": "crop"}),
     ]
