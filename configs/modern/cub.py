@@ -14,6 +14,7 @@ def get_config() -> Config:
     config.duration = "100 epochs"
     config.pretrained = "timm/resnet50.tv_in1k"  # torchvision's IMAGENET1K_V1
     config.data.name = "cub"
+    config.data.resize_method = "crop"
     config.loss.label_smoothing = 0.1
     config.optimizer.learning_rate = 0.01
     config.optimizer.nesterov = True

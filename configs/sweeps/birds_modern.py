@@ -42,14 +42,19 @@ def get_sweep() -> Sweep:
     modern = {**_modern(), "optimizer.warmup": "0.3 epochs"}
     # The second row's rate per image.
     higher = {"optimizer.learning_rate": 0.04}
+    squashed = {"data.resize_method": "squash"}
     rows = [
         Row("configs/cub.py", {}),
         Row("configs/cub.py, its learning rate × 10", {"optimizer.learning_rate": 0.01}),
-        Row("configs/modern/cub.py", modern),
         Row("configs/modern/cub.py, its learning rate × 4", {**modern, **higher}),
+        Row("configs/modern/cub.py", modern),
         Row(
-            "configs/modern/cub.py, learning rate of the head × 10",
-            {**modern, "optimizer.head_factor": 10.0},
+            "configs/modern/cub.py, images squashed to squares, learning rate × 4",
+            {**modern, **squashed, **higher},
+        ),
+        Row(
+            "configs/modern/cub.py, images squashed to squares, learning rate of the head × 10",
+            {**modern, **squashed, "optimizer.head_factor": 10.0},
         ),
     ]
     return Sweep(
