@@ -12,12 +12,12 @@ def get_config() -> Config:
     config.duration = "50 epochs"
     config.pretrained = "timm/convnext_base.fb_in22k_ft_in1k"
     config.data.name = "cub"
+    config.data.resize_method = "crop"
     config.network.backbone = "convnext_base"
     config.network.drop_path = 0.2
     config.loss.label_smoothing = 0.1
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-4
-    config.optimizer.head_factor = 10.0
     config.optimizer.layer_decay = 0.7
     config.optimizer.weight_decay = 0.05
     config.optimizer.decay_norms_and_biases = False
