@@ -93,13 +93,13 @@ def _print_and_write(
     from fgr_jax.evaluate.files import FILES, write_files
     from fgr_jax.evaluate.foreign import measure_foreign
     from fgr_jax.evaluate.tables import print_foreign, print_tables
-    from fgr_jax.models.network import applied_block, build_network, output_shapes
+    from fgr_jax.models.network import applied_block, output_shapes
 
     assert evaluated is not None  # this is process 0
     run, step, evaluation = evaluated.run, evaluated.trained.step, evaluated.evaluation
-    # As in training, where features may be pooled.
-    network = build_network(run.config, len(run.class_names))
-    maps = output_shapes(network, evaluated.trained.variables, run.config.data.crop).maps
+    trained = evaluated.trained
+    as_trained = trained.network.clone(pool=run.config.network.pool)
+    maps = output_shapes(as_trained, trained.variables, run.config.data.crop).maps
     block = applied_block(run.config, maps)
     alpha = 1.0 if block is None else block.alpha
     images = len(evaluation.predictions.names)

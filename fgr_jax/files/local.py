@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fgr_jax.errors import UserError
 
-_SHOWN = 4  # names
+_SHOWN = 10  # names
 _SCHEME = re.compile("[A-Za-z][A-Za-z0-9+.-]*://")
 
 
@@ -39,7 +39,8 @@ def local_path(typed: str, flag: str) -> Path:
 def no_such(kind: str, path: Path) -> str:
     """Says that there is no such file or folder, and what there is: "no such folder; /data holds birds".
 
-    The folder is the last one of the path that exists, and names like the missing one stand for all.
+    The folder is the last one of the path that exists. Names with the ending of the missing one, and
+    among them those that are spelled alike, stand for all.
 
     Args:
       kind: what is missing, as in "file".
@@ -54,6 +55,7 @@ def no_such(kind: str, path: Path) -> str:
     if not names:
         return f"no such {kind}; {folder} is empty"
     wanted = path.relative_to(folder).parts[0]
+    names = [name for name in names if Path(name).suffix == Path(wanted).suffix] or names
     shown = difflib.get_close_matches(wanted, names, n=_SHOWN) or names[:_SHOWN]
     more = f", … ({len(names)} in all)" if len(names) > len(shown) else ""
     return f"no such {kind}; {folder} holds {', '.join(shown)}{more}"

@@ -37,8 +37,8 @@ class Network(nn.Module):
         this name. One with the attribute `takes_earlier` is also called with `earlier`, the output of
         the backbone's stage before the last, or the features themselves if all stages are frozen. One
         with the attribute `looks_again` is also called with `images`, the network's input, and
-        `features_of`, the backbone. With the attribute `cellwise`, a head's scores are the average of
-        its maps, and these are linear in the features of each cell.
+        `features_of`, the backbone. With the attribute `cellwise`, a head's scores in test mode are
+        the average of its maps, and these are linear in the features of each cell.
       frozen: the frozen part: "" for nothing, a stage of the backbone for all stages up to it, or
         "backbone". It is applied in test mode in training too, and no gradient reaches it.
       pool: side of the squares of cells that features are averaged over, as the backbone's last stage.

@@ -9,8 +9,10 @@ from fgr_jax.files.local import no_such
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("birds", "cars", "planes", "cells", "dogs", ".hidden"):
+    for name in ("birds", ".hidden", *map(str, range(10))):
         (tmp_path / "data" / name).mkdir(parents=True)
+    for name in ("labels.csv", "cub.py"):
+        (tmp_path / "data" / name).touch()
     monkeypatch.chdir(tmp_path)
     return tmp_path / "data"
 
@@ -18,9 +20,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("path", "there"),
     [
-        ("data/bird", "{} holds birds, … (5 in all)"),
-        ("data/brids/train", "{} holds birds, … (5 in all)"),
-        ("data/xyz", "{} holds birds, cars, cells, dogs, … (5 in all)"),
+        ("data/bird", "{} holds birds, … (11 in all)"),
+        ("data/brids/train", "{} holds birds, … (11 in all)"),
+        ("data/xyz", "{} holds 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, … (11 in all)"),
+        ("data/train.py", "{} holds cub.py"),
+        ("data/birds.txt", "{} holds birds, … (13 in all)"),
         ("data/birds/train/Wren", "{}/birds is empty"),
     ],
 )
@@ -33,5 +37,5 @@ def test_the_way_out_is_what_is_there(
 
 
 def test_all_names_are_shown_without_a_count(folder: Path) -> None:
-    (folder / "cars" / "audi").mkdir()
-    assert no_such("file", Path("data/cars/x.csv")) == f"no such file; {folder}/cars holds audi"
+    (folder / "birds" / "wren").mkdir()
+    assert no_such("file", Path("data/birds/x.csv")) == f"no such file; {folder}/birds holds wren"

@@ -73,7 +73,9 @@ OWN_PATHS: Table = (  # of the weights of a run
 )
 
 _OF_CLASSIFIER = "classifier"  # the path of the head, and of the row of a table that is its
-_NOT_STARTED = "only listed backbones can be started from; --config.pretrained= is without weights"
+_NOT_STARTED = (
+    "only listed backbones can be started from; --config.pretrained= starts from random weights"
+)
 _NOT_EXPORTED = (
     "they hold listed backbones with the head cam or gaussian alone; name another --format"
 )
