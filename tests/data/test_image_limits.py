@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import odd_images as write
 import pytest
+from decoded_shape import decoded_shape
 from PIL import Image
 
 from fgr_jax.config import Config, Data, validate
@@ -134,20 +135,13 @@ def odd_files() -> list[bytes]:
     ]
 
 
-def try_to_decode(data: bytes) -> tuple[int, ...] | str:
-    try:
-        return images.decode(data).shape
-    except images.ImageError as error:
-        return str(error)
-
-
 def test_nothing_is_printed_in_threads_and_processes(capfd: pytest.CaptureFixture) -> None:
     files = odd_files() * 4
-    alone = [try_to_decode(data) for data in files]
+    alone = [decoded_shape(data) for data in files]
     assert sum(isinstance(result, str) for result in alone) == 12  # the three TIFFs
     with concurrent.futures.ThreadPoolExecutor(4) as threads:
-        assert list(threads.map(try_to_decode, files)) == alone
+        assert list(threads.map(decoded_shape, files)) == alone
     spawned = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(1, spawned) as processes:
-        assert list(processes.map(try_to_decode, files)) == alone
+        assert list(processes.map(decoded_shape, files)) == alone
     assert capfd.readouterr() == ("", "")

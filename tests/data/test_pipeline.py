@@ -220,7 +220,7 @@ from absl import flags
 flags.FLAGS.mark_as_parsed()
 from fgr_jax.config import Data, Runtime
 from fgr_jax.data import pipeline
-from test_pipeline import GrayImages, SMALL
+from gray_images import GrayImages
 if __name__ == "__main__":
     if sys.argv[1] == "unchecked":
         pipeline._check_shared_memory = lambda *_: None
@@ -265,13 +265,13 @@ WITH_WORKERS = """
 import os, signal, sys, time
 from absl import flags
 flags.FLAGS.mark_as_parsed()
-from fgr_jax.config import Runtime
+from fgr_jax.config import Data, Runtime
 from fgr_jax.data import pipeline
-from test_pipeline import GrayImages, SMALL, ALONE
+from gray_images import GrayImages
 if __name__ == "__main__":
-    runtime = Runtime(decode_workers=2)
     batches = pipeline.training_batches(
-        GrayImages(10), SMALL, runtime, ALONE, seed=0, steps=range(100_000)
+        GrayImages(10), Data(name="gray", resize=8, crop=6), Runtime(decode_workers=2),
+        pipeline.Share(4), seed=0, steps=range(100_000)
     )
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: None)

@@ -548,7 +548,7 @@ def test_the_same_predictions_from_several_processes(
 ) -> None:
     output = str(tmp_path / "predictions.npz")
     printed = run_in_processes(
-        "test_measures.predict_here",
+        predict_here,
         run.workdir.name,
         batch_size,
         output,

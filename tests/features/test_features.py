@@ -111,7 +111,7 @@ def with_folders_of_their_own(data_dir: str) -> None:
 
 @pytest.mark.usefixtures("small_shards")
 def test_two_processes_share_the_work(made: FeatureRun, own_dir: Path) -> None:
-    run_in_processes("features.test_features.in_processes", str(own_dir), devices=2)
+    run_in_processes(in_processes, str(own_dir), devices=2)
     theirs = FeatureRun(feature_config(own_dir), made.network, made.variables, made.sources)
     before = files(theirs.folders["trai"])
     assert set(before) == set(files(made.folders["trai"]))
@@ -123,7 +123,7 @@ def test_two_processes_share_the_work(made: FeatureRun, own_dir: Path) -> None:
 def test_processes_without_a_common_folder_are_told(own_dir: Path) -> None:
     for index in (0, 1):
         shutil.copytree(own_dir / "synthetic", Path(f"{own_dir}-{index}") / "synthetic")
-    printed = run_in_processes("features.test_features.with_folders_of_their_own", str(own_dir))
+    printed = run_in_processes(with_folders_of_their_own, str(own_dir))
     for text in printed:
         assert "3 of 6 files that other processes wrote are not there: all processes of" in text
 

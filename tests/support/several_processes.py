@@ -1,10 +1,14 @@
 """Runs a function in several processes that form one `jax.distributed` job on this machine."""
 
+import inspect
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
+_TESTS = Path(__file__).parents[1]
 _START = """
 import sys
 import jax
@@ -23,17 +27,17 @@ def free_port() -> int:
 
 
 def run_in_processes(
-    function: str, *arguments: object, processes: int = 2, devices: int = 1
+    function: Callable[..., None], *arguments: object, processes: int = 2, devices: int = 1
 ) -> list[str]:
-    """Calls `module.function(*arguments)` in every process; returns what each printed.
+    """Calls `function(*arguments)` in every process; returns what each printed.
 
     Args:
-      function: "module.function", of a module that can be imported here.
+      function: of a file in tests, by whose path it is found.
       arguments: passed on; their `repr` must give them back.
       processes: how many.
       devices: in each process.
     """
-    module, _, name = function.rpartition(".")
+    file = Path(inspect.getfile(function)).relative_to(_TESTS)
     port = free_port()
     started = [
         subprocess.Popen(
@@ -45,8 +49,8 @@ def run_in_processes(
                     processes=processes,
                     devices=devices,
                     index=index,
-                    module=module,
-                    function=name,
+                    module=".".join(file.with_suffix("").parts),
+                    function=function.__name__,
                     arguments=arguments,
                 ),
             ],
