@@ -1,10 +1,12 @@
 """The report: a self-contained HTML file on one or two evaluated runs."""
 
+import re
 from collections.abc import Sequence
 from types import SimpleNamespace
 
 import jinja2
 from jax.sharding import Mesh
+from markupsafe import Markup, escape
 
 from fgr_jax.distributed import once_for_all
 from fgr_jax.errors import UserError
@@ -76,7 +78,13 @@ def as_html(contents: SimpleNamespace) -> str:
         lstrip_blocks=True,
     )
     environment.filters["percent"] = as_text
+    environment.filters["breakable"] = _breakable
     return environment.get_template("report.html").render(contents=contents)
+
+
+def _breakable(text: str) -> Markup:
+    """Escapes names of classes and files, and lets lines break where words end in them."""
+    return Markup(re.sub(r"(?<=[_/])", "<wbr>", escape(text)))
 
 
 def _write(
