@@ -1,4 +1,4 @@
-"""CUB-200-2011 with block and GCE on ConvNeXt-B, fine-tuned as its authors do (docs/modern.md).
+"""CUB-200-2011 with block and GCE on ConvNeXt-B, fine-tuned with AdamW (docs/modern.md).
 
 python -m fgr_jax.main --config=configs/modern/convnext_base.py --workdir=runs/cub_convnext
 """
