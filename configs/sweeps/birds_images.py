@@ -26,6 +26,7 @@ def get_sweep() -> Sweep:
         Row("crops and reflections", {}),
         Row("+ mixup, α = 0.2", {"data.mixup": 0.2}),
         Row("+ CutMix, α = 1", {"data.cutmix": 1.0}),
+        Row("+ CutMix, α = 1, k = 60", {"data.cutmix": 1.0, "loss.k": 60}),
         Row("cross-entropy", _PLAIN),
         Row("+ CutMix, α = 1, cross-entropy", {**_PLAIN, "data.cutmix": 1.0}),
         Row("+ TrivialAugment", {"data.trivial_augment": True}),
