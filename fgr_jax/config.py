@@ -239,7 +239,10 @@ class Data:
         _FINITE,
     )
     cutmix: float = field(
-        0.0, "α of CutMix, likewise; with both, one of them is drawn in every step.", _FINITE
+        0.0,
+        "α of CutMix, likewise; with both, one of them is drawn in every step. GCE needs a larger loss.k "
+        "with it (docs/modern.md).",
+        _FINITE,
     )
     corrupt_images: str = field(
         "stop",
