@@ -240,8 +240,8 @@ class Data:
     )
     cutmix: float = field(
         0.0,
-        "α of CutMix, likewise; with both, one of them is drawn in every step. GCE needs a larger loss.k "
-        "with it (docs/modern.md).",
+        "α of CutMix, likewise; with both, one of them is drawn in every step. GCE needs a larger "
+        "loss.k with it (docs/modern.md).",
         _FINITE,
     )
     corrupt_images: str = field(
