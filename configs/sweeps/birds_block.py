@@ -22,7 +22,7 @@ def get_sweep() -> Sweep:
         title="A gentler block on frozen features of birds, with GCE",
         config="configs/birds.py",
         rows=[row.with_overrides({"duration": "10 epochs"}) for row in rows],
-        seeds=2,
+        seeds=3,
         search=Search("optimizer.learning_rate", (0.3, 1.0, 3.0)),
         baseline="GCE without the block",
     )
