@@ -31,7 +31,7 @@ def get_sweep() -> Sweep:
         Row("+ CutMix, α = 1, cross-entropy", {**_PLAIN, "data.cutmix": 1.0}),
         Row("+ TrivialAugment", {"data.trivial_augment": True}),
         Row("resized with their proportions kept", {"data.resize_method": "crop"}),
-        # Of an image with sides of 4 to 3, a crop shows as much as with the proportions kept.
+        # In an image with sides of 4 to 3, the bird covers as many pixels as in the row before.
         Row("squashed, birds as large", {"data.resize": 169}),
     ]
     return Sweep(

@@ -270,8 +270,8 @@ from fgr_jax.data import pipeline
 from gray_images import GrayImages
 if __name__ == "__main__":
     batches = pipeline.training_batches(
-        GrayImages(10), Data(name="gray", resize=8, crop=6), Runtime(decode_workers=2),
-        pipeline.Share(4), seed=0, steps=range(100_000)
+        GrayImages(10), Data(name="gray", resize=8, crop=6, augmentation="dihedral"),
+        Runtime(decode_workers=2), pipeline.Share(4), seed=0, steps=range(100_000)
     )
     signal.signal(signal.SIGINT, lambda *_: None)
     signal.signal(signal.SIGTERM, lambda *_: None)

@@ -306,10 +306,7 @@ def test_one_process_reads_for_all(tmp_path: Path) -> None:
     with checkpoints.Checkpoints(epath.Path(tmp_path / "checkpoints")) as saving:
         saving.save(3, jax.tree.map(jnp.asarray, theirs), top1=None)
     printed = run_in_processes(
-        start_where_only_process_0_finds_it,
-        str(damaged),
-        str(file),
-        str(tmp_path),
+        start_where_only_process_0_finds_it, str(damaged), str(file), str(tmp_path)
     )
     for index, text in enumerate(printed):
         error, *lines = text.splitlines()[-3:]

@@ -116,7 +116,9 @@ def test_the_page_in_a_browser(page: Path, width: int, height: int, tmp_path: Pa
         assert shown.locator("script").count() == 1
         assert shown.locator("img[src='x']").count() == 0
         assert shown.get_by_text("<b>0.png").count() > 0
-        assert "<bdi>$x_<wbr>{$ &amp; _<wbr>y</bdi>" in page.read_text()  # where lines may break
+        # Where lines may break: in names of classes, and between the folders of files.
+        assert "<bdi>$x_<wbr>{$ &amp; _<wbr>y</bdi>" in page.read_text()
+        assert "$x_<wbr>{$ &amp; _<wbr>y/<wbr>" in page.read_text()
         assert wrong == []
     seen = cv2.imread(str(tmp_path / "page.png"))
     assert seen is not None
